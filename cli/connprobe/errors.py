@@ -33,3 +33,7 @@ class UsageError(ConnprobeError):
 
 class RunFailed(ConnprobeError):
     """The command could not do what it was asked (exit 1)."""
+
+
+class ProtocolViolation(Exception):
+    """A peer broke HTTP or WebSocket. The message is one short line, safe to print: never the peer's bytes."""

@@ -1,0 +1,56 @@
+"""The typer application, and the one place where errors become text and exit codes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from connprobe.commands import doctor, hold, report, restore, serve
+from connprobe.errors import ConnprobeError
+from connprobe.version import __version__
+
+app = typer.Typer(
+    name="connprobe",
+    help="How many connections can this server hold, what stops it first, and what to change.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command(epilog=hold.EXAMPLES)(hold.hold)
+app.command()(serve.serve)
+app.command()(report.report)
+app.command()(doctor.doctor)
+app.command()(restore.restore)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"connprobe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """Runs the command line. Exits 0 done, 1 failed, 2 usage, 3 refused, 4 missed, 130 interrupted."""
+    try:
+        app()
+    except ConnprobeError as error:
+        sys.stderr.write(f"connprobe: {error.message}\n")
+        if error.fix:
+            sys.stderr.write(f"  fix: {error.fix}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("connprobe: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:  # `connprobe … | head`
+        sys.stderr.close()
+        sys.exit(1)

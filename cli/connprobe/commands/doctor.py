@@ -1,0 +1,18 @@
+"""`connprobe doctor`: what this host can hold, what it cannot, and the command that changes it."""
+
+from typing import Annotated
+
+import typer
+
+from connprobe.commands.output import finish, stdout
+from connprobe.report.doctor import render_doctor
+from connprobe.session.doctor import examine
+
+
+def doctor(
+    count: Annotated[int, typer.Option(help="Connections that the fixes reach for.")] = 1_000_000,
+) -> None:
+    """What this host can hold and what it cannot, each line with its fix."""
+    tables, checks = examine(count)
+    render_doctor(tables, stdout(), checks)
+    finish(0)

@@ -1,0 +1,134 @@
+"""How a connection is opened in each protocol: what is sent first, and when it counts as established.
+
+One `Opening` serves all connections of a worker. What differs by connection is two values: the answer
+to expect, and a reader where an answer came in pieces.
+"""
+
+import os
+from typing import Protocol
+
+from connprobe import causes
+from connprobe.engine.failure import Refusal
+from connprobe.engine.task import Task
+from connprobe.errors import ProtocolViolation
+from connprobe.wire.http import ResponseReader, request_bytes
+from connprobe.wire.websocket import accept_for, key_from, refusal, upgrade_headers
+
+
+class Pending(Protocol):
+    """The part of a connection in flight that an opening uses."""
+
+    expected: bytes
+    reader: ResponseReader | None
+
+
+class Opening(Protocol):
+    answers: bool  # False: established as soon as connected and the request is sent
+
+    def request(self) -> tuple[bytes, bytes]:
+        """(what to send first, what to expect in the answer)."""
+
+    def answer(self, pending: Pending, data: bytes) -> bytes | None:
+        """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
+
+class TcpOpening:
+    answers = False
+
+    def request(self) -> tuple[bytes, bytes]:
+        return b"", b""
+
+    def answer(self, pending: Pending, data: bytes) -> bytes | None:
+        return data
+
+
+class HttpOpening:
+    """keepalive: the whole response is read. stream: established by its head. longpoll: by the request sent."""
+
+    def __init__(self, task: Task) -> None:
+        self.answers = task.http_mode != "longpoll"
+        self._stream = task.http_mode == "stream"
+        accept = "text/event-stream" if self._stream else "*/*"
+        given = {name.lower() for name, _ in task.headers}
+        defaults = (("Host", task.host), ("User-Agent", "connprobe"), ("Accept", accept))
+        headers = [pair for pair in defaults if pair[0].lower() not in given]
+        self._request = request_bytes("GET", task.path, [*headers, *task.headers])
+        self._known = b""
+
+    def request(self) -> tuple[bytes, bytes]:
+        return self._request, b""
+
+    def answer(self, pending: Pending, data: bytes) -> bytes | None:
+        if pending.reader is None and data == self._known:
+            return b""
+        first = pending.reader is None
+        reader = pending.reader = pending.reader or ResponseReader()
+        _feed(reader, data)
+        head = reader.head
+        if head is None:
+            return None
+        if head.status // 100 != 2:
+            raise Refusal(causes.REJECTED, f"{head.status} {head.reason}".strip())
+        if self._stream:
+            if reader.complete:
+                raise Refusal(causes.PROTOCOL, "the response ended: not a stream (--http-mode keepalive holds these)")
+            return b""
+        if not reader.complete:
+            return None
+        if not reader.keep_alive:
+            raise Refusal(causes.PROTOCOL, "the server closes after its response: no keep-alive")
+        if reader.excess:
+            raise Refusal(causes.PROTOCOL, "bytes after the end of the response")
+        if first:
+            self._known = data
+        return b""
+
+
+class WebSocketOpening:
+    def __init__(self, task: Task) -> None:
+        self.answers = True
+        marker = "connprobe-key-marker-here"
+        given = {name.lower(): value for name, value in task.headers}
+        upgrade = [
+            pair for pair in upgrade_headers(marker.encode(), task.host) if pair[0].lower() not in given
+        ]
+        text = request_bytes("GET", task.path, [*upgrade, *task.headers])
+        self._before, _, self._after = text.partition(marker.encode())
+        offered = given.get("sec-websocket-protocol", "")
+        self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
+        self._known = (b"", b"")
+
+    def request(self) -> tuple[bytes, bytes]:
+        key = key_from(os.urandom(16))
+        return self._before + key + self._after, accept_for(key)
+
+    def answer(self, pending: Pending, data: bytes) -> bytes | None:
+        # Answers of one server differ in the accept key alone: what was parsed once need not be parsed again.
+        before, found, after = data.partition(pending.expected)
+        if found and pending.reader is None and (before, after) == self._known:
+            return b""
+        first = pending.reader is None
+        reader = pending.reader = pending.reader or ResponseReader()
+        _feed(reader, data)
+        if reader.head is None:
+            return None
+        refused = refusal(reader.head, pending.expected, self._offered)
+        if refused is not None:
+            raise Refusal(*refused)
+        if first and not reader.excess and data.count(pending.expected) == 1:
+            self._known = (before, after)
+        return reader.excess
+
+
+def _feed(reader: ResponseReader, data: bytes) -> None:
+    try:
+        reader.feed(data)
+    except ProtocolViolation as violation:
+        raise Refusal(causes.PROTOCOL, str(violation)) from violation
+
+
+def opening_for(task: Task) -> Opening:
+    if task.protocol == "ws":
+        return WebSocketOpening(task)
+    if task.protocol == "http":
+        return HttpOpening(task)
+    return TcpOpening()

@@ -1,0 +1,31 @@
+"""What one worker is told: plain values, since they travel by marshal into a lean process."""
+
+from typing import NamedTuple
+
+
+class TlsTask(NamedTuple):
+    ca_file: str | None
+    verify: bool
+    server_name: str | None
+
+
+class Task(NamedTuple):
+    """One worker's share of a hold."""
+
+    count: int
+    family: int  # socket.AF_INET or AF_INET6
+    target: tuple[str | int, ...]  # the sockaddr
+    sources: tuple[tuple[str, int], ...]  # (address, connections from it); "": the kernel chooses
+    port_range: int  # for IP_LOCAL_PORT_RANGE: high << 16 | low; 0: as the sysctl says
+    protocol: str
+    http_mode: str
+    host: str  # the Host header
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    concurrency: int  # of this worker
+    interval_s: float  # between two connections begun; 0: as fast as concurrency allows
+    delay_s: float  # before the first, so that rated workers do not beat in step
+    timeout_s: float
+    ping_s: float  # 0: no pings
+    reconnect_attempts: int  # 0: a lost connection stays lost
+    tls: TlsTask | None

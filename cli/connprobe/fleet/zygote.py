@@ -1,0 +1,68 @@
+"""A small process that forks the others, so that none of them carries the command's heavy libraries.
+
+Started by `fleet.Fleet` as a fresh interpreter; reads its orders from standard input, imports the one
+module it is to run, freezes the heap so that forks share its pages, and forks one child per task.
+Children end when their control socket does: nothing outlives a supervisor that was killed.
+"""
+
+import gc
+import importlib
+import marshal
+import os
+import signal
+import socket
+import sys
+
+from connprobe.fleet.shared import SharedTable
+
+
+def main() -> None:
+    orders = marshal.loads(sys.stdin.buffer.read())  # noqa: S302 written by our own parent, same interpreter
+    control = socket.socket(fileno=orders["control"])
+    ends = [socket.socket(fileno=fd) for fd in orders["children"]]
+    table = SharedTable(len(ends), orders["columns"], orders["table"])
+    run = importlib.import_module(orders["module"]).run
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):  # the terminal's signals are the supervisor's business
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+
+    pids: dict[int, int] = {}
+    for index, task in enumerate(orders["tasks"]):
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            for other in ends:
+                if other is not ends[index]:
+                    other.close()
+            _name_process(f"{orders['name']}-{index}")
+            status = 1
+            try:
+                run(task, table.row(index), ends[index])
+                status = 0
+            finally:
+                if status:
+                    sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.stderr.flush()
+                os._exit(status)
+        pids[pid] = index
+    for end in ends:
+        end.close()
+    _name_process(f"{orders['name']}-fork")
+    control.send(marshal.dumps(("forked", sorted(pids, key=lambda pid: pids[pid]))))
+    while pids:
+        pid, wait_status = os.wait()
+        try:
+            control.send(marshal.dumps(("ended", pids.pop(pid), os.waitstatus_to_exitcode(wait_status))))
+        except OSError:
+            return  # the supervisor is gone, and with it the children's control sockets
+
+
+def _name_process(name: str) -> None:
+    """What ps and top show; the kernel keeps 15 bytes."""
+    with open("/proc/self/comm", "w") as comm:  # noqa: PTH123 pathlib is not worth its memory here
+        comm.write(name[:15])
+
+
+main()

@@ -1,0 +1,352 @@
+"""Every record of connprobe, one per concept: requests, facts, plans, samples, the result of a run.
+
+Units are in the names (`_bytes`, `_s`, `_ms`, `_per_s`). A figure that was not measured is None and
+its reason stands in `RunRecord.unknown` under its path, e.g. `{"runtime": "no inspector"}`.
+"""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+SCHEMA = "connprobe/run/1"
+
+Protocol = Literal["tcp", "http", "ws"]
+HttpMode = Literal["keepalive", "stream", "longpoll"]
+ServeMode = Literal["idle", "echo", "stream"]
+Family = Literal["ipv4", "ipv6"]
+Side = Literal["client", "server", "network"]
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """Base of all records: immutable, keyword-only."""
+
+
+class Target(Record):
+    """Where connections go: the name as typed, and the address it resolved to."""
+
+    host: str
+    address: str
+    port: int
+    family: Family
+    scope_id: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class TlsRequest(Record):
+    """How to speak TLS: trust (`ca` file or the system's), or none at all (`insecure`), and the SNI name."""
+
+    ca: str | None = None
+    insecure: bool = False
+    server_name: str | None = None
+
+
+class HoldRequest(Record):
+    """What `connprobe hold` was asked for, as typed."""
+
+    target: str | None  # None: the embedded server
+    count: int
+    protocol: Protocol = "ws"
+    http_mode: HttpMode = "keepalive"
+    path: str = "/"
+    headers: tuple[tuple[str, str], ...] = ()
+    tls: TlsRequest | None = None
+    rate_per_s: float | None = None
+    concurrency: int = 1000
+    hold_s: float = 60.0
+    timeout_s: float = 30.0
+    ping_s: float | None = None
+    workers: int | None = None  # None: as many as the file descriptor limit asks for
+    sources: tuple[str, ...] | None = None  # None: chosen by the plan
+    source_ports: tuple[int, int] | None = None  # None: net.ipv4.ip_local_port_range
+    alias_interface: str | None = None
+    alias_addresses: tuple[str, ...] = ()
+    reconnect: bool = False
+    reconnect_attempts: int = 10
+    fail_under: int | None = None
+    server_pid: int | None = None
+    server_processes: int | None = None  # of the embedded server
+
+
+class InterfaceAddress(Record):
+    """One address of this host."""
+
+    interface: str
+    address: str
+    prefix: int
+    family: Family
+
+
+class HostFacts(Record):
+    """What this host allows, each read from the file or call that its name says. None: not there."""
+
+    kernel: str
+    cpus: int
+    uid: int
+    capabilities: tuple[str, ...]  # effective, e.g. CAP_NET_ADMIN
+    memory_total_bytes: int
+    memory_available_bytes: int
+    cgroup_memory_max_bytes: int | None
+    cgroup_memory_current_bytes: int | None
+    nofile_soft: int
+    nofile_hard: int
+    nr_open: int
+    file_max: int
+    files_in_use: int
+    port_low: int
+    port_high: int
+    reserved_ports: int  # how many of ip_local_reserved_ports lie inside the range
+    source_port_option: bool  # IP_LOCAL_PORT_RANGE can widen the range of one socket
+    epoll_watches: int | None
+    conntrack_max: int | None  # None: no connection tracking
+    conntrack_count: int | None
+    somaxconn: int
+    process_limit: int | None  # RLIMIT_NPROC of this user, None: unlimited (or root)
+    processes_in_use: int
+    pid_max: int
+    cgroup_pids_max: int | None
+    cgroup_pids_current: int | None
+    addresses: tuple[InterfaceAddress, ...]
+
+
+class Obstacle(Record):
+    """Why a run is refused before anything was touched."""
+
+    what: str
+    have: str
+    need: str
+    fix: str
+
+
+class Capacity(Record):
+    """How many connections one resource of this host allows, and what lifts it."""
+
+    resource: str
+    source: str  # the file or call the figure comes from
+    capacity: int
+    used: int
+    per_connection: float
+    connections: int
+    fix: str
+
+
+class SourceShare(Record):
+    """`count` connections from one source address. address "": the kernel chooses."""
+
+    address: str
+    count: int
+
+
+class Shard(Record):
+    """What one worker opens."""
+
+    index: int
+    count: int
+    sources: tuple[SourceShare, ...]
+
+
+class HoldPlan(Record):
+    """How a request is carried out: what `--dry-run` prints."""
+
+    target: Target | None  # None: the embedded server, whose port is not known yet
+    count: int
+    nofile: int  # per process, after the soft limit was raised
+    workers: int
+    server_processes: int  # of the embedded server; 0: a target was named
+    source_addresses: int
+    ports_per_source: int
+    source_ports: tuple[int, int] | None  # set per socket; None: the kernel's own range
+    memory_bytes: int  # expected: kernel and user space of both ends, as far as they are on this host
+    alias_interface: str | None
+    alias_addresses: tuple[str, ...]  # those that have to be added
+    shards: tuple[Shard, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Distribution(Record):
+    """Milliseconds. Percentiles come from a log-linear histogram whose buckets are at most 1.6 % wide."""
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class ProcessUse(Record):
+    """One process at one moment (source: /proc/PID). None: not readable, or too dear to read now."""
+
+    pid: int
+    name: str
+    rss_bytes: int
+    pss_bytes: int | None
+    uss_bytes: int | None
+    cpu_s: float
+    fds: int | None
+    threads: int
+
+
+class ServerUse(Record):
+    """The processes behind the listener, summed. `complete` is False where one could not be read."""
+
+    pids: tuple[int, ...]
+    rss_bytes: int
+    pss_bytes: int | None
+    cpu_s: float
+    fds: int | None
+    threads: int
+    complete: bool
+
+
+class Sample(Record):
+    """One reading a second, appended to samples.jsonl as it is taken. Counts are totals so far."""
+
+    at_s: float  # since the run began
+    lateness_s: float  # how much later than planned it was taken
+    phase: Literal["ramp", "hold", "check", "close"]
+    started: int
+    established: int
+    held: int
+    in_flight: int
+    failures: dict[str, int]
+    drops: dict[str, int]
+    rate_per_s: float  # connections established since the sample before
+    handshake_p50_ms: float | None
+    handshake_p99_ms: float | None
+    memory_available_bytes: int
+    server: ServerUse | None = None
+
+
+class ClientFigures(Record):
+    """pss_bytes: all processes of the command but the embedded server (source: /proc/PID/smaps_rollup)."""
+
+    workers: int
+    pss_bytes: int | None
+    pss_bytes_per_connection: float | None
+    workers_pss_bytes_per_connection: float | None
+    cpu_s: float
+
+
+class ServerFigures(Record):
+    """RSS summed over the server's processes (source: /proc/PID/statm), CPU over the run."""
+
+    pids: tuple[int, ...]
+    start_rss_bytes: int
+    peak_rss_bytes: int
+    idle_rss_bytes: int | None
+    messaging_rss_bytes: int | None
+    cpu_s: float
+    bytes_per_connection: float | None
+    threads: int
+    fds: int | None
+    complete: bool
+
+
+class RuntimeFigures(Record):
+    name: str
+    heap_bytes: int
+    heap_limit_bytes: int | None
+    heap_bytes_per_connection: float | None
+
+
+class KernelFigures(Record):
+    bytes_per_connection: float
+    slabs: dict[str, float]
+
+
+class ListenerFigures(Record):
+    address: str
+    depth_max: int | None
+    capacity: int | None
+    overflows: int | None
+    wait_ms: Distribution | None
+    source: str
+
+
+class Limit(Record):
+    resource: str
+    scope: str
+    capacity: float
+    per_connection: float
+    connections: int
+    low: int
+    high: int
+    fix: str
+
+
+class Reconnects(Record):
+    attempts: int
+    successes: int
+    given_up: int
+
+
+class Pings(Record):
+    sent: int
+    answered: int
+
+
+class ObserverFigures(Record):
+    """What watching cost: CPU of this process while the run went on, its memory, its probes."""
+
+    cpu_s: float
+    pss_bytes: int | None
+    probes: tuple[str, ...] = ()
+    samples: int = 0
+    late_samples: int = 0  # more than half a second after their time
+
+
+class HostRecord(Record):
+    kernel: str
+    cpus: int
+    memory_total_bytes: int
+    nofile: int
+    python: str
+
+
+class Verdict(Record):
+    """One plain sentence on what was seen."""
+
+    level: Literal["good", "note", "warning", "bad"]
+    text: str
+    fix: str | None = None
+
+
+class RunRecord(Record):
+    """`run.json`: the result of one run. Its JSON Schema is docs/run.schema.json."""
+
+    schema: str
+    connprobe: str  # version
+    command: Literal["hold"]
+    outcome: Literal["done", "missed", "interrupted", "failed"]
+    started_at: str  # ISO 8601, UTC
+    target: str
+    request: HoldRequest
+    requested: int
+    held: int
+    failed: int
+    failures: dict[str, int]
+    dropped: int
+    drops: dict[str, int]
+    not_attempted: int
+    details: dict[str, dict[str, int]]  # per cause: what exactly was seen, counted
+    ramp_s: float
+    hold_s: float
+    connections_per_s: float
+    handshake_ms: Distribution | None
+    reconnects: Reconnects | None
+    pings: Pings | None
+    client: ClientFigures
+    server: ServerFigures | None
+    runtime: RuntimeFigures | None
+    kernel: KernelFigures | None
+    listeners: tuple[ListenerFigures, ...]
+    limits: tuple[Limit, ...]
+    verified: None
+    observer: ObserverFigures
+    host: HostRecord
+    plan: HoldPlan
+    verdicts: tuple[Verdict, ...]
+    unknown: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,148 @@
+"""Which processes accept the connections to an address: found from the outside, by socket inode.
+
+Nothing here lists /proc/PID/fd. A listing instantiates a dentry and an inode (0.9 kB of kernel memory) for
+each descriptor, so looking at a server that holds 100,000 connections would change what is measured.
+"""
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from connprobe.observe.sockdiag import (
+    Address,
+    ListenSocket,
+    is_local,
+    listen_sockets,
+    listen_sockets_from_proc,
+)
+
+HIGHEST_FD = 1024  # servers listen before they accept: the lowest free descriptor is theirs early
+LOOPBACK_INTERFACE = 1  # `lo` has index 1 in every network namespace
+FIX = "run as root or give --pid"
+
+
+class ListenerProcesses(NamedTuple):
+    """`pids`, ascending, hold a socket that a connection to the address reaches.
+
+    `complete` is False where a further process may hold one; `reason` says what limits the answer.
+    """
+
+    pids: tuple[int, ...]
+    complete: bool
+    reason: str | None
+
+
+def listener_pids(address: str, port: int) -> ListenerProcesses:
+    """The processes that hold a LISTEN socket which a connection from this host to address:port reaches.
+
+    `address` is numeric, IPv6 link-local ones with their scope (fe80::1%eth0). ValueError: it is not.
+    """
+    target, interface = _parse(address)
+    if not is_local(target, interface):
+        return ListenerProcesses((), True, "the target is not on this host")
+    source = None
+    try:
+        sockets = listen_sockets(port)
+    except OSError as error:
+        source = f"listeners read from /proc/net/tcp, as sock_diag said: {error.strerror or error}"
+        sockets = listen_sockets_from_proc(port)
+    reached = reached_sockets(sockets, target, interface)
+    if not reached:
+        nobody = f"nothing in this network namespace listens on port {port} of {address}: give --pid"
+        return ListenerProcesses((), True, _joined(nobody, source))
+    holders, denied = _holders({entry.inode for entry in reached})
+    pids = tuple(sorted(set().union(*holders.values())))
+    missing = sum(1 for pids_of_socket in holders.values() if not pids_of_socket)
+    # A process that gave up root keeps a listener that root made, and its master cannot be looked into.
+    foreign = os.geteuid() != 0 and any(entry.uid != os.geteuid() for entry in reached)
+    if denied and (missing or foreign):
+        why = f"{denied} processes of other users may hold the listener, and /proc/PID/fd is closed: {FIX}"
+        return ListenerProcesses(pids, False, _joined(why, source))
+    if missing:
+        why = f"no process seen from here holds {missing} of {len(reached)} listeners below fd {HIGHEST_FD}"
+        return ListenerProcesses(pids, False, _joined(f"{why}: {FIX}", source))
+    return ListenerProcesses(pids, True, source)
+
+
+def reached_sockets(sockets: list[ListenSocket], target: Address, interface: int = 0) -> list[ListenSocket]:
+    """Those of `sockets` among which the kernel chooses for a connection to `target` (one port).
+
+    As in __inet_lookup_listener and inet6_lookup_listener: a socket bound to the address hides those bound
+    to the wildcard; then one bound to the interface, and an AF_INET one, score a point each. Several with
+    the same score are an SO_REUSEPORT group, and all of them get connections.
+    """
+    ranked: dict[tuple[bool, int], list[ListenSocket]] = {}
+    for entry in sockets:
+        exact = entry.address == target
+        if not exact and not _wildcard_serves(entry, target):
+            continue
+        if entry.interface and target.version == 4 and entry.interface != LOOPBACK_INTERFACE:
+            continue  # what this host sends itself arrives by lo; IPv6 keeps the address's own interface
+        if entry.interface and interface and entry.interface != interface:
+            continue
+        score = bool(entry.interface) + (target.version == 4 and entry.family == socket.AF_INET)
+        ranked.setdefault((exact, score), []).append(entry)
+    return ranked[max(ranked)] if ranked else []
+
+
+def _wildcard_serves(entry: ListenSocket, target: Address) -> bool:
+    if not entry.address.is_unspecified:
+        return False
+    if entry.address.version == target.version:
+        return True
+    return target.version == 4 and not entry.v6only  # untold (None): the system's default is to serve
+
+
+def _parse(address: str) -> tuple[Address, int]:
+    host, _, scope = address.partition("%")
+    target = ipaddress.ip_address(host)
+    if isinstance(target, ipaddress.IPv6Address) and target.ipv4_mapped:
+        target = target.ipv4_mapped
+    if target.is_unspecified:  # connect(2) takes the wildcard for the loopback address
+        target = ipaddress.ip_address("127.0.0.1" if target.version == 4 else "::1")
+    try:
+        return target, int(scope) if scope.isdecimal() else socket.if_nametoindex(scope) if scope else 0
+    except OSError as error:
+        raise ValueError(f"no interface {scope}") from error
+
+
+def _holders(inodes: set[int]) -> tuple[dict[int, set[int]], int]:
+    """Per socket inode the pids that hold it, and how many processes could not be looked into."""
+    found: dict[int, set[int]] = {inode: set() for inode in inodes}
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    denied = 0
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal():
+            continue
+        try:
+            for link in _descriptors(process):
+                if link in wanted:
+                    found[wanted[link]].add(int(process.name))
+        except PermissionError:
+            denied += 1
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it exited meanwhile
+    return found, denied
+
+
+def _descriptors(process: Path) -> list[str]:
+    """What the first HIGHEST_FD descriptors lead to. PermissionError; FileNotFoundError once it exited."""
+    status = (process / "status").read_text(errors="replace")
+    size = int(status.partition("\nFDSize:")[2].split(maxsplit=1)[0])
+    links = []
+    folder = os.open(process / "fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for fd in range(min(size, HIGHEST_FD)):
+            try:
+                links.append(os.readlink(str(fd), dir_fd=folder))
+            except FileNotFoundError:
+                continue  # not open, or closed since
+    finally:
+        os.close(folder)
+    return links
+
+
+def _joined(*parts: str | None) -> str:
+    return "; ".join(part for part in parts if part)

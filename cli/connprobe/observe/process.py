@@ -1,0 +1,190 @@
+"""What the server's processes take, each second, without making them take more.
+
+Descriptors are counted by stat(2) on /proc/PID/fd, never by listing it (0.9 kB of kernel memory for each),
+and PSS, for which the kernel walks the page table, is read as often as 2 % of the time allows.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from connprobe.model import ProcessUse, ServerUse
+from connprobe.observe.smaps import Rollup, read_rollup
+
+DISCOVERY_S = 5.0  # a child may stay unseen this long: finding it walks all of /proc
+PSS_S = 1.0
+SHARE = 0.02  # of the time, for PSS and for the walk each
+
+
+class _Member:
+    """One process: psutil's handle knows pid and start time, so that a reused pid is told apart."""
+
+    def __init__(self, handle: psutil.Process) -> None:
+        self.handle = handle
+        self.cpu_s = 0.0
+        self.rollup: Rollup | None = None
+        self.rollup_at: float | None = None
+
+
+class ProcessGroup:
+    """The processes `roots` and, with `follow_children`, their descendants, found anew at most every 5 s.
+
+    Times (`now`) are the caller's, in seconds, from any monotonic clock. After each `sample`:
+    - `processes`: what each live process takes;
+    - `reason`: why `complete` is False, or why there was nothing to return;
+    - `pss_reason`: why PSS is None; `pss_age_s`: how old its oldest part is.
+    """
+
+    def __init__(self, roots: Sequence[int], *, follow_children: bool = True) -> None:
+        self.processes: list[ProcessUse] = []
+        self.reason: str | None = None
+        self.pss_reason: str | None = None
+        self.pss_age_s: float | None = None
+        self._follow = follow_children
+        self._members: dict[int, _Member] = {}
+        self._hidden: set[int] = set()
+        self._exited_cpu_s = 0.0
+        self._discover_at = self._pss_at = float("-inf")
+        for pid in roots:
+            try:
+                self._members[pid] = _Member(psutil.Process(pid))
+            except psutil.NoSuchProcess:
+                self._hidden.add(pid)  # or it has exited: `sample` finds out
+
+    def sample(self, now: float) -> ServerUse | None:
+        """The sum over all live processes, or None once all are gone (or none may be read: see `reason`).
+
+        CPU includes that of members that exited, up to the last sample before: it never goes backwards.
+        """
+        self._hidden = {pid for pid in self._hidden if _exists(pid)}
+        denied = set(self._hidden)
+        uses: dict[int, ProcessUse] = {}
+        if self._follow and now >= self._discover_at:
+            self._discover(now)
+        for pid, member in list(self._members.items()):
+            try:
+                use = self._read(member)
+            except psutil.NoSuchProcess:
+                use = None
+            except psutil.AccessDenied:
+                denied.add(pid)
+                continue
+            if use is None:
+                self._exited_cpu_s += self._members.pop(pid).cpu_s
+            else:
+                uses[pid] = use
+        self._read_pss(now, uses)
+        self.processes = [self._with_pss(use) for use in uses.values()]
+        self.reason = self._why(denied)
+        if not self.processes:
+            return None
+        return ServerUse(
+            pids=tuple(sorted(uses)),
+            rss_bytes=sum(use.rss_bytes for use in self.processes),
+            pss_bytes=_sum([use.pss_bytes for use in self.processes]),
+            cpu_s=self._exited_cpu_s + sum(member.cpu_s for member in self._members.values()),
+            fds=_sum([use.fds for use in self.processes]),
+            threads=sum(use.threads for use in self.processes),
+            complete=not denied,
+        )
+
+    def _read(self, member: _Member) -> ProcessUse | None:
+        """None: it has exited. psutil.NoSuchProcess likewise; psutil.AccessDenied."""
+        handle = member.handle
+        with handle.oneshot():
+            times = handle.cpu_times()
+            rss = handle.memory_info().rss
+            threads = handle.num_threads()
+            name = handle.name()
+            zombie = handle.status() == psutil.STATUS_ZOMBIE
+        fds = _descriptors(handle.pid)
+        if not handle.is_running():  # asked last: the pid was the same process during all of the above
+            return None
+        member.cpu_s = times.user + times.system
+        if zombie:  # its CPU time is final, its memory gone
+            return None
+        return ProcessUse(
+            pid=handle.pid,
+            name=name,
+            rss_bytes=rss,
+            pss_bytes=None,
+            uss_bytes=None,
+            cpu_s=member.cpu_s,
+            fds=fds,
+            threads=threads,
+        )
+
+    def _discover(self, now: float) -> None:
+        """Adds every descendant of a member, but for connprobe's own processes."""
+        began = time.perf_counter()
+        children: dict[int, list[psutil.Process]] = {}
+        for handle in psutil.process_iter(["ppid"]):
+            children.setdefault(handle.info["ppid"], []).append(handle)
+        waiting = list(self._members)
+        while waiting:
+            for handle in children.get(waiting.pop(), ()):
+                if handle.pid not in self._members and handle.pid != os.getpid():
+                    self._members[handle.pid] = _Member(handle)
+                    waiting.append(handle.pid)
+        self._discover_at = now + max(DISCOVERY_S, (time.perf_counter() - began) / SHARE)
+
+    def _read_pss(self, now: float, pids: Iterable[int]) -> None:
+        """Reads all when the last reading is paid for, and at once those that were never read."""
+        due = now >= self._pss_at
+        began = time.perf_counter()
+        if due:
+            self.pss_reason = None
+        for pid in pids:
+            member = self._members[pid]
+            if not due and member.rollup_at is not None:
+                continue
+            member.rollup, member.rollup_at = None, now
+            try:
+                member.rollup = read_rollup(pid)
+            except PermissionError:
+                self.pss_reason = f"/proc/{pid}/smaps_rollup may not be read: run as root"
+            except (FileNotFoundError, ProcessLookupError):
+                self.pss_reason = f"process {pid} exited"
+        paid = (time.perf_counter() - began) / SHARE
+        self._pss_at = now + max(PSS_S, paid) if due else self._pss_at + paid
+        times = [at for pid in pids if (at := self._members[pid].rollup_at) is not None]
+        self.pss_age_s = now - min(times) if times else None
+
+    def _with_pss(self, use: ProcessUse) -> ProcessUse:
+        rollup = self._members[use.pid].rollup
+        if rollup is None:
+            return use
+        return msgspec.structs.replace(use, pss_bytes=rollup.pss_bytes, uss_bytes=rollup.uss_bytes)
+
+    def _why(self, denied: set[int]) -> str | None:
+        if denied:
+            return f"processes {', '.join(map(str, sorted(denied)))} may not be read: run as root"
+        return None if self.processes else "all processes have exited"
+
+
+def _exists(pid: int) -> bool:
+    """Whether kill(2) knows a process that /proc does not show (mounted with hidepid=invisible)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return False  # it may be signalled, so /proc would show it: it came after
+
+
+def _descriptors(pid: int) -> int | None:
+    """How many are open: st_size of /proc/PID/fd since Linux 6.2, always 0 before (and then unknown)."""
+    try:
+        return Path(f"/proc/{pid}/fd").stat().st_size or None
+    except OSError:
+        return None
+
+
+def _sum(values: list[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

@@ -1,0 +1,154 @@
+"""What the kernel says over netlink: its LISTEN sockets, and whether an address is this host's own.
+
+sock_diag picks by state and port inside the kernel, so it answers at once beside 800,000 connections.
+Spoken by hand: two requests of one page each, where a netlink library costs megabytes of the memory
+that is being measured.
+"""
+
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+TCP_LISTEN = 10
+INET_DIAG_SKV6ONLY = 11  # since Linux 4.4, sent for LISTEN sockets of AF_INET6 unasked
+RTM_GETROUTE, RTN_LOCAL = 26, 2
+RTA_DST, RTA_OIF = 1, 4
+ANSWER_TIMEOUT_S = 5.0
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+_DIAG_REQUEST = struct.Struct("=BBBxI2s46x")  # inet_diag_req_v2, of whose id only idiag_sport is filled
+_DIAG_ANSWER = struct.Struct("=B3x4x16s16xI8x12xII")  # inet_diag_msg
+_ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class ListenSocket(NamedTuple):
+    """A socket in LISTEN. `v6only` is None where the source does not tell; `interface` 0 means any."""
+
+    address: Address  # a v4-mapped one is given as IPv4
+    family: int  # AF_INET or AF_INET6, of the socket and not of the address
+    v6only: bool | None
+    interface: int
+    uid: int  # who made it
+    inode: int
+
+
+def listen_sockets(port: int) -> list[ListenSocket]:
+    """The LISTEN sockets on `port` in this network namespace (source: sock_diag). OSError where refused."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << TCP_LISTEN, port.to_bytes(2, "big"))
+        for answer in _ask(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request):
+            kind, raw, interface, uid, inode = _DIAG_ANSWER.unpack_from(answer)
+            v6only = bool(_attributes(answer[_DIAG_ANSWER.size :]).get(INET_DIAG_SKV6ONLY, b"\0")[0])
+            found.append(ListenSocket(_address(kind, raw), kind, v6only, interface, uid, inode))
+    return found
+
+
+def listen_sockets_from_proc(port: int) -> list[ListenSocket]:
+    """The same from /proc/net/tcp and tcp6, which name neither the interface nor IPV6_V6ONLY.
+
+    Both files show LISTEN sockets before all others, so no connection is read.
+    """
+    found = []
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        path = Path("/proc/net", name)
+        if not path.exists():  # IPv6 switched off
+            continue
+        with path.open() as lines:
+            next(lines)
+            for line in lines:
+                fields = line.split()
+                if int(fields[3], 16) != TCP_LISTEN:
+                    break
+                host, number = fields[1].split(":")
+                if int(number, 16) != port:
+                    continue
+                words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
+                raw = struct.pack(f"={len(words)}I", *words)
+                v6only = None if family == socket.AF_INET6 else False
+                found.append(
+                    ListenSocket(_address(family, raw), family, v6only, 0, int(fields[7]), int(fields[9]))
+                )
+    return found
+
+
+def is_local(address: Address, interface: int = 0) -> bool:
+    """Whether the routing table delivers `address` on this host (source: RTM_GETROUTE, type local).
+
+    Binding to it would say yes to every address while net.ipv4.ip_nonlocal_bind is set, so that is asked
+    only where netlink is refused.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    request = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    request += _ATTRIBUTE.pack(4 + len(address.packed), RTA_DST) + address.packed
+    if interface:
+        request += _ATTRIBUTE.pack(8, RTA_OIF) + struct.pack("=I", interface)
+    try:
+        return any(_ROUTE.unpack_from(r)[7] == RTN_LOCAL for r in _ask(0, RTM_GETROUTE, 0, request))
+    except _Refused:
+        return False  # no route at all
+    except OSError:
+        return _binds(family, address, interface)
+
+
+def _binds(family: socket.AddressFamily, address: Address, interface: int) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0) if address.version == 4 else (str(address), 0, 0, interface))
+    except OSError:
+        return False
+    return True
+
+
+class _Refused(OSError):
+    """The kernel answered the request with an error."""
+
+
+def _ask(protocol: int, kind: int, flags: int, request: bytes) -> Iterator[bytes]:
+    """The payload of each message the kernel answers with. OSError: no netlink; _Refused: its error."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as netlink:
+        netlink.settimeout(ANSWER_TIMEOUT_S)
+        header = _HEADER.pack(_HEADER.size + len(request), kind, NLM_F_REQUEST | flags, 1, 0)
+        netlink.sendto(header + request, (0, 0))
+        while True:
+            data = netlink.recv(1 << 16)
+            while data:
+                length, answer, _, _, _ = _HEADER.unpack_from(data)
+                payload, data = data[_HEADER.size : length], data[(length + 3) & ~3 :]
+                if answer in (NLMSG_ERROR, NLMSG_DONE):
+                    code = -int.from_bytes(payload[:4], sys.byteorder, signed=True)
+                    if code:
+                        raise _Refused(code, os.strerror(code))
+                    return
+                yield payload
+            if not flags:  # a plain request is answered by one message
+                return
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind], data = data[_ATTRIBUTE.size : length], data[(length + 3) & ~3 :]
+    return found
+
+
+def _address(family: int, raw: bytes) -> Address:
+    if family == socket.AF_INET:
+        return ipaddress.IPv4Address(raw[:4])
+    address = ipaddress.IPv6Address(raw)
+    return address.ipv4_mapped or address

@@ -1,0 +1,204 @@
+"""From what was asked and what the host allows to a plan, or to every obstacle at once. Pure."""
+
+import ipaddress
+import math
+from typing import NamedTuple
+
+from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Shard, SourceShare, Target
+from connprobe.plan.capacity import (
+    FD_RESERVE,
+    PROCESS_BYTES,
+    Shape,
+    bytes_per_connection,
+    capacities,
+    ports_per_source,
+    processes_for,
+    server_processes_for,
+)
+
+LOOPBACK_SHARE = 10_000  # connections from one 127.x address: well under its ports, so that a free one is found at once
+_LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+_WHAT = {
+    "source_ports": "source ports",
+    "memory": "memory",
+    "cgroup_memory": "memory of the cgroup",
+    "file_max": "open files of the whole system (beyond it, every unprivileged program here fails too)",
+    "epoll_watches": "epoll watches of this user",
+    "conntrack": "tracked connections",
+    "threads": "processes",
+}
+
+
+class Route(NamedTuple):
+    """How this host reaches the target."""
+
+    interface: str
+    source: str  # the kernel's choice
+    sources: tuple[str, ...]  # all addresses of that interface in the family, the kernel's choice first
+    on_this_host: bool
+
+
+def plan_hold(
+    request: HoldRequest, facts: HostFacts, target: Target | None, route: Route, nofile: int, seed: int
+) -> tuple[HoldPlan, tuple[Obstacle, ...]]:
+    """The plan, and what forbids it. Nothing is forbidden when the second is empty.
+
+    target None: the embedded server on 127.0.0.1. nofile: descriptors per process once raised.
+    seed: where in 127.0.0.0/8 the sources begin, so that TIME_WAIT of an earlier run is not met again.
+    """
+    embedded = target is None
+    address = "127.0.0.1" if target is None else target.address
+    ports = ports_per_source(facts, request.source_ports)
+    workers = request.workers or default_workers(request.count, nofile, facts.cpus)
+    pool = _source_pool(request, address, route, ports, seed)
+    shape = Shape(
+        both_ends=route.on_this_host,
+        tls=request.tls is not None,
+        source_addresses=len(pool) or 1,
+        ports_per_source=ports,
+        embedded=embedded,
+    )
+    servers = 0
+    if embedded:
+        servers = request.server_processes or server_processes_for(request.count, nofile, facts.cpus)
+    obstacles = list(_resource_obstacles(request, facts, nofile, shape))
+    obstacles += _request_obstacles(request, facts, nofile, workers, servers)
+    if obstacles:
+        shards: tuple[Shard, ...] = ()
+    else:
+        shards = tuple(_shards(request.count, workers, pool, ports, _on_loopback(address)))
+    used = {share.address for shard in shards for share in shard.sources}
+    plan = HoldPlan(
+        target=target,
+        count=request.count,
+        nofile=nofile,
+        workers=workers,
+        server_processes=servers,
+        source_addresses=len(used),
+        ports_per_source=ports,
+        source_ports=request.source_ports,
+        memory_bytes=request.count * bytes_per_connection(shape) + (workers + servers) * PROCESS_BYTES,
+        alias_interface=request.alias_interface,
+        alias_addresses=tuple(a for a in request.alias_addresses if a in used),
+        shards=shards,
+        notes=tuple(_notes(request, facts, workers)),
+    )
+    return plan, tuple(obstacles)
+
+
+def default_workers(count: int, nofile: int, cpus: int) -> int:
+    """As many as descriptors ask for, and enough to use the processors where the count is worth it."""
+    return max(processes_for(count, nofile), min(cpus, math.ceil(count / 5000)))
+
+
+def _on_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]) in _LOOPBACK
+
+
+def _source_pool(request: HoldRequest, address: str, route: Route, ports: int, seed: int) -> list[str]:
+    """Source addresses in the order of use; more than needed are not listed."""
+    if request.alias_addresses:
+        pool = [*(request.sources or ()), *request.alias_addresses]
+    elif request.sources is not None:
+        pool = list(request.sources)
+    elif _on_loopback(address):
+        share = min(LOOPBACK_SHARE, max(1, ports))
+        needed = min(math.ceil(request.count / share) + (request.workers or 0) + 4096, 1 << 20)
+        first, size = int(_LOOPBACK[2]), _LOOPBACK.num_addresses - 4
+        pool = [str(ipaddress.ip_address(first + (seed + i) % size)) for i in range(needed)]
+    else:
+        pool = list(route.sources) or [""]
+    return pool
+
+
+def _shards(count: int, workers: int, pool: list[str], ports: int, loopback: bool) -> list[Shard]:
+    """Connections shared evenly; on loopback no two workers share an address, so that they do not compete
+    for its ports; elsewhere each address is filled before the next is begun."""
+    limit = min(LOOPBACK_SHARE, ports) if loopback else ports
+    shards, position, room = [], 0, limit
+    for index in range(workers):
+        share = count // workers + (index < count % workers)
+        left, sources = share, []
+        while left > 0:
+            if room == 0:
+                position, room = position + 1, limit
+            take = min(left, room)
+            sources.append(SourceShare(address=pool[position], count=take))
+            left, room = left - take, room - take
+        if loopback and index < workers - 1 and position + 1 < len(pool):
+            position, room = position + 1, limit
+        shards.append(Shard(index=index, count=share, sources=tuple(sources)))
+    return shards
+
+
+def _resource_obstacles(
+    request: HoldRequest, facts: HostFacts, nofile: int, shape: Shape
+) -> list[Obstacle]:
+    return [
+        Obstacle(
+            what=f"{_WHAT[found.resource]} ({found.source})",
+            have=f"room for {found.connections:,} connections ({found.used:,} of {found.capacity:,} in use)",
+            need=f"{request.count:,} connections at {found.per_connection:,.6g} each",
+            fix=found.fix,
+        )
+        for found in capacities(facts, nofile, shape, request.count)
+        if found.connections < request.count
+    ]
+
+
+def _request_obstacles(
+    request: HoldRequest, facts: HostFacts, nofile: int, workers: int, servers: int
+) -> list[Obstacle]:
+    obstacles = []
+    if nofile <= FD_RESERVE:
+        obstacles.append(
+            Obstacle(
+                what="file descriptors of one process (RLIMIT_NOFILE)",
+                have=f"{nofile:,}",
+                need=f"more than {FD_RESERVE}",
+                fix="ulimit -n 20000",
+            )
+        )
+    for count, option, what in ((workers, "--workers", "workers"), (servers, "--processes", "server processes")):
+        room = count * max(0, nofile - FD_RESERVE)
+        if count and room < request.count:
+            obstacles.append(
+                Obstacle(
+                    what=f"file descriptors of {count} {what} (RLIMIT_NOFILE {nofile:,} each)",
+                    have=f"room for {room:,} connections",
+                    need=f"{request.count:,}: {processes_for(request.count, nofile):,} {what}",
+                    fix=f"{option} auto" if option == "--workers" else f"{option} {servers * 2}",
+                )
+            )
+    if request.alias_interface is not None and "CAP_NET_ADMIN" not in facts.capabilities:
+        obstacles.append(
+            Obstacle(
+                what=f"adding addresses to {request.alias_interface}",
+                have="no CAP_NET_ADMIN",
+                need="CAP_NET_ADMIN",
+                fix="run with sudo, or let an administrator add them and name them with --sources",
+            )
+        )
+    if request.source_ports is not None and not facts.source_port_option:
+        low, high = request.source_ports
+        obstacles.append(
+            Obstacle(
+                what="--source-ports",
+                have="a kernel where IP_LOCAL_PORT_RANGE does not reach beyond the sysctl",
+                need="Linux 6.8 or newer",
+                fix=f'sysctl -w net.ipv4.ip_local_port_range="{low} {high}"',
+            )
+        )
+    return obstacles
+
+
+def _notes(request: HoldRequest, facts: HostFacts, workers: int) -> list[str]:
+    notes = []
+    if request.concurrency > facts.somaxconn:
+        notes.append(
+            f"--concurrency {request.concurrency:,} is above net.core.somaxconn {facts.somaxconn:,}: a server on "
+            "this host may overflow its accept queue"
+        )
+    if request.rate_per_s and request.count / request.rate_per_s > 3600:
+        notes.append(f"at {request.rate_per_s:,.0f} a second the ramp takes {request.count / request.rate_per_s / 3600:.1f} h")
+    return notes

@@ -1,0 +1,70 @@
+"""What people type on the command line, as values: targets, durations, headers, port ranges. Pure."""
+
+import re
+
+from connprobe.errors import UsageError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def parse_duration(text: str, option: str) -> float:
+    """`30s`, `5m`, `250ms`, `1.5h`, or seconds. Raises UsageError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{option} {text!r} is not a duration", fix=f"{option} 30s (or 250ms, 5m, 2h)")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > 30 * 86400:
+        raise UsageError(f"{option} {text!r} is longer than 30 days", fix=f"{option} 24h")
+    return seconds
+
+
+def parse_target(text: str, option: str = "--target") -> tuple[str, int]:
+    """`host:8080`, `10.0.0.1:80`, `[::1]:8080` as (host, port). Raises UsageError."""
+    fix = f"{option} host:8080, or {option} [::1]:8080"
+    host, colon, port_text = text.strip().rpartition(":")
+    if not colon or not host:
+        raise UsageError(f"{option} {text!r} has no port", fix=fix)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise UsageError(f"{option} {text!r}: an IPv6 address needs brackets", fix=f"{option} [{host}]:{port_text}")
+    if re.search(r"[\s/@?#\x00-\x1f]", host) or "://" in text:
+        raise UsageError(f"{option} {text!r} is not HOST:PORT", fix=f"{fix}; a path goes to --path")
+    if not re.fullmatch(r"[0-9]{1,9}", port_text) or not 0 < int(port_text) < 65536:
+        raise UsageError(f"{option} {text!r}: the port {port_text!r} is not between 1 and 65535", fix=fix)
+    return host, int(port_text)
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """`Name: value`. Raises UsageError."""
+    name, colon, value = text.partition(":")
+    if not colon or not _TOKEN.fullmatch(name) or re.search(r"[\r\n\x00]", value):
+        raise UsageError(f"--header {text!r} is not a header", fix="--header 'Authorization: Bearer …'")
+    return name, value.strip()
+
+
+def parse_ports(text: str) -> tuple[int, int]:
+    """`1024-65535`. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text.strip())
+    if match is None or not 0 < int(match[1]) <= int(match[2]) < 65536:
+        raise UsageError(f"--source-ports {text!r} is not a range of ports", fix="--source-ports 1024-65535")
+    return int(match[1]), int(match[2])
+
+
+def parse_count_or_auto(text: str, option: str) -> int | None:
+    """A positive number, or None for `auto`. Raises UsageError."""
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[0-9_,]{1,12}", text) or not int(text.replace(",", "")) > 0:
+        raise UsageError(f"{option} {text!r} is neither auto nor a positive number", fix=f"{option} auto")
+    return int(text.replace(",", ""))
+
+
+def parse_alias(text: str) -> tuple[str, str]:
+    """`IFACE:CIDR` as (interface, addresses still as text). Raises UsageError."""
+    interface, colon, addresses = text.partition(":")
+    if not colon or not re.fullmatch(r"[^\s/:]{1,15}", interface) or not addresses:
+        raise UsageError(f"--alias {text!r} is not IFACE:CIDR", fix="--alias eth0:10.0.0.0/24")
+    return interface, addresses

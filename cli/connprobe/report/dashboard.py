@@ -1,0 +1,214 @@
+"""What a person watches while connections are opened and held: a live view, or plain lines where
+stderr is no terminal. Nothing here runs in a thread: the main loop calls `update`.
+"""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from connprobe.model import Sample, ServerUse
+from connprobe.report import format as fmt
+from connprobe.report.plain import PlainProgress
+from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
+
+_LABEL = 13  # columns of the names at the left
+_CELL = 15  # columns of one figure, or a multiple
+_CHART_MIN_WIDTH = 30
+_Row = tuple[str, list[tuple[str, str]], str]  # name, figures with what they are, style
+_PHASES = {"ramp": "opening", "hold": "holding", "check": "checking", "close": "closing"}
+
+
+class Progress(Protocol):
+    """What the main loop sees of either view."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None: ...
+
+
+def progress(console: Console, *, asked: int, title: str, hold_s: float, plain: bool = False) -> Progress:
+    """The view that fits `console` (stderr): live on a terminal unless `plain`, else lines."""
+    if plain or not console.is_terminal or console.is_dumb_terminal:
+        return PlainProgress(console, asked=asked, title=title, hold_s=hold_s)
+    return Dashboard(console, asked=asked, title=title, hold_s=hold_s)
+
+
+class _Rates:
+    """Figures that need two samples: the mean rate of the ramp, and the CPU share of the server."""
+
+    def __init__(self) -> None:
+        self._last: Sample | None = None
+        self._began_s = 0.0
+        self.mean_per_s: float | None = None
+        self.server_cpu: float | None = None  # cores in use, 1.0 = one core
+        self.server_seen: ServerUse | None = None
+
+    def add(self, sample: Sample) -> bool:
+        """Takes a sample in. False if it is the one already seen: the loop draws more often than it reads."""
+        last = self._last
+        if last is not None and sample.at_s <= last.at_s:
+            return False
+        if sample.started == 0:
+            self._began_s = sample.at_s
+        elif sample.phase == "ramp" and sample.at_s > self._began_s:
+            self.mean_per_s = sample.established / (sample.at_s - self._began_s)
+        elif self.mean_per_s is None and sample.at_s > self._began_s:
+            self.mean_per_s = sample.established / (sample.at_s - self._began_s)  # over before a reading
+        self.server_cpu = None
+        if last and last.server and sample.server and last.server.pids == sample.server.pids:
+            spent = sample.server.cpu_s - last.server.cpu_s
+            self.server_cpu = max(spent, 0.0) / (sample.at_s - last.at_s)
+        self.server_seen = sample.server or self.server_seen
+        self._last = sample
+        return True
+
+
+class Dashboard:
+    """The live view. Use as a context manager; it erases itself at the end.
+
+    `title` says what is opened where, e.g. "ws to 127.0.0.1:8080"; it may hold anything, and is escaped.
+    """
+
+    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float) -> None:
+        self._console = console
+        self._asked = asked
+        self._title = title
+        self._hold_s = hold_s
+        self._held = History()
+        self._rate = History()
+        self._rates = _Rates()
+        self._fancy = not console.options.ascii_only
+        # stdout carries results and is left alone; a stray line on stderr is printed above the view.
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            screen=False,
+            transient=True,
+            redirect_stdout=False,
+            vertical_overflow="crop",
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._live.stop()
+
+    def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None:
+        """Draws `sample`; seconds left in its phase if known, and a short remark for the last line."""
+        if self._rates.add(sample):
+            self._held.add(sample.held)
+            self._rate.add(sample.rate_per_s)
+        self._live.update(self._view(sample, phase_left_s, note), refresh=True)
+
+    def _view(self, sample: Sample, left_s: float | None, note: str | None) -> Panel | Text:
+        size = self._console.size
+        framed = size.width >= 40
+        width = max(size.width - 4 if framed else size.width, 1)
+        lines = [*self._progress(sample, left_s, width), Text()]
+        figures = self._figures(sample, width)
+        if note:
+            figures.append(self._text(note, "yellow"))
+        if width >= _CHART_MIN_WIDTH and size.height >= len(lines) + len(figures) + 9:
+            lines += [*self._charts(width), Text()]
+        body = Text("\n", no_wrap=True, overflow="crop", end="").join([*lines, *figures])
+        body.no_wrap, body.overflow = True, "crop"
+        if not framed:
+            return body
+        title = Text.assemble(("connprobe", "bold"), "  ", self._text(self._title))
+        return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
+
+    def _text(self, text: str, style: str = "") -> Text:
+        return Text(fmt.printable(text, encoding=self._console.encoding, limit=400), style)
+
+    def _progress(self, sample: Sample, left_s: float | None, width: int) -> list[Text]:
+        share = sample.held / self._asked if self._asked else None
+        colour = "green" if sample.held >= self._asked else "cyan"
+        phase = _PHASES[sample.phase]
+        if sample.phase == "hold":
+            phase += f" {fmt.duration(self._hold_s)}"
+        left = f"{fmt.duration(round(left_s))} left   " if left_s is not None else ""
+        clock = f"{left}{fmt.duration(round(sample.at_s))} since start"
+        head = Text.assemble(
+            (fmt.count(sample.held), f"bold {colour}"), (f" of {fmt.count(self._asked)} held", "bold"), "   "
+        )
+        head.append(phase, "bold magenta")
+        head.append(clock.rjust(max(width - head.cell_len, len(clock) + 3)), "dim")
+        percent = self._text(fmt.percent(share).rjust(7), "bold").plain
+        room = max(width - len(percent), 0)
+        filled = min(int(room * (share or 0.0)), room)
+        full, rest = ("━", "─") if self._fancy else ("#", "-")
+        return [
+            head,
+            Text.assemble((full * filled, colour), (rest * (room - filled), "bright_black"), percent),
+        ]
+
+    def _charts(self, width: int) -> list[Text]:
+        levels = BLOCKS if self._fancy else ASCII
+        room = width - _LABEL
+        lines = []
+        for name, values, top, scale, colour in (
+            ("held", self._held.values, float(self._asked), f"of {fmt.count(self._asked)}", "green"),
+            ("rate", self._rate.values, None, f"max {fmt.rate(max(self._rate.values, default=0.0))}", "cyan"),
+        ):
+            upper, lower = sparkline(values, room, top=top, levels=levels)
+            lines.append(Text.assemble((name.ljust(_LABEL), "bold"), (upper, colour)))
+            lines.append(Text.assemble((scale.ljust(_LABEL), "dim"), (lower, colour)))
+        return lines
+
+    def _figures(self, sample: Sample, width: int) -> list[Text]:
+        p50, p99 = fmt.ms(sample.handshake_p50_ms), fmt.ms(sample.handshake_p99_ms)
+        rates = [(fmt.rate(sample.rate_per_s), "now"), (fmt.rate(self._rates.mean_per_s), "mean")]
+        rows: list[_Row] = [
+            ("rate", [*rates, (fmt.count(sample.in_flight), "in flight")], ""),
+            ("handshake", [(p50, "p50"), (p99, "p99")], ""),
+            ("memory", [(fmt.nbytes(sample.memory_available_bytes), "available")], ""),
+        ]
+        if self._rates.server_seen is not None:
+            rows.append(("server", self._server(sample.server), ""))
+        rows += [_causes("failed", sample.failures), _causes("dropped", sample.drops)]
+        return [line for row in rows for line in self._row(row, width)]
+
+    def _server(self, server: ServerUse | None) -> list[tuple[str, str]]:
+        if server is None:
+            return [("gone", "or not readable")]
+        partly = "≥" if not server.complete else ""
+        cpu = self._rates.server_cpu
+        return [
+            (partly + fmt.nbytes(server.rss_bytes), "RSS"),
+            (f"{cpu * 100:.0f}%" if cpu is not None else fmt.DASH, "CPU"),
+            (fmt.count(server.fds), "fds"),
+            (fmt.count(len(server.pids)), "process" if len(server.pids) == 1 else "processes"),
+        ]
+
+    def _row(self, row: _Row, width: int) -> list[Text]:
+        """One line, or as many as the cells need: figures stay in columns, so that they do not dance."""
+        name, cells, style = row
+        lines = [Text.assemble((name.ljust(_LABEL), "bold"))]
+        for value, label in cells:
+            cell = Text.assemble(self._text(value, style), self._text(f" {label}", style or "dim"))
+            if lines[-1].cell_len > _LABEL and lines[-1].cell_len + cell.cell_len > width:
+                lines.append(Text(" " * _LABEL))
+            cell.pad_right(_CELL - cell.cell_len % _CELL)
+            lines[-1].append_text(cell)
+        return lines
+
+
+def _causes(name: str, by_cause: dict[str, int]) -> _Row:
+    total = sum(by_cause.values())
+    if not total:
+        return name, [("0", "")], ""
+    found = sorted(((cause, number) for cause, number in by_cause.items() if number), key=lambda it: -it[1])
+    cells = [(fmt.count(number), cause) for cause, number in found]
+    return name, cells if len(cells) == 1 else [(fmt.count(total), "in all"), *cells], "red"

@@ -1,0 +1,60 @@
+"""Progress for logs and pipes, where a live view would only leave escape sequences behind."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.text import Text
+
+from connprobe.model import Sample
+from connprobe.report import format as fmt
+
+_EVERY_S = 5.0
+
+
+class PlainProgress:
+    """One line about every five seconds, and one at each change of phase: for logs and pipes."""
+
+    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float) -> None:
+        self._console = console
+        self._asked = asked
+        self._title = title
+        self._hold_s = hold_s
+        self._phase: str | None = None
+        self._next_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._print(f"{self._title}: opening {fmt.count(self._asked)}, holding {fmt.duration(self._hold_s)}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        return None
+
+    def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None:
+        """Prints `sample` if a line is due."""
+        if sample.phase == self._phase and sample.at_s < self._next_s:
+            return
+        self._phase = sample.phase
+        self._next_s = sample.at_s + _EVERY_S
+        parts = [
+            f"{sample.phase} {fmt.count(sample.held)}/{fmt.count(self._asked)} held",
+            fmt.rate(sample.rate_per_s),
+            f"{fmt.count(sum(sample.failures.values()))} failed",
+        ]
+        if dropped := sum(sample.drops.values()):
+            parts.append(f"{fmt.count(dropped)} dropped")
+        if sample.handshake_p99_ms is not None:
+            parts.append(f"p99 {fmt.ms(sample.handshake_p99_ms)}")
+        if sample.server is not None:
+            parts.append(f"server {fmt.nbytes(sample.server.rss_bytes)}")
+        if phase_left_s is not None:
+            parts.append(f"{fmt.duration(round(phase_left_s))} left")
+        if note:
+            parts.append(note)
+        self._print(", ".join(parts))
+
+    def _print(self, line: str) -> None:
+        text = Text(fmt.printable(line, encoding=self._console.encoding))
+        self._console.print(text, soft_wrap=True, highlight=False)

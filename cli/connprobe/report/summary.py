@@ -1,0 +1,190 @@
+"""The end of a run as a person reads it: the answer in one sentence, then the figures behind it,
+what failed with whose side it is and what to change, and what is not known and why.
+"""
+
+from rich.console import Console
+from rich.text import Text
+
+from connprobe.model import RunRecord
+from connprobe.plan.advice import Advice, advice
+from connprobe.report import format as fmt
+from connprobe.report.layout import Page
+
+_PROTOCOLS = {"ws": "WebSocket", "http": "HTTP", "tcp": "TCP"}
+_LEVELS = {"good": "green", "note": "cyan", "warning": "yellow", "bad": "bold red"}
+_DETAILS_SHOWN = 5
+_DETAIL_LENGTH = 120
+
+
+def render_summary(record: RunRecord, console: Console, *, results: str | None = None) -> None:
+    """Prints `record` on `console` (stdout); `results` is the directory of the run, shown last."""
+    page = Page(console)
+    _headline(record, page)
+    _connections(record, page)
+    _causes(record, page, "Failed: never established", record.failures, established=False)
+    _causes(record, page, "Dropped: established, then lost", record.drops, established=True)
+    _memory(record, page)
+    _verdicts(record, page)
+    if record.unknown:
+        page.heading("Not known")
+        page.table([(path, reason) for path, reason in record.unknown.items()])
+    if results is not None:
+        page.console.print()
+        page.line(("results  ", "bold"), results)
+
+
+def headline(record: RunRecord) -> str:
+    """The run in one sentence."""
+    kind = _PROTOCOLS[record.request.protocol] + (" over TLS" if record.request.tls else "")
+    noun = "connection" if record.requested == 1 else "connections"
+    sentence = (
+        f"{fmt.count(record.held)} of {fmt.count(record.requested)} {kind} {noun} to {record.target} "
+        f"for {fmt.duration(record.hold_s)}; "
+        f"{fmt.count(record.failed)} failed, {fmt.count(record.dropped)} dropped."
+    )
+    match record.outcome:
+        case "interrupted":
+            return f"Interrupted. Held {sentence}"
+        case "failed":
+            return f"The run failed. Held {sentence}"
+        case _:
+            return f"Held {sentence}"
+
+
+def _headline(record: RunRecord, page: Page) -> None:
+    whole = record.held >= record.requested and not record.failed and not record.dropped
+    style = "bold green" if whole else "bold red" if record.outcome in ("failed", "missed") else "bold yellow"
+    if page.console.is_terminal:
+        page.paragraph(headline(record), style)
+    else:
+        page.line(headline(record))  # one line, for grep
+
+
+def _checked(record: RunRecord) -> str:
+    """How it was seen that they are alive. A run cut short never reached the check."""
+    if (reason := record.unknown.get("held")) is not None:
+        return reason
+    if record.outcome in ("interrupted", "failed"):
+        return "as last counted, without the check at the end"
+    if record.request.protocol == "ws":
+        return "each answered a ping with its pong in the last check"
+    return "no end of file and no reset was pending in the last check"
+
+
+def _connections(record: RunRecord, page: Page) -> None:
+    rows: list[tuple[str | Text, ...]] = [
+        ("asked", fmt.count(record.requested), ""),
+        (
+            "held at the end",
+            page.text(fmt.count(record.held), "bold"),
+            _checked(record) if record.held else "",
+        ),
+        ("failed", _alarm(record.failed, page), ""),
+        ("dropped", _alarm(record.dropped, page), ""),
+    ]
+    if record.not_attempted:
+        rows.append(("not attempted", fmt.count(record.not_attempted), "the run ended before their turn"))
+    ramp = f"{fmt.rate(record.connections_per_s)} on average"
+    rows.append(("ramp", fmt.duration(record.ramp_s), ramp))
+    if (pings := record.pings) is not None:
+        rows.append(("pings", fmt.count(pings.sent), f"{fmt.count(pings.answered)} answered"))
+    if (again := record.reconnects) is not None:
+        rest = f"{fmt.count(again.successes)} succeeded, {fmt.count(again.given_up)} given up"
+        rows.append(("reconnects", fmt.count(again.attempts), rest))
+    page.heading("Connections")
+    page.table(rows)
+    page.heading("Handshake")
+    if (took := record.handshake_ms) is None:
+        page.table([(fmt.DASH, _why(record, "handshake_ms", "no connection was established"))])
+        return
+    figures = [fmt.ms(value) for value in (took.mean, took.p50, took.p90, took.p99, took.max)]
+    page.table([[*figures, ""]], left=0, header=("mean", "p50", "p90", "p99", "max", ""))
+
+
+def _alarm(number: int, page: Page) -> Text:
+    return page.text(fmt.count(number), "bold red" if number else "")
+
+
+def _why(record: RunRecord, path: str, otherwise: str) -> str:
+    """The reason of an unknown figure: under its own path, or under that of what contains it."""
+    while path:
+        if path in record.unknown:
+            return record.unknown[path]
+        path = path.rpartition(".")[0]
+    return otherwise
+
+
+def _causes(
+    record: RunRecord, page: Page, title: str, by_cause: dict[str, int], *, established: bool
+) -> None:
+    found = sorted(((cause, number) for cause, number in by_cause.items() if number), key=lambda it: -it[1])
+    if not found:
+        return
+    page.heading(title)
+    for cause, number in found:
+        page.line("  ", (fmt.count(number), "bold red"), "  ", (cause, "bold"))
+        details = record.details.get(cause, {})
+        if details and record.failures.get(cause) and record.drops.get(cause):
+            page.paragraph("failed and dropped, counted together:", indent=6)
+        for said, seen in _advised(cause, details, established).items():
+            for detail, times in seen[:_DETAILS_SHOWN]:
+                text = page.text(detail, limit=_DETAIL_LENGTH).plain
+                page.paragraph(f"{fmt.count(times)} \u00d7 {text}", indent=6)
+            if len(seen) > _DETAILS_SHOWN:
+                page.paragraph(
+                    f"and {fmt.count(len(seen) - _DETAILS_SHOWN)} more kinds, in run.json", indent=6
+                )
+            page.paragraph(f"{said.meaning} ({said.side} side)", indent=6)
+            page.paragraph(f"fix: {said.fix}", "green", indent=6)
+
+
+def _advised(cause: str, details: dict[str, int], established: bool) -> dict[Advice, list[tuple[str, int]]]:
+    """What to say on a cause, each with the details that lead to it, the most frequent first."""
+    if not details:
+        return {advice(cause, established): []}
+    said: dict[Advice, list[tuple[str, int]]] = {}
+    for detail, times in sorted(details.items(), key=lambda it: -it[1]):
+        said.setdefault(advice(cause, established, detail), []).append((detail, times))
+    return said
+
+
+def _memory(record: RunRecord, page: Page) -> None:
+    client, server = record.client, record.server
+    page.heading("Memory and CPU")
+    header = ("", "start", "peak", "idle", "per connection", "CPU", "")
+    rows: list[tuple[str, ...]] = []
+    if server is None:
+        why = _why(record, "server", "its processes are not on this host, or were not found")
+        rows.append(("server", *[fmt.DASH] * 5, why))
+    else:
+        of = _processes(len(server.pids)) + ("" if server.complete else ", not all readable")
+        sizes = (server.start_rss_bytes, server.peak_rss_bytes, server.idle_rss_bytes)
+        per_connection = fmt.nbytes(server.bytes_per_connection)
+        row = (*map(fmt.nbytes, sizes), per_connection, fmt.duration(server.cpu_s), f"RSS, {of}")
+        rows.append(("server", *row))
+    # PSS is read once, on the plateau: it costs a walk over every mapping.
+    pss = (fmt.DASH, fmt.DASH, fmt.nbytes(client.pss_bytes), fmt.nbytes(client.pss_bytes_per_connection))
+    workers = f"PSS, {client.workers} worker{'' if client.workers == 1 else 's'}"
+    rows.append(("client", *pss, fmt.duration(client.cpu_s), workers))
+    if record.kernel is not None:
+        figure = fmt.nbytes(record.kernel.bytes_per_connection)
+        rows.append(("kernel", fmt.DASH, fmt.DASH, fmt.DASH, figure, fmt.DASH, "slabs"))
+    watch = record.observer
+    observed = f"PSS, {fmt.count(watch.samples)} samples, {fmt.count(watch.late_samples)} late"
+    size, cpu = fmt.nbytes(watch.pss_bytes), fmt.duration(watch.cpu_s)
+    rows.append(("watching", fmt.DASH, fmt.DASH, size, fmt.DASH, cpu, observed))
+    page.table(rows, header=header)
+
+
+def _processes(number: int) -> str:
+    return f"{number} process" if number == 1 else f"{number} processes"
+
+
+def _verdicts(record: RunRecord, page: Page) -> None:
+    if not record.verdicts:
+        return
+    page.heading("Verdicts")
+    for verdict in record.verdicts:
+        page.paragraph(f"{verdict.level}: {verdict.text}", _LEVELS[verdict.level], indent=2)
+        if verdict.fix:
+            page.line("      ", ("fix: ", "green"), verdict.fix)

@@ -1,0 +1,125 @@
+"""What the embedded server says: bytes in, bytes out, in each protocol and mode. No sockets here."""
+
+from typing import Protocol
+
+from connprobe.errors import ProtocolViolation
+from connprobe.wire.http import Request, RequestReader, response_bytes
+from connprobe.wire.websocket import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    FrameReader,
+    close_payload,
+    frame,
+    is_upgrade,
+    upgrade_answer,
+)
+
+LARGEST_MESSAGE = 1 << 20
+_KEEP_ALIVE = response_bytes(200, "OK", [("Content-Type", "text/plain")], b"ok\n")
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nf\r\ndata: welcome\n\n\r\n"
+)
+
+
+class Conversation(Protocol):
+    """One connection whose state cannot be told from its descriptor alone."""
+
+    idle: bool  # nothing unfinished: may be forgotten, and made anew when bytes arrive
+
+    def received(self, data: bytes) -> tuple[bytes, bool]:
+        """(what to send, whether to close after it)."""
+
+
+class Http:
+    """Requests one after another; with `websocket` each must be an upgrade, after which frames follow."""
+
+    def __init__(self, mode: str, websocket: bool) -> None:
+        self._mode, self._websocket = mode, websocket
+        self._requests = RequestReader(LARGEST_MESSAGE)
+        self._frames: Frames | None = None
+        self.idle = False
+        self.upgraded = False
+
+    def received(self, data: bytes) -> tuple[bytes, bool]:
+        if self._frames is not None:
+            return self._frames.received(data)
+        try:
+            requests = self._requests.feed(data)
+        except ProtocolViolation as violation:
+            body = f"{violation}\n".encode()
+            return response_bytes(400, "Bad Request", [("Connection", "close")], body), True
+        answer, closing = b"", False
+        for request in requests:
+            piece, closing = self._upgrade(request) if self._websocket else self._respond(request)
+            answer += piece
+            if closing:
+                break
+        self.idle = bool(requests) and not closing and self._frames is None
+        if self._frames is not None:
+            piece, closing = self._frames.received(self._requests.take_rest())
+            answer += piece
+            self.idle = self._frames.idle
+        return answer, closing
+
+    def _upgrade(self, request: Request) -> tuple[bytes, bool]:
+        if not is_upgrade(request):
+            headers = [("Upgrade", "websocket"), ("Connection", "close")]
+            return response_bytes(426, "Upgrade Required", headers, b"this is a WebSocket server\n"), True
+        try:
+            answer = upgrade_answer(request)
+        except ProtocolViolation as violation:
+            headers = [("Sec-WebSocket-Version", "13"), ("Connection", "close")]
+            return response_bytes(400, "Bad Request", headers, f"{violation}\n".encode()), True
+        self._frames, self.upgraded = Frames(self._mode), True
+        return answer + (frame(TEXT, b"welcome") if self._mode == "stream" else b""), False
+
+    def _respond(self, request: Request) -> tuple[bytes, bool]:
+        if self._mode == "stream":
+            return _STREAM, False
+        if not request.keep_alive:
+            return response_bytes(200, "OK", [("Connection", "close")], b"ok\n"), True
+        if self._mode == "echo":
+            return response_bytes(
+                200, "OK", [("Content-Type", "application/octet-stream")], request.body
+            ), False
+        return _KEEP_ALIVE, False
+
+
+class Frames:
+    """An upgraded connection: pings are answered, messages echoed or thrown away."""
+
+    def __init__(self, mode: str) -> None:
+        self._echo = mode == "echo"
+        self._reader = FrameReader(from_client=True, keep=LARGEST_MESSAGE if self._echo else None)
+
+    @property
+    def idle(self) -> bool:
+        return self._reader.at_boundary
+
+    def received(self, data: bytes) -> tuple[bytes, bool]:
+        try:
+            events = self._reader.feed(data)
+        except ProtocolViolation as violation:
+            return frame(CLOSE, close_payload(getattr(violation, "code", 1002))), True
+        answer = b""
+        for event in events:
+            if event.opcode == PING:
+                answer += frame(PONG, event.payload)
+            elif event.opcode == CLOSE:
+                return answer + frame(CLOSE, event.payload[:2]), True
+            elif event.opcode in (TEXT, BINARY) and self._echo:
+                answer += frame(event.opcode, event.payload)
+        return answer, False
+
+
+class Tcp:
+    def __init__(self, mode: str) -> None:
+        self._echo = mode == "echo"
+        self.idle = True
+
+    def received(self, data: bytes) -> tuple[bytes, bool]:
+        return (data if self._echo else b""), False

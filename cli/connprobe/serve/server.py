@@ -1,0 +1,196 @@
+"""One process of the embedded server: an epoll loop on its own SO_REUSEPORT listener.
+
+An idle connection costs a byte. Answers that do not fit the socket buffer wait in `unsent`, and a
+connection that has one is not read until it is gone, so that a slow reader costs bounded memory.
+"""
+
+import errno
+import marshal
+import os
+import select
+import socket
+import time
+from typing import Any
+
+from connprobe.serve import task as columns
+from connprobe.serve.protocol import Conversation, Frames, Http, Tcp
+from connprobe.serve.task import Task
+
+ACCEPTS_PER_TURN = 64
+FREE, FRESH, OPEN = 0, 1, 2  # FRESH: nothing was answered yet
+PAUSE_S = 0.1  # before accepting again, after descriptors ran out
+
+
+class Server:
+    def __init__(self, task: Task, row: memoryview, control: socket.socket) -> None:
+        self.task, self.row, self.control = task, row, control
+        self.epoll = select.epoll()
+        self.listener = socket.socket(task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.state = bytearray(1 << 16)
+        self.conversations: dict[int, Conversation] = {}
+        self.unsent: dict[int, tuple[bytes, bool]] = {}  # (data, whether to close after it)
+        self.sessions: dict[int, Any] = {}  # fd -> ssl.SSLSocket
+        self.shaking: set[int] = set()
+        self.accepted = self.open = self.failed = self.shed = 0
+        self.resume_at: float | None = None
+        self.context: Any = None
+        if task.certificate is not None:
+            from connprobe.serve.tls import server_context
+
+            self.context = server_context(task.certificate, task.key)
+
+    def listen(self) -> None:
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self.listener.bind(self.task.address)
+        self.listener.listen(self.task.backlog)
+        self.row[columns.LISTENING] = self.listener.getsockname()[1]
+        self.epoll.register(self.listener.fileno(), select.EPOLLIN)
+
+    def run(self) -> None:
+        self.control.setblocking(False)
+        control_fd, listener_fd = self.control.fileno(), self.listener.fileno()
+        self.epoll.register(control_fd, select.EPOLLIN)
+        while True:
+            self._publish()
+            patience = 1.0 if self.resume_at is None else max(0.0, self.resume_at - time.monotonic())
+            for fd, events in self.epoll.poll(patience, 512):
+                if fd == listener_fd:
+                    self._accept()
+                elif fd == control_fd:
+                    if self._told_to_quit():
+                        return
+                elif fd in self.unsent and events & select.EPOLLOUT:
+                    self._flush(fd)
+                elif self.state[fd]:
+                    self._receive(fd)
+            if self.resume_at is not None and time.monotonic() >= self.resume_at:
+                self.resume_at = None
+                self.epoll.modify(listener_fd, select.EPOLLIN)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    self.shed += 1
+                    self.resume_at = time.monotonic() + PAUSE_S
+                    self.epoll.modify(self.listener.fileno(), 0)
+                return
+            self.accepted += 1
+            self.open += 1
+            sock.setblocking(False)
+            fd = sock.fileno()
+            if fd >= len(self.state):
+                self.state.extend(bytes(len(self.state)))
+            if self.context is None:
+                sock.detach()
+            else:
+                self.sessions[fd] = self.context.wrap_socket(
+                    sock, server_side=True, do_handshake_on_connect=False
+                )
+                self.shaking.add(fd)
+            self.epoll.register(fd, select.EPOLLIN)
+            self.state[fd] = FRESH
+            if self.task.protocol == "tcp" and self.task.mode == "stream":
+                self._send(fd, b"welcome\n", False)
+            elif self.context is None and self.task.protocol != "tcp":
+                self._receive(fd)  # on a quick network the request is there already
+
+    def _receive(self, fd: int) -> None:
+        session = self.sessions.get(fd)
+        try:
+            if fd in self.shaking:
+                session.do_handshake()  # type: ignore[union-attr]
+                self.shaking.discard(fd)
+            data = os.read(fd, 65536) if session is None else session.recv(65536)
+            while session is not None and (more := session.pending()):
+                data += session.recv(more)
+        except OSError as error:
+            kind = type(error).__name__
+            if isinstance(error, BlockingIOError) or kind == "SSLWantReadError":
+                return
+            if kind == "SSLWantWriteError":
+                self.epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+                return
+            data = b""
+        if not data:
+            self._close(fd)
+            return
+        conversation = self.conversations.pop(fd, None) or self._conversation(fd)
+        answer, closing = conversation.received(data)
+        if not conversation.idle and not closing:
+            self.conversations[fd] = conversation
+        elif not closing:
+            self.state[fd] = OPEN
+        if answer or closing:
+            self._send(fd, answer, closing)
+
+    def _conversation(self, fd: int) -> Conversation:
+        if self.task.protocol == "tcp":
+            return Tcp(self.task.mode)
+        if self.task.protocol == "ws" and self.state[fd] == OPEN:
+            return Frames(self.task.mode)
+        return Http(self.task.mode, self.task.protocol == "ws")
+
+    def _send(self, fd: int, data: bytes, closing: bool) -> None:
+        """Sends, or keeps what does not fit until the socket is writable; nothing is read meanwhile."""
+        session = self.sessions.get(fd)
+        try:
+            sent = os.write(fd, data) if session is None else session.send(data)
+        except OSError as error:
+            if not isinstance(error, BlockingIOError) and type(error).__name__ != "SSLWantWriteError":
+                self._close(fd)
+                return
+            sent = 0
+        if sent < len(data):
+            self.unsent[fd] = (data[sent:], closing)
+            self.epoll.modify(fd, select.EPOLLOUT)
+        elif closing:
+            self._close(fd)
+
+    def _flush(self, fd: int) -> None:
+        self.epoll.modify(fd, select.EPOLLIN)
+        self._send(fd, *self.unsent.pop(fd))
+
+    def _close(self, fd: int) -> None:
+        if self.state[fd] == FRESH and self.task.protocol != "tcp":
+            self.failed += 1
+        self.state[fd] = FREE
+        self.open -= 1
+        self.conversations.pop(fd, None)
+        self.unsent.pop(fd, None)
+        self.shaking.discard(fd)
+        session = self.sessions.pop(fd, None)
+        if session is None:
+            os.close(fd)
+        else:
+            session.close()
+
+    def _told_to_quit(self) -> bool:
+        try:
+            data = self.control.recv(1 << 12)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return not data or marshal.loads(data)[0] == "quit"  # noqa: S302 from our own parent
+
+    def _publish(self) -> None:
+        row = self.row
+        row[columns.ACCEPTED], row[columns.OPEN] = self.accepted, self.open
+        row[columns.FAILED], row[columns.SHED] = self.failed, self.shed
+
+
+def run(task: tuple[Any, ...], row: memoryview, control: socket.socket) -> None:
+    server = Server(Task(*task), row, control)
+    try:
+        server.listen()
+    except OSError as error:
+        control.send(marshal.dumps(("refused", error.errno, os.strerror(error.errno or 0))))
+        return
+    control.send(marshal.dumps(("listening", server.row[columns.LISTENING])))
+    server.run()

@@ -1,0 +1,77 @@
+"""Starting the embedded server's processes, for `connprobe serve` and for a hold without a target."""
+
+import socket
+from collections.abc import Sequence
+from typing import IO
+
+from connprobe.errors import RunFailed
+from connprobe.fleet.fleet import Fleet
+from connprobe.serve import task as columns
+from connprobe.serve.task import Task
+
+START_S = 30
+
+
+def start_server(
+    address: str,
+    port: int,
+    processes: int,
+    *,
+    protocol: str,
+    mode: str,
+    backlog: int,
+    certificate: str | None = None,
+    key: str | None = None,
+    log: IO[bytes] | None = None,
+) -> tuple[Fleet, int]:
+    """`processes` processes that listen on one port (0: any free one). Returns them and the port.
+
+    Raises RunFailed when the port cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as reserved:  # held until all listen: nobody else gets it
+        try:
+            if port:
+                _check_free(family, address, port)
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.bind((address, port))
+        except OSError as error:
+            raise _refused(address, port, error.strerror or str(error)) from error
+        port = reserved.getsockname()[1]
+        task = Task(int(family), (address, port), protocol, mode, backlog, certificate, key)
+        fleet = Fleet("connprobe.serve.server", "connprobe-s", [task] * processes, columns.COLUMNS, log)
+        try:
+            _wait_until_listening(fleet, processes, address, port)
+        except RunFailed:
+            fleet.stop(1)
+            raise
+    return fleet, port
+
+
+def _check_free(family: int, address: str, port: int) -> None:
+    """SO_REUSEPORT would let us share the port of another server of the same user; without it, bind refuses."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address, port))
+
+
+def _wait_until_listening(fleet: Fleet, processes: int, address: str, port: int) -> None:
+    listening = 0
+    while listening < processes:
+        messages: Sequence[tuple[int, tuple[object, ...]]] = fleet.poll(START_S)
+        if fleet.lost:
+            raise RunFailed(f"a process of the embedded server {next(iter(fleet.lost.values()))}")
+        if not messages:
+            raise RunFailed(f"the embedded server did not start within {START_S} s")
+        for _, message in messages:
+            if message[0] == "refused":
+                raise _refused(address, port, str(message[2]))
+            listening += 1
+
+
+def _refused(address: str, port: int, reason: str) -> RunFailed:
+    return RunFailed(
+        f"cannot listen on {address}:{port}: {reason}",
+        fix=f"ss -ltnp 'sport = :{port}' shows who has it; or choose another port",
+    )

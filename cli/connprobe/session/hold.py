@@ -1,0 +1,354 @@
+"""One hold from facts to record: prepare, open, hold, check, close, undo."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from random import SystemRandom
+from socket import AF_INET, AF_INET6
+from typing import IO, Any, NamedTuple, Protocol
+
+from connprobe.engine import counters
+from connprobe.engine.task import Task, TlsTask
+from connprobe.errors import UsageError
+from connprobe.fleet.fleet import Fleet
+from connprobe.model import (
+    HoldPlan,
+    HoldRequest,
+    HostFacts,
+    HostRecord,
+    Obstacle,
+    RunRecord,
+    Sample,
+    Target,
+)
+from connprobe.observe.client import cpu_of, pss_of
+from connprobe.observe.listeners import listener_pids
+from connprobe.observe.machine import available_memory
+from connprobe.observe.process import ProcessGroup
+from connprobe.plan.histogram import percentile
+from connprobe.plan.hold import plan_hold
+from connprobe.plan.parse import parse_target
+from connprobe.session.embedded import start_server
+from connprobe.session.interrupts import Interrupts
+from connprobe.session.outcome import Seen, build_record
+from connprobe.session.target import resolve, route_to, sockaddr
+from connprobe.session.undo import undo_all
+from connprobe.store.journal import Journal
+from connprobe.store.rundir import RunDirectory, check_writable
+from connprobe.system.addresses import add_addresses
+from connprobe.system.facts import raise_nofile, read_facts
+
+POLL_S = 0.1
+SAMPLE_S = 1.0
+DRAW_S = 0.5
+HOPELESS = 1000  # this many failures and not one success: the rest is not tried
+CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
+
+
+class Progress(Protocol):
+    def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None: ...
+
+
+class Prepared(NamedTuple):
+    """All that is known before anything is touched."""
+
+    request: HoldRequest
+    target: Target | None
+    facts: HostFacts
+    plan: HoldPlan
+    obstacles: tuple[Obstacle, ...]
+
+
+def prepare(request: HoldRequest, results: Path) -> Prepared:
+    """Facts and plan. Touches nothing but this process's own RLIMIT_NOFILE."""
+    target = resolve(*parse_target(request.target)) if request.target is not None else None
+    if target is None and request.tls is not None:
+        raise UsageError(
+            "the embedded server of hold speaks no TLS", fix="connprobe serve --tls, then hold --target"
+        )
+    if request.workers is not None and request.workers > request.count:
+        raise UsageError(
+            f"--workers {request.workers:,} for {request.count:,} connections", fix="--workers auto"
+        )
+    nofile, _ = raise_nofile(request.count + 1024)
+    facts = read_facts()
+    _check_sources(request, facts, target)
+    plan, obstacles = plan_hold(
+        request, facts, target, route_to(target, facts), nofile, SystemRandom().randrange(1 << 24)
+    )
+    unwritable = check_writable(results, 10_000_000)
+    if unwritable is not None:
+        obstacles = (*obstacles, unwritable)
+    return Prepared(request, target, facts, plan, obstacles)
+
+
+def _check_sources(request: HoldRequest, facts: HostFacts, target: Target | None) -> None:
+    """Named sources must be of the target's family, and be there (or be added)."""
+    local = {each.address for each in facts.addresses} | set(request.alias_addresses)
+    family = "ipv4" if target is None else target.family
+    for address in (*(request.sources or ()), *request.alias_addresses):
+        if ("ipv6" if ":" in address else "ipv4") != family:
+            raise UsageError(
+                f"the source {address} is no {family} address, as the target is", fix="--sources auto"
+            )
+        if address not in local and not address.startswith("127."):
+            raise UsageError(
+                f"the source {address} is not an address of this host", fix=f"--alias IFACE:{address}"
+            )
+
+
+class Hold:
+    """One run. `execute` returns its record; everything it set up is undone by then."""
+
+    def __init__(self, prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
+        self.request, self.plan, self.facts = prepared.request, prepared.plan, prepared.facts
+        self.target = prepared.target
+        self.directory = directory
+        self.progress = progress
+        self.interrupts = Interrupts()
+        self.seen = Seen(started_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        self.began = time.monotonic()
+        self.fleet: Fleet
+        self.server_fleet: Fleet | None = None
+        self.server: ProcessGroup | None = None
+        self.next_sample = self.next_draw = 0.0
+        self.last: Sample | None = None
+        self.gave_up = False
+        self.checked: set[int] = set()
+
+    def execute(self) -> RunRecord:
+        cpu_before = cpu_of([os.getpid()])
+        with self.interrupts, ExitStack() as undo:
+            log: IO[bytes] = undo.enter_context((self.directory.path / "workers.log").open("xb"))
+            if self.plan.alias_addresses:
+                self._add_addresses(undo)
+            if self.target is None:
+                self._start_server(undo, log)
+            self._find_server()
+            self._observe_server()
+            if self.interrupts.by is None:
+                self._run(undo, log)
+        self.seen.observer_cpu_s = cpu_of([os.getpid()]) - cpu_before
+        return self._record()
+
+    def _add_addresses(self, undo: ExitStack) -> None:
+        assert self.plan.alias_interface is not None
+        journal = Journal.create("hold")
+        undo.callback(self._undo, journal)
+        add_addresses(self.plan.alias_interface, list(self.plan.alias_addresses), journal.record)
+
+    def _undo(self, journal: Journal) -> None:
+        report = undo_all(journal)
+        self.seen.not_undone = tuple(report.pending)
+        journal.close()
+
+    def _start_server(self, undo: ExitStack, log: IO[bytes]) -> None:
+        fleet, port = start_server(
+            "127.0.0.1",
+            0,
+            self.plan.server_processes,
+            protocol=self.request.protocol,
+            mode="stream"
+            if self.request.http_mode == "stream" and self.request.protocol == "http"
+            else "idle",
+            backlog=65535,
+            log=log,
+        )
+        undo.enter_context(fleet)
+        self.server_fleet = fleet
+        self.target = Target(host="127.0.0.1", address="127.0.0.1", port=port, family="ipv4")
+
+    def _find_server(self) -> None:
+        assert self.target is not None
+        if self.server_fleet is not None:
+            self.server = ProcessGroup(self.server_fleet.pids, follow_children=False)
+            return
+        if self.request.server_pid is not None:
+            pids: tuple[int, ...] = (self.request.server_pid,)
+        else:
+            address = (
+                f"{self.target.address}%{self.target.scope_id}"
+                if self.target.scope_id
+                else self.target.address
+            )
+            found = listener_pids(address, self.target.port)
+            pids = found.pids
+            if found.reason is not None:
+                self.seen.unknown["server"] = found.reason
+        if pids:
+            self.server = ProcessGroup(pids)
+
+    def _observe_server(self) -> None:
+        if self.server is not None:
+            self.seen.server_start = self.seen.server_last = self.server.sample(time.monotonic())
+
+    def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
+        self.fleet = undo.enter_context(
+            Fleet("connprobe.engine.worker", "connprobe-w", self._tasks(), counters.COLUMNS, log)
+        )
+        self._watch("ramp", self._ramp_is_over)
+        if self.interrupts.by is None:
+            self.seen.server_plateau = self.seen.server_last
+            held_since = time.monotonic()
+            self._watch("hold", lambda totals: False, held_since + self.request.hold_s)
+            self.seen.hold_s = time.monotonic() - held_since
+            self._measure_client()
+            self.seen.server_idle = self.seen.server_last
+        if self.interrupts.by is None:
+            self.fleet.send("check")
+            slowest = self.request.timeout_s + 30 + self.plan.count / 5000
+            self._watch("check", self._all_checked, time.monotonic() + slowest)
+            self.seen.checked = len(self.checked) == len(self.fleet.alive)
+        self._read_totals()
+        self.seen.table = self.fleet.table
+        self.seen.lost = dict(self.fleet.lost)
+        self._draw("close", time.monotonic(), None)
+        closing_s = CLOSE_S if self.interrupts.by is None else CLOSE_INTERRUPTED_S
+        for _, message in self.fleet.stop(closing_s):
+            self._hear(0, message)
+
+    def _tasks(self) -> list[Task]:
+        assert self.target is not None
+        request, workers = self.request, self.plan.workers
+        interval = workers / request.rate_per_s if request.rate_per_s else 0.0
+        tls = None
+        if request.tls is not None:
+            tls = TlsTask(
+                request.tls.ca, not request.tls.insecure, request.tls.server_name or self.target.host
+            )
+        ports = self.plan.source_ports
+        return [
+            Task(
+                count=shard.count,
+                family=int(AF_INET6 if self.target.family == "ipv6" else AF_INET),
+                target=sockaddr(self.target),
+                sources=tuple((share.address, share.count) for share in shard.sources),
+                port_range=(ports[1] << 16 | ports[0]) if ports else 0,
+                protocol=request.protocol,
+                http_mode=request.http_mode,
+                host=self.target.label,
+                path=request.path,
+                headers=request.headers,
+                concurrency=max(
+                    1, request.concurrency // workers + (shard.index < request.concurrency % workers)
+                ),
+                interval_s=interval,
+                delay_s=interval * shard.index / workers,
+                timeout_s=request.timeout_s,
+                ping_s=request.ping_s or 0.0,
+                reconnect_attempts=request.reconnect_attempts if request.reconnect else 0,
+                tls=tuple(tls) if tls else None,  # type: ignore[arg-type]
+            )
+            for shard in self.plan.shards
+        ]
+
+    # the main loop
+
+    def _watch(
+        self, phase: Any, over: Callable[[counters.Totals], bool], deadline: float = float("inf")
+    ) -> None:
+        """Listens, samples and draws until `over`, the deadline or an interruption."""
+        while self.interrupts.by is None:
+            now = time.monotonic()
+            for index, message in self.fleet.poll(max(0.0, min(POLL_S, deadline - now))):
+                self._hear(index, message)
+            totals = self._read_totals()
+            self._draw(phase, time.monotonic(), None if deadline == float("inf") else deadline)
+            if over(totals) or time.monotonic() >= deadline or not self.fleet.alive:
+                return
+
+    def _hear(self, index: int, message: tuple[Any, ...]) -> None:
+        kind, details = message
+        self.seen.details_of[index if kind == "checked" else id(message)] = details
+        if kind == "checked":
+            self.checked.add(index)
+
+    def _read_totals(self) -> counters.Totals:
+        shares = {index: self.plan.shards[index].count for index in self.fleet.lost}
+        self.seen.totals = counters.read_totals(self.fleet.table, shares)
+        return self.seen.totals
+
+    def _ramp_is_over(self, totals: counters.Totals) -> bool:
+        if not totals.established and totals.failed >= HOPELESS and not self.gave_up:
+            self.gave_up = self.seen.gave_up = True
+            self.fleet.send("stop")
+        if self.gave_up:
+            return totals.in_flight == 0 and totals.started == totals.established + totals.failed
+        return totals.established + totals.failed >= self.plan.count
+
+    def _all_checked(self, totals: counters.Totals) -> bool:
+        return self.checked >= set(self.fleet.alive)
+
+    def _draw(self, phase: Any, now: float, deadline: float | None) -> None:
+        if now >= self.next_sample or self.last is None or phase != self.last.phase:
+            self._sample(phase, now)
+        if now >= self.next_draw or phase != getattr(self.last, "phase", None):
+            self.next_draw = now + DRAW_S
+            assert self.last is not None
+            self.progress.update(self.last, None if deadline is None else max(0.0, deadline - now))
+
+    def _sample(self, phase: Any, now: float) -> None:
+        lateness = max(0.0, now - self.next_sample) if self.next_sample else 0.0
+        self.next_sample = (
+            max(self.next_sample + SAMPLE_S, now + SAMPLE_S / 2) if self.next_sample else now + SAMPLE_S
+        )
+        totals, before = self.seen.totals, self.last
+        assert totals is not None
+        handshakes = counters.read_handshakes(self.fleet.table)
+        p50, p99 = percentile(handshakes, 0.5), percentile(handshakes, 0.99)
+        use = self.server.sample(now) if self.server is not None else None
+        if use is not None:
+            self.seen.server_last = use
+            self.seen.server_peak_rss_bytes = max(self.seen.server_peak_rss_bytes, use.rss_bytes)
+        at_s = now - self.began
+        elapsed = at_s - (before.at_s if before else 0.0)
+        opened = totals.established - (before.established if before else 0)
+        self.last = Sample(
+            at_s=round(at_s, 3),
+            lateness_s=round(lateness, 3),
+            phase=phase,
+            started=totals.started,
+            established=totals.established,
+            held=totals.held,
+            in_flight=totals.in_flight,
+            failures=totals.failures,
+            drops=totals.drops,
+            rate_per_s=round(opened / elapsed, 1) if elapsed > 0 else 0.0,
+            handshake_p50_ms=p50 / 1000 if p50 is not None else None,
+            handshake_p99_ms=p99 / 1000 if p99 is not None else None,
+            memory_available_bytes=available_memory(),
+            server=use,
+        )
+        self.seen.samples += 1
+        self.seen.late_samples += lateness > SAMPLE_S / 2
+        self.directory.append_sample(self.last)
+
+    def _measure_client(self) -> None:
+        workers = [self.fleet.pids[index] for index in self.fleet.alive]
+        self.seen.workers_pss_bytes = pss_of(workers)
+        self.seen.client_pss_bytes = pss_of([*workers, self.fleet.zygote_pid, os.getpid()])
+        self.seen.workers_cpu_s = cpu_of(workers)
+
+    def _record(self) -> RunRecord:
+        assert self.target is not None
+        if self.directory.error is not None:
+            self.seen.unknown["samples"] = f"samples.jsonl is not complete: {self.directory.error}"
+        return build_record(
+            self.request,
+            self.plan,
+            self.target,
+            HostRecord(
+                kernel=self.facts.kernel,
+                cpus=self.facts.cpus,
+                memory_total_bytes=self.facts.memory_total_bytes,
+                nofile=self.plan.nofile,
+                python=platform.python_version(),
+            ),
+            self.seen,
+            self.interrupts.by,
+        )
+

@@ -1,0 +1,231 @@
+"""What a run saw, and the record that is made of it."""
+
+from dataclasses import dataclass, field
+from signal import Signals
+
+from connprobe.engine.counters import Totals, read_handshakes
+from connprobe.fleet.shared import SharedTable
+from connprobe.model import (
+    SCHEMA,
+    ClientFigures,
+    Distribution,
+    HoldPlan,
+    HoldRequest,
+    HostRecord,
+    ObserverFigures,
+    Pings,
+    Reconnects,
+    RunRecord,
+    ServerFigures,
+    ServerUse,
+    Target,
+    Verdict,
+)
+from connprobe.plan.histogram import percentile
+from connprobe.version import __version__
+
+_NOT_YET = {
+    "kernel": "this version reads no slab figures",
+    "listeners": "this version reads no accept queues",
+    "limits": "this version extrapolates no limits",
+    "runtime": "this version asks no runtime for its heap",
+    "observer.pss_bytes": "the observer runs inside the command: its memory is part of client.pss_bytes",
+    "server.messaging_rss_bytes": "hold sends no messages",
+}
+
+
+@dataclass
+class Seen:
+    """Filled in as a run goes on; whatever an interruption left out stays None."""
+
+    started_at: str
+    totals: Totals | None = None
+    table: SharedTable | None = None
+    ramp_s: float = 0.0
+    hold_s: float = 0.0
+    checked: bool = False
+    gave_up: bool = False
+    lost: dict[int, str] = field(default_factory=dict)
+    servers_lost: tuple[str, ...] = ()
+    details_of: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
+    not_undone: tuple[str, ...] = ()
+    workers_pss_bytes: int | None = None
+    client_pss_bytes: int | None = None
+    workers_cpu_s: float = 0.0
+    observer_cpu_s: float = 0.0
+    samples: int = 0
+    late_samples: int = 0
+    server_start: ServerUse | None = None
+    server_idle: ServerUse | None = None
+    server_last: ServerUse | None = None
+    server_peak_rss_bytes: int = 0
+    unknown: dict[str, str] = field(default_factory=dict)
+
+
+def build_record(
+    request: HoldRequest,
+    plan: HoldPlan,
+    target: Target,
+    host: HostRecord,
+    seen: Seen,
+    interrupted_by: Signals | None,
+) -> RunRecord:
+    """The record of a run that is over. Figures that were not taken are None and named in `unknown`."""
+    totals = seen.totals or _NOTHING
+    unknown = {**_NOT_YET, **seen.unknown}
+    if not seen.checked:
+        unknown["held"] = "not checked at the end of the hold: the run was interrupted or a worker did not answer"
+    threshold = plan.count if request.fail_under is None else request.fail_under
+    missed = totals.held < threshold or bool(seen.lost)
+    record = RunRecord(
+        schema=SCHEMA,
+        connprobe=__version__,
+        command="hold",
+        outcome="interrupted" if interrupted_by else "missed" if missed else "done",
+        started_at=seen.started_at,
+        target=target.label,
+        request=request,
+        requested=plan.count,
+        held=totals.held,
+        failed=totals.failed,
+        failures=totals.failures,
+        dropped=totals.dropped,
+        drops=totals.drops,
+        not_attempted=max(0, plan.count - totals.established - totals.failed),
+        details=_merge(seen.details_of),
+        ramp_s=round(seen.ramp_s, 3),
+        hold_s=round(seen.hold_s, 3),
+        connections_per_s=round(totals.established / seen.ramp_s, 1) if seen.ramp_s else 0.0,
+        handshake_ms=_handshakes(seen.table, totals),
+        reconnects=Reconnects(
+            attempts=totals.reconnect_attempts, successes=totals.reconnected, given_up=totals.given_up
+        )
+        if request.reconnect
+        else None,
+        pings=Pings(sent=totals.pings, answered=totals.pongs) if request.protocol == "ws" else None,
+        client=_client(plan, seen, totals, unknown),
+        server=_server(seen, totals, unknown),
+        runtime=None,
+        kernel=None,
+        listeners=(),
+        limits=(),
+        verified=None,
+        observer=ObserverFigures(
+            cpu_s=round(seen.observer_cpu_s, 3),
+            pss_bytes=None,
+            samples=seen.samples,
+            late_samples=seen.late_samples,
+        ),
+        host=host,
+        plan=plan,
+        verdicts=tuple(_verdicts(request, seen, totals, threshold)),
+        unknown=unknown,
+    )
+    return record
+
+
+_NOTHING = Totals(*[0] * 13, failures={}, drops={})
+
+
+def _merge(parts: dict[int, dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    merged: dict[str, dict[str, int]] = {}
+    for part in parts.values():
+        for cause, details in part.items():
+            counted = merged.setdefault(cause, {})
+            for detail, count in details.items():
+                counted[detail] = counted.get(detail, 0) + count
+    return merged
+
+
+def _handshakes(table: SharedTable | None, totals: Totals) -> Distribution | None:
+    counts = read_handshakes(table) if table is not None else []
+    number = sum(counts)
+    if not number:
+        return None
+    most = totals.handshake_max_us / 1000
+
+    def at(fraction: float) -> float:
+        return round(min(most, (percentile(counts, fraction) or 0.0) / 1000), 4)
+
+    return Distribution(
+        count=number,
+        mean=round(totals.handshake_sum_us / number / 1000, 4),
+        p50=at(0.5),
+        p90=at(0.9),
+        p99=at(0.99),
+        max=round(most, 4),
+    )
+
+
+def _client(plan: HoldPlan, seen: Seen, totals: Totals, unknown: dict[str, str]) -> ClientFigures:
+    if seen.client_pss_bytes is None:
+        unknown["client.pss_bytes"] = "not read: the run was interrupted before the end of the hold"
+
+    def each(total: int | None) -> float | None:
+        return round(total / totals.held, 1) if total is not None and totals.held else None
+
+    return ClientFigures(
+        workers=plan.workers,
+        pss_bytes=seen.client_pss_bytes,
+        pss_bytes_per_connection=each(seen.client_pss_bytes),
+        workers_pss_bytes_per_connection=each(seen.workers_pss_bytes),
+        cpu_s=round(seen.workers_cpu_s + seen.observer_cpu_s, 3),
+    )
+
+
+def _server(seen: Seen, totals: Totals, unknown: dict[str, str]) -> ServerFigures | None:
+    start, last, idle = seen.server_start, seen.server_last, seen.server_idle
+    if start is None or last is None:
+        unknown.setdefault("server", "its processes could not be read")
+        return None
+    if idle is None:
+        unknown["server.idle_rss_bytes"] = "the run ended before the idle plateau"
+    growth = None
+    if idle is not None and totals.held:
+        growth = round((idle.rss_bytes - start.rss_bytes) / totals.held, 1)
+    return ServerFigures(
+        pids=last.pids,
+        start_rss_bytes=start.rss_bytes,
+        peak_rss_bytes=max(seen.server_peak_rss_bytes, start.rss_bytes),
+        idle_rss_bytes=idle.rss_bytes if idle else None,
+        messaging_rss_bytes=None,
+        cpu_s=round(last.cpu_s - start.cpu_s, 3),
+        bytes_per_connection=growth,
+        threads=last.threads,
+        fds=last.fds,
+        complete=start.complete and last.complete,
+    )
+
+
+def _verdicts(request: HoldRequest, seen: Seen, totals: Totals, threshold: int) -> list[Verdict]:
+    verdicts = []
+    if request.fail_under is not None and totals.held < threshold:
+        verdicts.append(Verdict(level="bad", text=f"Held {totals.held:,}: under the threshold of {threshold:,}."))
+    if seen.gave_up:
+        verdicts.append(
+            Verdict(
+                level="bad",
+                text=f"Gave up: the first {totals.failed:,} connections failed and not one succeeded.",
+                fix="see the causes above; the rest was not tried",
+            )
+        )
+    for index, how in sorted(seen.lost.items()):
+        verdicts.append(
+            Verdict(
+                level="bad",
+                text=f"Worker {index} was lost in the run: {how}. Its connections count as worker_lost.",
+                fix="dmesg | grep -i oom shows whether the kernel killed it",
+            )
+        )
+    for how in seen.servers_lost:
+        verdicts.append(Verdict(level="bad", text=f"A process of the embedded server {how}."))
+    if seen.late_samples > max(1, seen.samples // 10):
+        verdicts.append(
+            Verdict(
+                level="warning",
+                text=f"{seen.late_samples} of {seen.samples} samples were late: this host was too busy to be watched well.",
+            )
+        )
+    for what in seen.not_undone:
+        verdicts.append(Verdict(level="bad", text=f"Not undone: {what}", fix="connprobe restore"))
+    return verdicts

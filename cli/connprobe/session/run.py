@@ -1,0 +1,77 @@
+"""`hold` as a whole: plan, refuse or run, write, show. Returns the exit code."""
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from connprobe.errors import RunFailed
+from connprobe.model import HoldRequest, RunRecord
+from connprobe.report.dashboard import progress
+from connprobe.report.plan import render_obstacles, render_plan
+from connprobe.report.summary import render_summary
+from connprobe.session.hold import Hold, prepare
+from connprobe.session.undo import restore_stale
+from connprobe.store.rundir import RunDirectory
+
+DONE, FAILED, REFUSED, MISSED, INTERRUPTED = 0, 1, 3, 4, 130
+_EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
+
+
+def run_hold(
+    request: HoldRequest, results: Path, out: Console, err: Console, *, dry_run: bool, json: bool
+) -> int:
+    """Exit code of `connprobe hold`: results on `out`, progress and refusals on `err`."""
+    if not dry_run:
+        say_restored(err)
+    prepared = prepare(request, results)
+    if prepared.obstacles:
+        render_obstacles(prepared.obstacles, err)
+    if dry_run and json:
+        _print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
+    elif dry_run and not prepared.obstacles:
+        render_plan(prepared.plan, out)
+    if prepared.obstacles:
+        return REFUSED
+    if dry_run:
+        return DONE
+    label = prepared.target.label if prepared.target is not None else "embedded"
+    with RunDirectory.create(results, "hold", label) as directory:
+        directory.write_plan(prepared.plan)
+        title = f"{request.protocol} {label}"
+        with progress(err, asked=request.count, title=title, hold_s=request.hold_s, plain=json) as view:
+            record = Hold(prepared, directory, view).execute()
+        unwritten = _write(directory, record)
+        if json:
+            _print_json(out, record)
+        else:
+            render_summary(record, out, results=str(directory.path))
+    if unwritten is not None:
+        raise unwritten
+    return _EXIT[record.outcome]
+
+
+def _write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
+    """The figures are shown even when the disk takes them no more."""
+    try:
+        directory.write_record(record)
+    except RunFailed as failure:
+        return failure
+    if directory.error is not None:
+        return RunFailed(f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory")
+    return None
+
+
+def _print_json(out: Console, record: object) -> None:
+    out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+
+
+def say_restored(err: Console) -> None:
+    """Undo what a killed run left, and say so, before anything else is done."""
+    for journal, report in restore_stale():
+        who = f"{journal.header.command} (pid {journal.header.pid})"
+        for what in report.removed:
+            err.print(f"restored: {what}, left by {who}", markup=False)
+        for what in report.pending:
+            err.print(f"not restored: {what}, left by {who}", markup=False)
+

@@ -1,0 +1,142 @@
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from connprobe.model import Sample, ServerUse
+from connprobe.report.dashboard import Dashboard, progress
+from connprobe.report.plain import PlainProgress
+
+Make = Callable[..., Sample]
+MakeServer = Callable[..., ServerUse]
+
+
+def terminal(width: int = 80, height: int = 24, encoding: str = "utf-8") -> Console:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True, newline="")
+    return Console(file=file, width=width, height=height, force_terminal=True, _environ={})
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.TextIOWrapper)
+    raw = console.file.buffer
+    assert isinstance(raw, io.BytesIO)
+    return raw.getvalue().decode(console.file.encoding)
+
+
+def frames(console: Console) -> str:
+    """All that was drawn, as text: the last frame is what comes after the last clearing."""
+    return Text.from_ansi(written(console)).plain
+
+
+def test_the_live_view_shows_what_matters(make_sample: Make, make_server: MakeServer) -> None:
+    console = terminal()
+    with Dashboard(console, asked=400_000, title="ws to 127.0.0.1:8080", hold_s=60) as view:
+        view.update(make_sample(1.0, started=0, established=0, held=0, server=make_server(cpu_s=1.0)))
+        view.update(
+            make_sample(
+                3.0,
+                established=20_000,
+                held=20_000,
+                failures={"rejected": 13, "timeout": 1009, "reset": 0},
+                drops={"eof": 7},
+                server=make_server(cpu_s=2.5),
+            ),
+            44.0,
+            "accept queue overflowed",
+        )
+    last = frames(console).rpartition("ws to 127.0.0.1:8080")[2]
+    for expected in (
+        *("20,000 of 400,000 held", "opening", "44 s left", "5.0%"),
+        *("8,911/s now", "10,000/s mean", "55 in flight", "1.23 ms p50", "12.1 ms p99"),
+        *("16.3 GB available", "1.2 GB RSS", "75% CPU", "12,407 fds", "2 processes"),
+        *("1,022 in all", "1,009 timeout", "13 rejected", "7 eof", "accept queue overflowed"),
+    ):
+        assert expected in last
+    assert "0 reset" not in last
+
+
+def test_the_mean_rate_is_that_of_the_ramp(make_sample: Make) -> None:
+    console = terminal()
+    with Dashboard(console, asked=100, title="t", hold_s=60) as view:
+        view.update(make_sample(1.0, started=0, established=0, held=0))
+        view.update(make_sample(11.0, established=97, held=97))
+        view.update(make_sample(41.0, phase="hold", established=97, held=97, rate_per_s=0.0))
+    assert "9.7/s mean" in frames(console).rpartition("holding 60 s")[2]
+
+
+def test_a_server_that_went_away_is_not_shown_as_it_was(make_sample: Make, make_server: MakeServer) -> None:
+    console = terminal()
+    with Dashboard(console, asked=100, title="t", hold_s=60) as view:
+        view.update(make_sample(1.0, server=make_server()))
+        view.update(make_sample(2.0, server=None))
+    assert "gone or not readable" in frames(console)
+
+
+def test_drawing_one_sample_twice_adds_nothing_to_the_history(make_sample: Make) -> None:
+    console = terminal()
+    with Dashboard(console, asked=12_345, title="t", hold_s=60) as view:
+        for at_s in (1.0, 1.0, 2.0, 2.0, 2.0):
+            view.update(make_sample(at_s))
+    row = [line for line in frames(console).splitlines() if "of 12,345  " in line][-1]
+    assert row.count("█") == 2
+
+
+@pytest.mark.parametrize("height", [3, 10, 24, 60])
+@pytest.mark.parametrize("width", [1, 7, 20, 39, 40, 80, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_it_fits_every_terminal(
+    width: int, height: int, encoding: str, make_sample: Make, make_server: MakeServer
+) -> None:
+    console = terminal(width, height, encoding)
+    with Dashboard(console, asked=400_000, title="ws to ünïcode", hold_s=60) as view:
+        view.update(make_sample(1.0, server=make_server(complete=False), drops={"no_source_port": 12_345}))
+        view.update(make_sample(2.0, server=make_server(complete=False), failures={"eof": 3, "tls": 5}))
+    text = frames(console)
+    assert max(Text(line).cell_len for line in text.splitlines()) <= width
+    assert encoding == "utf-8" or text.isascii()
+
+
+def test_no_color_is_honoured(make_sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
+    with Dashboard(console, asked=100, title="t", hold_s=60) as view:
+        view.update(make_sample(1.0, drops={"eof": 7}))
+    assert isinstance(console.file, io.StringIO)
+    assert not any(f"\x1b[{code}m" in console.file.getvalue() for code in (31, 32, 35, 36, 90))
+
+
+def test_hostile_titles_and_notes_are_neutralised(make_sample: Make) -> None:
+    for console in (terminal(), Console(file=io.StringIO(), width=80)):
+        hostile = "\x1b]0;owned\x07\x1b[31m[bold]x[/nope]"
+        with progress(console, asked=100, title=hostile, hold_s=60) as view:
+            view.update(make_sample(1.0), None, hostile)
+        text = written(console) if console.is_terminal else console.file.getvalue()  # type: ignore[attr-defined]
+        assert "[bold]x[/nope]" in text
+        assert "\x1b]0" not in text
+        assert "\x1b[31m" not in text
+
+
+def test_lines_where_there_is_no_terminal(make_sample: Make, make_server: MakeServer) -> None:
+    console = Console(file=io.StringIO(), width=40)
+    view = progress(console, asked=400_000, title="ws to 127.0.0.1:8080", hold_s=60)
+    assert isinstance(view, PlainProgress)
+    with view:
+        for at_s in range(1, 8):
+            view.update(make_sample(float(at_s), server=make_server()))
+        view.update(make_sample(8.0, phase="hold", drops={"eof": 7}), 60.0, "flat")
+        view.update(make_sample(9.0, phase="hold"))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "ws to 127.0.0.1:8080: opening 400,000, holding 60 s",
+        "ramp 12,345/400,000 held, 8,911/s, 0 failed, p99 12.1 ms, server 1.2 GB",
+        "ramp 12,345/400,000 held, 8,911/s, 0 failed, p99 12.1 ms, server 1.2 GB",
+        "hold 12,345/400,000 held, 8,911/s, 0 failed, 7 dropped, p99 12.1 ms, 60 s left, flat",
+    ]
+
+
+def test_plain_lines_on_request_even_on_a_terminal() -> None:
+    assert isinstance(progress(terminal(), asked=1, title="t", hold_s=1, plain=True), PlainProgress)
+    assert isinstance(progress(terminal(), asked=1, title="t", hold_s=1), Dashboard)
