@@ -28,7 +28,7 @@ def run_schema() -> dict[str, Any]:
         record["required"] = list(record["properties"])
     run = records.pop("RunRecord")
     run["properties"]["schema"] = {"const": SCHEMA}
-    for by_cause in ("failures", "drops", "details"):
+    for by_cause in ("failures", "failure_details", "drops", "drop_details"):
         run["properties"][by_cause]["propertyNames"] = {"enum": list(CAUSES)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -36,4 +36,4 @@ class RunFailed(ConnprobeError):
 
 
 class ProtocolViolation(Exception):
-    """A peer broke HTTP or WebSocket. The message is one short line, safe to print: never the peer's bytes."""
+    """A peer broke HTTP or WebSocket. The message is one short line without the peer's bytes."""

@@ -21,7 +21,7 @@ class Record(Struct, frozen=True, kw_only=True):
     """Base of all records: immutable, keyword-only."""
 
 
-class Target(Record):
+class Target(Record, frozen=True):
     """Where connections go: the name as typed, and the address it resolved to."""
 
     host: str
@@ -35,7 +35,7 @@ class Target(Record):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class TlsRequest(Record):
+class TlsRequest(Record, frozen=True):
     """How to speak TLS: trust (`ca` file or the system's), or none at all (`insecure`), and the SNI name."""
 
     ca: str | None = None
@@ -43,7 +43,7 @@ class TlsRequest(Record):
     server_name: str | None = None
 
 
-class HoldRequest(Record):
+class HoldRequest(Record, frozen=True):
     """What `connprobe hold` was asked for, as typed."""
 
     target: str | None  # None: the embedded server
@@ -70,7 +70,7 @@ class HoldRequest(Record):
     server_processes: int | None = None  # of the embedded server
 
 
-class InterfaceAddress(Record):
+class InterfaceAddress(Record, frozen=True):
     """One address of this host."""
 
     interface: str
@@ -79,7 +79,7 @@ class InterfaceAddress(Record):
     family: Family
 
 
-class HostFacts(Record):
+class HostFacts(Record, frozen=True):
     """What this host allows, each read from the file or call that its name says. None: not there."""
 
     kernel: str
@@ -111,7 +111,7 @@ class HostFacts(Record):
     addresses: tuple[InterfaceAddress, ...]
 
 
-class Obstacle(Record):
+class Obstacle(Record, frozen=True):
     """Why a run is refused before anything was touched."""
 
     what: str
@@ -120,7 +120,7 @@ class Obstacle(Record):
     fix: str
 
 
-class Capacity(Record):
+class Capacity(Record, frozen=True):
     """How many connections one resource of this host allows, and what lifts it."""
 
     resource: str
@@ -132,14 +132,14 @@ class Capacity(Record):
     fix: str
 
 
-class SourceShare(Record):
+class SourceShare(Record, frozen=True):
     """`count` connections from one source address. address "": the kernel chooses."""
 
     address: str
     count: int
 
 
-class Shard(Record):
+class Shard(Record, frozen=True):
     """What one worker opens."""
 
     index: int
@@ -147,7 +147,7 @@ class Shard(Record):
     sources: tuple[SourceShare, ...]
 
 
-class HoldPlan(Record):
+class HoldPlan(Record, frozen=True):
     """How a request is carried out: what `--dry-run` prints."""
 
     target: Target | None  # None: the embedded server, whose port is not known yet
@@ -165,7 +165,7 @@ class HoldPlan(Record):
     notes: tuple[str, ...] = ()
 
 
-class Distribution(Record):
+class Distribution(Record, frozen=True):
     """Milliseconds. Percentiles come from a log-linear histogram whose buckets are at most 1.6 % wide."""
 
     count: int
@@ -176,7 +176,7 @@ class Distribution(Record):
     max: float
 
 
-class ProcessUse(Record):
+class ProcessUse(Record, frozen=True):
     """One process at one moment (source: /proc/PID). None: not readable, or too dear to read now."""
 
     pid: int
@@ -189,7 +189,7 @@ class ProcessUse(Record):
     threads: int
 
 
-class ServerUse(Record):
+class ServerUse(Record, frozen=True):
     """The processes behind the listener, summed. `complete` is False where one could not be read."""
 
     pids: tuple[int, ...]
@@ -201,7 +201,7 @@ class ServerUse(Record):
     complete: bool
 
 
-class Sample(Record):
+class Sample(Record, frozen=True):
     """One reading a second, appended to samples.jsonl as it is taken. Counts are totals so far."""
 
     at_s: float  # since the run began
@@ -220,7 +220,7 @@ class Sample(Record):
     server: ServerUse | None = None
 
 
-class ClientFigures(Record):
+class ClientFigures(Record, frozen=True):
     """pss_bytes: all processes of the command but the embedded server (source: /proc/PID/smaps_rollup)."""
 
     workers: int
@@ -230,7 +230,7 @@ class ClientFigures(Record):
     cpu_s: float
 
 
-class ServerFigures(Record):
+class ServerFigures(Record, frozen=True):
     """RSS summed over the server's processes (source: /proc/PID/statm), CPU over the run."""
 
     pids: tuple[int, ...]
@@ -245,19 +245,19 @@ class ServerFigures(Record):
     complete: bool
 
 
-class RuntimeFigures(Record):
+class RuntimeFigures(Record, frozen=True):
     name: str
     heap_bytes: int
     heap_limit_bytes: int | None
     heap_bytes_per_connection: float | None
 
 
-class KernelFigures(Record):
+class KernelFigures(Record, frozen=True):
     bytes_per_connection: float
     slabs: dict[str, float]
 
 
-class ListenerFigures(Record):
+class ListenerFigures(Record, frozen=True):
     address: str
     depth_max: int | None
     capacity: int | None
@@ -266,7 +266,7 @@ class ListenerFigures(Record):
     source: str
 
 
-class Limit(Record):
+class Limit(Record, frozen=True):
     resource: str
     scope: str
     capacity: float
@@ -277,18 +277,18 @@ class Limit(Record):
     fix: str
 
 
-class Reconnects(Record):
+class Reconnects(Record, frozen=True):
     attempts: int
     successes: int
     given_up: int
 
 
-class Pings(Record):
+class Pings(Record, frozen=True):
     sent: int
     answered: int
 
 
-class ObserverFigures(Record):
+class ObserverFigures(Record, frozen=True):
     """What watching cost: CPU of this process while the run went on, its memory, its probes."""
 
     cpu_s: float
@@ -298,7 +298,7 @@ class ObserverFigures(Record):
     late_samples: int = 0  # more than half a second after their time
 
 
-class HostRecord(Record):
+class HostRecord(Record, frozen=True):
     kernel: str
     cpus: int
     memory_total_bytes: int
@@ -306,7 +306,7 @@ class HostRecord(Record):
     python: str
 
 
-class Verdict(Record):
+class Verdict(Record, frozen=True):
     """One plain sentence on what was seen."""
 
     level: Literal["good", "note", "warning", "bad"]
@@ -314,7 +314,7 @@ class Verdict(Record):
     fix: str | None = None
 
 
-class RunRecord(Record):
+class RunRecord(Record, frozen=True):
     """`run.json`: the result of one run. Its JSON Schema is docs/run.schema.json."""
 
     schema: str
@@ -331,7 +331,8 @@ class RunRecord(Record):
     dropped: int
     drops: dict[str, int]
     not_attempted: int
-    details: dict[str, dict[str, int]]  # per cause: what exactly was seen, counted
+    failure_details: dict[str, dict[str, int]]  # per cause: what exactly was seen, counted
+    drop_details: dict[str, dict[str, int]]
     ramp_s: float
     hold_s: float
     connections_per_s: float

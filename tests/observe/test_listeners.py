@@ -39,6 +39,15 @@ while True:
     connection.close()
 """
 
+# Four more listeners on the server's port, as one for each thread would be.
+MORE = """
+more = [socket.socket() for _ in range(4)]
+for another in more:
+    another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    another.bind(listener.getsockname())
+    another.listen()
+"""
+
 # Finds listeners, as `nobody` if told so, from inside the namespaces it was started in.
 FINDER = """
 import json, os, sys
@@ -190,6 +199,14 @@ def test_ones_own_listener_is_complete_without_privilege(start: Start, as_root: 
     port, served = start(SERVER, "127.0.0.1", "0", "2", within=nobody).said
     pids, complete, reason = start(FINDER, "127.0.0.1", str(port), "nobody").said
     assert (pids, complete, reason) == (sorted(served), True, None)
+
+
+def test_one_process_with_several_listeners_of_a_group(start: Start) -> None:
+    port, pids = start(
+        SERVER.replace("pids = [", MORE + "pids = [", 1), "127.0.0.1", "0", "1", "reuseport"
+    ).said
+    assert len(listen_sockets(port)) == 5
+    assert listener_pids("127.0.0.1", port) == (tuple(pids), True, None)
 
 
 def test_a_listener_above_the_descriptors_looked_at_is_not_passed_off_as_absent(start: Start) -> None:

@@ -110,7 +110,8 @@ def test_memory_grows_by_what_a_process_touches(start: Start) -> None:
     assert before.pss_bytes is not None
     assert after.pss_bytes is not None
     assert 50 << 20 <= after.rss_bytes - before.rss_bytes < 60 << 20
-    assert 50 << 20 <= after.pss_bytes - before.pss_bytes < 60 << 20
+    # The interpreter's own pages are shared with other processes that come and go.
+    assert 45 << 20 <= after.pss_bytes - before.pss_bytes < 60 << 20
     (detail,) = group.processes
     assert detail.pid == program.pid
     assert detail.rss_bytes == after.rss_bytes
@@ -135,7 +136,7 @@ def test_pss_is_the_last_reading_until_the_next_one_is_due(start: Start) -> None
     assert after is not None
     assert between.pss_bytes == before.pss_bytes
     assert between.rss_bytes - before.rss_bytes >= 20 << 20
-    assert (after.pss_bytes or 0) - (before.pss_bytes or 0) >= 20 << 20
+    assert (after.pss_bytes or 0) - (before.pss_bytes or 0) >= 15 << 20
 
 
 def test_children_are_found_at_once_and_again_later(start: Start) -> None:
@@ -264,11 +265,11 @@ def test_what_proc_hides_is_never_taken_for_nothing(start: Start, as_root: None,
 def test_sampling_while_processes_come_and_go(start: Start) -> None:
     """Children end between and during the readings: never an error, and CPU never goes backwards."""
     code = (
-        "import os, time\n"
+        "import itertools, os, time\n"
         "print(1, flush=True)\n"
-        "while True:\n"
+        "for turn in itertools.count():\n"
         "    if not os.fork():\n"
-        "        until = time.monotonic() + 0.002\n"
+        "        until = time.monotonic() + 0.002 * (turn % 11)\n"
         "        while time.monotonic() < until: pass\n"
         "        os._exit(0)\n"
         "    os.wait()\n"

@@ -1,7 +1,8 @@
 import pytest
 
 from connprobe import causes
-from connprobe.plan.advice import ADVICE, STATUS_ADVICE, advice
+from connprobe.plan.advice import ADVICE, advice
+from connprobe.plan.details import STATUS_ADVICE
 
 
 @pytest.mark.parametrize("established", [False, True])
@@ -65,6 +66,7 @@ def test_an_unknown_status_gets_the_general_advice(detail: str | None) -> None:
 @pytest.mark.parametrize(
     ("detail", "remedy"),
     [
+        ("CERTIFICATE_VERIFY_FAILED: self-signed certificate", "--ca FILE"),
         ("certificate verify failed: self-signed certificate (_ssl.c:1002)", "--ca FILE"),
         ("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer certificate", "--ca FILE"),
         ("certificate verify failed: Hostname mismatch, certificate is not valid for 'x'", "--sni"),
@@ -76,6 +78,22 @@ def test_an_unknown_status_gets_the_general_advice(detail: str | None) -> None:
 def test_what_openssl_says_sharpens_the_advice(detail: str, remedy: str) -> None:
     assert remedy in advice(causes.TLS, False, detail).fix
     assert advice(causes.TLS, False, detail) != ADVICE[causes.TLS, False]
+
+
+@pytest.mark.parametrize(
+    ("cause", "detail", "side", "remedy"),
+    [
+        (causes.TIMEOUT, "no answer to SYN", "server", "TcpExtListenOverflows"),
+        (causes.TIMEOUT, "connected, but the request was not answered", "server", "top -H"),
+        (causes.UNREACHABLE, "EACCES: Permission denied", "client", "nft"),
+        (causes.UNREACHABLE, "ENOBUFS: No buffer space available", "client", "memory.max"),
+    ],
+)
+def test_stages_and_errnos_sharpen_the_advice(cause: str, detail: str, side: str, remedy: str) -> None:
+    said = advice(cause, False, detail)
+    assert said.side == side
+    assert remedy in said.fix
+    assert said != ADVICE[cause, False]
 
 
 def test_a_detail_of_the_handshake_says_nothing_about_a_later_loss() -> None:

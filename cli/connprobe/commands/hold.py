@@ -74,26 +74,42 @@ def hold(
     ca: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Do not check the certificate.")] = False,
     sni: Annotated[str | None, typer.Option(help="Server name of the TLS handshake and its check.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Connections opened a second. Without it: as fast as it goes.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Connections opened a second. Without it: as fast as it goes.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(help="Handshakes in flight at once, over all workers.")] = 1000,
-    hold_for: Annotated[str, typer.Option("--for", help="How long to hold once all are open: 60s, 5m.")] = "60s",
+    hold_for: Annotated[
+        str, typer.Option("--for", help="How long to hold once all are open: 60s, 5m.")
+    ] = "60s",
     timeout: Annotated[str, typer.Option(help="For each handshake, and for each pong.")] = "30s",
-    ping: Annotated[str | None, typer.Option(help="Ping each WebSocket at this interval and check its pong.")] = None,
+    ping: Annotated[
+        str | None, typer.Option(help="Ping each WebSocket at this interval and check its pong.")
+    ] = None,
     workers: Annotated[str, typer.Option(help="Processes, or auto: as RLIMIT_NOFILE asks for.")] = "auto",
     sources: Annotated[str, typer.Option(help="Source addresses: auto, a list, a range or a CIDR.")] = "auto",
     source_ports: Annotated[
-        str | None, typer.Option(help="LO-HI: source ports beyond net.ipv4.ip_local_port_range, for our sockets alone.")
+        str | None,
+        typer.Option(help="LO-HI: source ports beyond ip_local_port_range, for our sockets alone."),
     ] = None,
     alias: Annotated[
-        str | None, typer.Option(help="IFACE:CIDR: add source addresses for the run, and remove them at its end.")
+        str | None,
+        typer.Option(help="IFACE:CIDR: add source addresses for the run, and remove them at its end."),
     ] = None,
-    reconnect: Annotated[bool, typer.Option("--reconnect", help="Reopen what is lost, with exponential back-off.")] = False,
+    reconnect: Annotated[
+        bool, typer.Option("--reconnect", help="Reopen what is lost, with exponential back-off.")
+    ] = False,
     reconnect_attempts: Annotated[int, typer.Option(help="Attempts for each lost connection.")] = 10,
-    pid: Annotated[int | None, typer.Option(help="Process of the server, where it is not found by itself.")] = None,
+    pid: Annotated[
+        int | None, typer.Option(help="Process of the server, where it is not found by itself.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the run record (or the plan) alone on stdout.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the run record (or the plan) alone on stdout.")
+    ] = False,
     results: Annotated[Path, typer.Option(help="Directory that runs are written to.")] = Path("results"),
-    fail_under: Annotated[int | None, typer.Option(help="Exit 4 when fewer are held at the end. Default: the count.")] = None,
+    fail_under: Annotated[
+        int | None, typer.Option(help="Exit 4 when fewer are held at the end. Default: the count.")
+    ] = None,
 ) -> None:
     """Open COUNT real connections, hold them, and report how many are alive at the end."""
     from connprobe.session.run import run_hold
@@ -128,7 +144,10 @@ def hold(
 
 def _between(value: int, low: int, high: int, option: str) -> int:
     if not low <= value <= high:
-        raise UsageError(f"{option} {value} is not between {low:,} and {high:,}", fix=f"{option} {max(low, min(value, high))}")
+        raise UsageError(
+            f"{option} {value} is not between {low:,} and {high:,}",
+            fix=f"{option} {max(low, min(value, high))}",
+        )
     return value
 
 
@@ -151,6 +170,8 @@ def _check(request: HoldRequest) -> None:
     if request.http_mode != "keepalive" and request.protocol != "http":
         raise UsageError(f"--http-mode {request.http_mode} is for HTTP", fix="--protocol http")
     if not request.path.startswith("/") or any(ord(c) <= 32 or ord(c) > 126 for c in request.path):
-        raise UsageError(f"--path {request.path!r} is not a path", fix="--path /ws, percent-encoded where needed")
+        raise UsageError(
+            f"--path {request.path!r} is not a path", fix="--path /ws, percent-encoded where needed"
+        )
     if request.target is not None:
         parse_target(request.target)

@@ -23,7 +23,9 @@ def serve(
     protocol: Annotated[ProtocolName, typer.Option(help="What is spoken.")] = ProtocolName.ws,
     mode: Annotated[
         ModeName,
-        typer.Option(help="idle: answers handshakes and pings. echo: sends back what it gets. stream: opens a stream."),
+        typer.Option(
+            help="idle: answers handshakes and pings. echo: sends back what it gets. stream: opens a stream."
+        ),
     ] = ModeName.idle,
     processes: Annotated[str, typer.Option(help="Processes, or auto: for --count connections.")] = "auto",
     count: Annotated[int, typer.Option(help="Connections to have room for, with --processes auto.")] = 10_000,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from connprobe.causes import CAUSES
+from connprobe.causes import CAUSES, WORKER_LOST
 from connprobe.fleet.shared import SharedTable
 from connprobe.plan.histogram import BUCKETS
 
@@ -19,30 +19,47 @@ WAITING = 9  # lost connections that wait for their next attempt
 BYTES_READ = 10
 HANDSHAKE_SUM_US = 11
 HANDSHAKE_MAX_US = 12
-FAILED = 13
+BEGAN_NS = 13  # CLOCK_MONOTONIC of the first connection begun
+RAMPED_NS = 14  # and of the moment when the last of this worker's share was established or had failed
+FAILED = 15
 DROPPED = FAILED + len(CAUSES)
 HANDSHAKES = DROPPED + len(CAUSES)
 COLUMNS = HANDSHAKES + BUCKETS
+
+_PLAIN = {
+    "started": STARTED,
+    "established": ESTABLISHED,
+    "held": HELD,
+    "in_flight": IN_FLIGHT,
+    "pings": PINGS,
+    "pongs": PONGS,
+    "reconnect_attempts": RECONNECT_ATTEMPTS,
+    "reconnected": RECONNECTED,
+    "given_up": GIVEN_UP,
+    "waiting": WAITING,
+    "bytes_read": BYTES_READ,
+    "handshake_sum_us": HANDSHAKE_SUM_US,
+}
 
 
 class Totals(NamedTuple):
     """Sums over all workers at one moment."""
 
-    started: int
-    established: int
-    held: int
-    in_flight: int
-    pings: int
-    pongs: int
-    reconnect_attempts: int
-    reconnected: int
-    given_up: int
-    waiting: int
-    bytes_read: int
-    handshake_sum_us: int
-    handshake_max_us: int
-    failures: dict[str, int]
-    drops: dict[str, int]
+    started: int = 0
+    established: int = 0
+    held: int = 0
+    in_flight: int = 0
+    pings: int = 0
+    pongs: int = 0
+    reconnect_attempts: int = 0
+    reconnected: int = 0
+    given_up: int = 0
+    waiting: int = 0
+    bytes_read: int = 0
+    handshake_sum_us: int = 0
+    handshake_max_us: int = 0
+    failures: dict[str, int] = {}  # noqa: RUF012 never written
+    drops: dict[str, int] = {}  # noqa: RUF012
 
     @property
     def failed(self) -> int:
@@ -54,24 +71,35 @@ class Totals(NamedTuple):
 
 
 def read_totals(table: SharedTable, lost: dict[int, int]) -> Totals:
-    """lost: worker index -> connections it was to open. What it held was dropped, what it had not opened failed."""
-    plain = [table.total(column) for column in range(HANDSHAKE_MAX_US)]
+    """lost: worker index -> connections it was to open. Held ones count as dropped, the rest as failed."""
+    plain = {name: table.total(column) for name, column in _PLAIN.items()}
     failures = {cause: table.total(FAILED + i) for i, cause in enumerate(CAUSES)}
     drops = {cause: table.total(DROPPED + i) for i, cause in enumerate(CAUSES)}
     for index, share in lost.items():
         row = table.row(index)
         held, failed = row[HELD], sum(row[FAILED : FAILED + len(CAUSES)])
-        plain[HELD] -= held
-        plain[IN_FLIGHT] -= row[IN_FLIGHT]
-        plain[WAITING] -= row[WAITING]
-        drops["worker_lost"] += held
-        failures["worker_lost"] += share - row[ESTABLISHED] - failed
+        for name, column in (("held", HELD), ("in_flight", IN_FLIGHT), ("waiting", WAITING)):
+            plain[name] -= row[column]
+        drops[WORKER_LOST] += held
+        failures[WORKER_LOST] += share - row[ESTABLISHED] - failed
     return Totals(
-        *plain,
+        **plain,
         handshake_max_us=max(table.column(HANDSHAKE_MAX_US), default=0),
         failures={cause: count for cause, count in failures.items() if count},
         drops={cause: count for cause, count in drops.items() if count},
     )
+
+
+def read_ramp_s(table: SharedTable, now_ns: int) -> float:
+    """Seconds from the first connection begun to the last settled; until `now_ns` while some are not.
+
+    Workers that were lost in the ramp never say when they were done; the others' last word counts then.
+    """
+    began = [at for at in table.column(BEGAN_NS) if at]
+    ramped = [at for at in table.column(RAMPED_NS) if at]
+    if not began:
+        return 0.0
+    return ((max(ramped) if len(ramped) == table.rows else now_ns) - min(began)) / 1e9
 
 
 def read_handshakes(table: SharedTable) -> list[int]:

@@ -31,6 +31,7 @@ class Opening(Protocol):
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
 
+
 class TcpOpening:
     answers = False
 
@@ -42,7 +43,7 @@ class TcpOpening:
 
 
 class HttpOpening:
-    """keepalive: the whole response is read. stream: established by its head. longpoll: by the request sent."""
+    """keepalive: the response is read. stream: established by its head. longpoll: by the request sent."""
 
     def __init__(self, task: Task) -> None:
         self.answers = task.http_mode != "longpoll"
@@ -70,7 +71,9 @@ class HttpOpening:
             raise Refusal(causes.REJECTED, f"{head.status} {head.reason}".strip())
         if self._stream:
             if reader.complete:
-                raise Refusal(causes.PROTOCOL, "the response ended: not a stream (--http-mode keepalive holds these)")
+                raise Refusal(
+                    causes.PROTOCOL, "the response ended: not a stream (--http-mode keepalive holds these)"
+                )
             return b""
         if not reader.complete:
             return None

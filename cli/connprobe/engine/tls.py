@@ -1,4 +1,4 @@
-"""The TLS client context of a worker. Imported only where TLS was asked for: ssl costs every worker memory."""
+"""The TLS client context of a worker. Imported only with --tls: ssl costs every worker memory."""
 
 import ssl
 

@@ -33,12 +33,17 @@ MAX_DETAILS = 20
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.1, 30.0
 
 
+Details = dict[str, dict[str, int]]  # cause -> what exactly was seen -> how often
+
+
 class InFlight:
     """A connection between connect and established."""
 
     __slots__ = ("attempt", "began", "expected", "reader", "sock", "stage", "unsent")
 
-    def __init__(self, sock: socket.socket, unsent: bytes, expected: bytes, began: float, attempt: int) -> None:
+    def __init__(
+        self, sock: socket.socket, unsent: bytes, expected: bytes, began: float, attempt: int
+    ) -> None:
         self.sock = sock
         self.unsent = unsent
         self.expected = expected
@@ -55,9 +60,11 @@ class Worker:
         self.held = HeldSet(task.count + 1024, task.family, task.protocol == "ws")
         self.flying: dict[int, InFlight] = {}
         self.epoll = select.epoll()
-        self.details: dict[str, dict[str, int]] = {}
+        self.failure_details: Details = {}
+        self.drop_details: Details = {}
         self.to_open = task.count
-        self.started = self.established = 0
+        self.started = self.established = self.failed = 0
+        self.ramping = True
         self.attempts = self.reconnected = self.given_up = 0
         self.waiting: list[tuple[float, int]] = []  # heap of (due, attempt)
         self.sources = _each_source(task)
@@ -79,6 +86,7 @@ class Worker:
         self.control.setblocking(False)
         control_fd = self.control.fileno()
         self.epoll.register(control_fd, select.EPOLLIN)
+        self.row[counters.BEGAN_NS] = time.monotonic_ns()
         state, flying = self.held.state, self.flying
         while not self.quitting:
             now = time.monotonic()
@@ -260,16 +268,17 @@ class Worker:
         self._failed(flight.attempt, cause, detail)
 
     def _failed(self, attempt: int, cause: str, detail: str) -> None:
-        self._count_detail(cause, detail)
         if attempt:
             self._try_again(attempt)
         else:
+            self._count_detail(self.failure_details, cause, detail)
+            self.failed += 1
             self.row[counters.FAILED + causes.INDEX[cause]] += 1
 
     def _drop(self, fd: int, cause: str, detail: str) -> None:
         self.held.close(fd)
         self.row[counters.DROPPED + causes.INDEX[cause]] += 1
-        self._count_detail(cause, detail)
+        self._count_detail(self.drop_details, cause, detail)
         if self.task.reconnect_attempts and not self.quitting:
             self._try_again(0)
 
@@ -282,8 +291,8 @@ class Worker:
         delay = ceiling * int.from_bytes(os.urandom(4), "big") / 2**32
         heapq.heappush(self.waiting, (time.monotonic() + delay, attempts_made + 1))
 
-    def _count_detail(self, cause: str, detail: str) -> None:
-        seen = self.details.setdefault(cause, {})
+    def _count_detail(self, details: Details, cause: str, detail: str) -> None:
+        seen = details.setdefault(cause, {})
         if detail not in seen and len(seen) >= MAX_DETAILS:
             detail = "others"
         seen[detail] = seen.get(detail, 0) + 1
@@ -358,12 +367,17 @@ class Worker:
             return
         self.check_due = None
         self._publish()
-        self._tell("checked", self.details)
+        self._tell("checked", self.failure_details, self.drop_details)
 
     def _patience(self) -> float:
         """How long the loop may sleep: until the next thing that is due without an event."""
         now = time.monotonic()
-        if self.flying or self.waiting or self.check_due is not None or (self.task.ping_s and self.held.count):
+        if (
+            self.flying
+            or self.waiting
+            or self.check_due is not None
+            or (self.task.ping_s and self.held.count)
+        ):
             wake = self.next_tick
         else:
             wake = now + 1
@@ -380,7 +394,7 @@ class Worker:
             return
         except OSError:
             data = b""
-        command = marshal.loads(data)[0] if data else "abandoned"  # noqa: S302 from our own parent
+        command = marshal.loads(data)[0] if data else "abandoned"
         if command == "stop":
             self.to_open = 0
         elif command == "check":
@@ -394,7 +408,7 @@ class Worker:
         elif command in ("quit", "abandoned"):
             self.quitting = True
 
-    def _tell(self, *message: object) -> None:
+    def _tell(self, *message: Any) -> None:
         self.control.setblocking(True)
         try:
             self.control.send(marshal.dumps(message))
@@ -416,9 +430,12 @@ class Worker:
         row[counters.GIVEN_UP] = self.given_up
         row[counters.WAITING] = len(self.waiting)
         row[counters.BYTES_READ] = held.bytes_read
+        if self.ramping and self.established + self.failed >= self.task.count:
+            self.ramping = False
+            row[counters.RAMPED_NS] = time.monotonic_ns()
 
     def _close_all(self) -> None:
-        self._tell("ended", self.details)
+        self._tell("ended", self.failure_details, self.drop_details)
         self.epoll.close()
         for flight in self.flying.values():
             end(flight.sock)

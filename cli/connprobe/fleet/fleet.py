@@ -29,7 +29,12 @@ class Fleet:
     """
 
     def __init__(
-        self, module: str, name: str, tasks: Sequence[tuple[Any, ...]], columns: int, log: IO[bytes] | None = None
+        self,
+        module: str,
+        name: str,
+        tasks: Sequence[tuple[Any, ...]],
+        columns: int,
+        log: IO[bytes] | None = None,
     ) -> None:
         self.table = SharedTable(len(tasks), columns)
         self.lost: dict[int, str] = {}  # index -> how it ended, for those nobody told to end
@@ -99,7 +104,7 @@ class Fleet:
         """Indices of the processes that still run."""
         return sorted(self._sockets)
 
-    def send(self, *message: object) -> None:
+    def send(self, *message: Any) -> None:
         """The same message to every living process; one that just died is noticed at the next poll."""
         data = marshal.dumps(message)
         for mine in self._sockets.values():

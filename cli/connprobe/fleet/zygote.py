@@ -17,12 +17,17 @@ from connprobe.fleet.shared import SharedTable
 
 
 def main() -> None:
-    orders = marshal.loads(sys.stdin.buffer.read())  # noqa: S302 written by our own parent, same interpreter
+    orders = marshal.loads(sys.stdin.buffer.read())
     control = socket.socket(fileno=orders["control"])
     ends = [socket.socket(fileno=fd) for fd in orders["children"]]
     table = SharedTable(len(ends), orders["columns"], orders["table"])
     run = importlib.import_module(orders["module"]).run
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):  # the terminal's signals are the supervisor's business
+    for name in (
+        "SIGINT",
+        "SIGTERM",
+        "SIGHUP",
+        "SIGQUIT",
+    ):  # the terminal's signals are the supervisor's business
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     gc.collect()
     gc.disable()
@@ -43,7 +48,7 @@ def main() -> None:
                 status = 0
             finally:
                 if status:
-                    sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                    sys.excepthook(*sys.exc_info())
                 sys.stderr.flush()
                 os._exit(status)
         pids[pid] = index

@@ -37,4 +37,4 @@ def cpu_of(pids: Iterable[int]) -> float:
         except psutil.NoSuchProcess:
             continue
         total += times.user + times.system + times.children_user + times.children_system
-    return total
+    return round(total, 2)  # regrouped, a sum of floats could fall by its last bit

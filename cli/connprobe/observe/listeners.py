@@ -1,9 +1,10 @@
 """Which processes accept the connections to an address: found from the outside, by socket inode.
 
-Nothing here lists /proc/PID/fd. A listing instantiates a dentry and an inode (0.9 kB of kernel memory) for
+Nothing here lists /proc/PID/fd: a listing instantiates a dentry and an inode (0.9 kB of kernel memory) for
 each descriptor, so looking at a server that holds 100,000 connections would change what is measured.
 """
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -52,9 +53,8 @@ def listener_pids(address: str, port: int) -> ListenerProcesses:
     if not reached:
         nobody = f"nothing in this network namespace listens on port {port} of {address}: give --pid"
         return ListenerProcesses((), True, _joined(nobody, source))
-    holders, denied = _holders({entry.inode for entry in reached})
-    pids = tuple(sorted(set().union(*holders.values())))
-    missing = sum(1 for pids_of_socket in holders.values() if not pids_of_socket)
+    holders, missing, denied = _holders({f"socket:[{entry.inode}]" for entry in reached})
+    pids = tuple(sorted(holders))
     # A process that gave up root keeps a listener that root made, and its master cannot be looked into.
     foreign = os.geteuid() != 0 and any(entry.uid != os.geteuid() for entry in reached)
     if denied and (missing or foreign):
@@ -108,40 +108,52 @@ def _parse(address: str) -> tuple[Address, int]:
         raise ValueError(f"no interface {scope}") from error
 
 
-def _holders(inodes: set[int]) -> tuple[dict[int, set[int]], int]:
-    """Per socket inode the pids that hold it, and how many processes could not be looked into."""
-    found: dict[int, set[int]] = {inode: set() for inode in inodes}
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+def _holders(links: set[str]) -> tuple[set[int], int, int]:
+    """Who holds sockets (`socket:[inode]`), how many of these nobody holds, how many processes are closed."""
+    pids: set[int] = set()
+    unheld = set(links)
     denied = 0
     for process in Path("/proc").iterdir():
-        if not process.name.isdecimal():
-            continue
-        try:
-            for link in _descriptors(process):
-                if link in wanted:
-                    found[wanted[link]].add(int(process.name))
-        except PermissionError:
-            denied += 1
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it exited meanwhile
-    return found, denied
+        if process.name.isdecimal():
+            try:
+                held = _held(process, links, first=True)
+            except PermissionError:
+                denied += 1
+                continue
+            unheld -= held
+            if held:
+                pids.add(int(process.name))
+    for pid in pids if unheld else ():  # a server may have one listener for each of its threads
+        with contextlib.suppress(PermissionError):  # it became somebody else since
+            unheld -= _held(Path("/proc", str(pid)), unheld, first=False)
+    return pids, len(unheld), denied
 
 
-def _descriptors(process: Path) -> list[str]:
-    """What the first HIGHEST_FD descriptors lead to. PermissionError; FileNotFoundError once it exited."""
-    status = (process / "status").read_text(errors="replace")
-    size = int(status.partition("\nFDSize:")[2].split(maxsplit=1)[0])
-    links = []
-    folder = os.open(process / "fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _held(process: Path, links: set[str], *, first: bool) -> set[str]:
+    """Which of `links`, or the `first`, are among HIGHEST_FD descriptors. PermissionError.
+
+    Each descriptor read is instantiated as by a listing: hence the bound, and the end at the first hit.
+    """
+    held: set[str] = set()
+    try:
+        status = (process / "status").read_text(errors="replace")
+        size = int(status.partition("\nFDSize:")[2].split(maxsplit=1)[0])
+        folder = os.open(process / "fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return held  # it exited meanwhile
     try:
         for fd in range(min(size, HIGHEST_FD)):
             try:
-                links.append(os.readlink(str(fd), dir_fd=folder))
-            except FileNotFoundError:
+                link = os.readlink(str(fd), dir_fd=folder)
+            except (FileNotFoundError, ProcessLookupError):
                 continue  # not open, or closed since
+            if link in links:
+                held.add(link)
+                if first:
+                    break
     finally:
         os.close(folder)
-    return links
+    return held
 
 
 def _joined(*parts: str | None) -> str:

@@ -86,7 +86,8 @@ class ProcessGroup:
             pids=tuple(sorted(uses)),
             rss_bytes=sum(use.rss_bytes for use in self.processes),
             pss_bytes=_sum([use.pss_bytes for use in self.processes]),
-            cpu_s=self._exited_cpu_s + sum(member.cpu_s for member in self._members.values()),
+            # Rounded to the tick it is counted in: regrouped, a sum of floats could fall by its last bit.
+            cpu_s=round(self._exited_cpu_s + sum(member.cpu_s for member in self._members.values()), 2),
             fds=_sum([use.fds for use in self.processes]),
             threads=sum(use.threads for use in self.processes),
             complete=not denied,

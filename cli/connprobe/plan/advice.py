@@ -1,24 +1,15 @@
 """What each cause of a failed or lost connection means, whose side it is, and what to change.
 
-One table, so that the terminal, the report and the tests say the same; refinements look at the
-detail the worker counted (an HTTP status, a TLS message, an errno text).
+One table, so that the terminal, the report and the tests say the same; `details` sharpens it.
 """
 
-import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from connprobe import causes
-from connprobe.model import Side
+from connprobe.plan.details import Advice, sharpen
 
-
-class Advice(NamedTuple):
-    """One line on what happened, whose side it is, and a command or setting that changes it."""
-
-    meaning: str
-    side: Side
-    fix: str
-
+__all__ = ["ADVICE", "Advice", "advice"]
 
 _PORT_FIX = (
     "--source-ports 1024-65535, more source addresses with --alias IFACE:CIDR, "
@@ -150,104 +141,6 @@ ADVICE: Final[Mapping[tuple[str, bool], Advice]] = {
     ),
 }
 
-_AUTH = Advice(
-    "the server wants credentials, or dislikes the Origin",
-    "client",
-    "--header 'Authorization: Bearer ...', or --header 'Origin: https://...'",
-)
-_ORDINARY = Advice(
-    "not a WebSocket endpoint: it answered like an ordinary page",
-    "client",
-    "--path of the WebSocket endpoint, or --protocol http; a proxy must pass Upgrade on",
-)
-_REDIRECT = Advice(
-    "the endpoint has moved, often to https or to a path with a slash",
-    "client",
-    "curl -sI http://TARGET/PATH | grep -i location; then --tls or --path",
-)
-_BUSY = Advice(
-    "a limit of the server or of the proxy before it",
-    "server",
-    "raise it (HAProxy maxconn, nginx limit_conn, a load balancer's quota), or go slower: --rate",
-)
-_UPSTREAM = Advice(
-    "the proxy could not reach its own server: that is down, full, or out of the proxy's source ports",
-    "server",
-    "the proxy's error log; EADDRNOTAVAIL there: widen net.ipv4.ip_local_port_range on the proxy, "
-    "or give it more upstream addresses (nginx proxy_bind)",
-)
-
-STATUS_ADVICE: Final[Mapping[int, Advice]] = {
-    **dict.fromkeys((200, 204), _ORDINARY),
-    **dict.fromkeys((301, 302, 303, 307, 308), _REDIRECT),
-    400: Advice(
-        "the server dislikes this request: plain HTTP on a TLS port, Host, Origin, or a lost Upgrade",
-        "client",
-        "--tls, or --header 'Origin: https://...'; behind nginx: proxy_set_header Upgrade $http_upgrade",
-    ),
-    401: _AUTH,
-    403: _AUTH,
-    **dict.fromkeys(
-        (404, 405),
-        Advice("there is nothing at this path, or it does not take GET", "client", "--path /ENDPOINT"),
-    ),
-    408: Advice(
-        "the server gave up waiting for the request: one side is too busy to keep up",
-        "server",
-        "a lower --rate or --concurrency; look at the CPU of both sides",
-    ),
-    421: Advice(
-        "the name of the TLS handshake and the Host header do not match", "client", "--sni NAME of the host"
-    ),
-    426: Advice(
-        "the server wants an upgrade it did not see: a WebSocket endpoint, or a proxy that drops Upgrade",
-        "client",
-        "--protocol ws; nginx: proxy_http_version 1.1 and proxy_set_header Upgrade $http_upgrade",
-    ),
-    429: Advice(
-        "the server limits how often or how much one client address may connect",
-        "server",
-        "raise that limit, go slower with --rate, or use more source addresses: --alias IFACE:CIDR",
-    ),
-    500: Advice("the server failed while it answered", "server", "the server's error log"),
-    502: _UPSTREAM,
-    503: _BUSY,
-    504: _UPSTREAM,
-}
-
-# What OpenSSL and the ssl module say, and what it comes down to.
-_TLS_ADVICE: Final[tuple[tuple[re.Pattern[str], Advice], ...]] = (
-    (
-        re.compile(r"host ?name mismatch|not valid for|ip address mismatch", re.IGNORECASE),
-        Advice("the certificate is for another name", "client", "--sni NAME in the certificate"),
-    ),
-    (
-        re.compile(r"certificate.has.expired", re.IGNORECASE),
-        Advice("the server's certificate has expired", "server", "renew it; for a test: --insecure"),
-    ),
-    (
-        re.compile(r"certificate.verify.failed|self.signed|unable to get (local )?issuer", re.IGNORECASE),
-        Advice("the certificate is not signed by a CA trusted here", "client", "--ca FILE, or --insecure"),
-    ),
-    (
-        re.compile(r"wrong.version.number|http.request|record.layer.failure|packet.length", re.IGNORECASE),
-        Advice("no TLS is spoken on this port", "client", "leave out --tls, or change --target"),
-    ),
-    (
-        re.compile(r"unrecognized.name", re.IGNORECASE),
-        Advice("the server has no certificate for this name", "client", "--sni NAME"),
-    ),
-    (
-        re.compile(r"certificate.required", re.IGNORECASE),
-        Advice(
-            "the server asks for a client certificate, which connprobe does not send",
-            "server",
-            "ask for none on this listener (nginx: ssl_verify_client off)",
-        ),
-    ),
-)
-_STATUS = re.compile(r"(?<!\d)([1-5]\d\d)(?!\d)")
-
 
 def advice(cause: str, established: bool, detail: str | None = None) -> Advice:
     """What `cause` (one of `causes.CAUSES`) means before or after a connection was established.
@@ -258,8 +151,4 @@ def advice(cause: str, established: bool, detail: str | None = None) -> Advice:
     general = ADVICE[cause, established]
     if detail is None or established:
         return general
-    if cause == causes.REJECTED and (status := _STATUS.search(detail)):
-        return STATUS_ADVICE.get(int(status[1]), general)
-    if cause == causes.TLS:
-        return next((known for pattern, known in _TLS_ADVICE if pattern.search(detail)), general)
-    return general
+    return sharpen(cause, detail) or general

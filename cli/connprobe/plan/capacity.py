@@ -119,7 +119,9 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
     return tuple(sorted(found, key=lambda capacity: capacity.connections))
 
 
-def _capacity(resource: str, source: str, capacity: int, used: int, per_connection: float, fix: str) -> Capacity:
+def _capacity(
+    resource: str, source: str, capacity: int, used: int, per_connection: float, fix: str
+) -> Capacity:
     free = max(0, capacity - used)
     return Capacity(
         resource=resource,
@@ -149,7 +151,9 @@ def _memory(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
     used = facts.memory_total_bytes - facts.memory_available_bytes
     need = (asked * per_connection + kept + used) / 1e9
     fix = f"a machine with {need:.1f} GB, or fewer connections"
-    return _capacity("memory", "MemAvailable of /proc/meminfo", facts.memory_total_bytes - kept, used, per_connection, fix)
+    return _capacity(
+        "memory", "MemAvailable of /proc/meminfo", facts.memory_total_bytes - kept, used, per_connection, fix
+    )
 
 
 def _processes(source: str, limit: int, used: int, per_process: int, ends: int, asked: int) -> Capacity:

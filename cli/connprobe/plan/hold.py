@@ -16,7 +16,9 @@ from connprobe.plan.capacity import (
     server_processes_for,
 )
 
-LOOPBACK_SHARE = 10_000  # connections from one 127.x address: well under its ports, so that a free one is found at once
+LOOPBACK_SHARE = (
+    10_000  # connections from one 127.x address: well under its ports, so that a free one is found at once
+)
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 _WHAT = {
     "source_ports": "source ports",
@@ -131,9 +133,7 @@ def _shards(count: int, workers: int, pool: list[str], ports: int, loopback: boo
     return shards
 
 
-def _resource_obstacles(
-    request: HoldRequest, facts: HostFacts, nofile: int, shape: Shape
-) -> list[Obstacle]:
+def _resource_obstacles(request: HoldRequest, facts: HostFacts, nofile: int, shape: Shape) -> list[Obstacle]:
     return [
         Obstacle(
             what=f"{_WHAT[found.resource]} ({found.source})",
@@ -159,7 +159,10 @@ def _request_obstacles(
                 fix="ulimit -n 20000",
             )
         )
-    for count, option, what in ((workers, "--workers", "workers"), (servers, "--processes", "server processes")):
+    for count, option, what in (
+        (workers, "--workers", "workers"),
+        (servers, "--processes", "server processes"),
+    ):
         room = count * max(0, nofile - FD_RESERVE)
         if count and room < request.count:
             obstacles.append(
@@ -196,9 +199,10 @@ def _notes(request: HoldRequest, facts: HostFacts, workers: int) -> list[str]:
     notes = []
     if request.concurrency > facts.somaxconn:
         notes.append(
-            f"--concurrency {request.concurrency:,} is above net.core.somaxconn {facts.somaxconn:,}: a server on "
-            "this host may overflow its accept queue"
+            f"--concurrency {request.concurrency:,} is above net.core.somaxconn {facts.somaxconn:,}: "
+            "a server on this host may overflow its accept queue"
         )
-    if request.rate_per_s and request.count / request.rate_per_s > 3600:
-        notes.append(f"at {request.rate_per_s:,.0f} a second the ramp takes {request.count / request.rate_per_s / 3600:.1f} h")
+    ramp_s = request.count / request.rate_per_s if request.rate_per_s else 0
+    if ramp_s > 3600:
+        notes.append(f"at {request.rate_per_s:,.0f} a second the ramp takes {ramp_s / 3600:.1f} h")
     return notes

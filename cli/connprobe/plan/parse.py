@@ -29,7 +29,9 @@ def parse_target(text: str, option: str = "--target") -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise UsageError(f"{option} {text!r}: an IPv6 address needs brackets", fix=f"{option} [{host}]:{port_text}")
+        raise UsageError(
+            f"{option} {text!r}: an IPv6 address needs brackets", fix=f"{option} [{host}]:{port_text}"
+        )
     if re.search(r"[\s/@?#\x00-\x1f]", host) or "://" in text:
         raise UsageError(f"{option} {text!r} is not HOST:PORT", fix=f"{fix}; a path goes to --path")
     if not re.fullmatch(r"[0-9]{1,9}", port_text) or not 0 < int(port_text) < 65536:

@@ -66,7 +66,7 @@ def duration(seconds: float | None) -> str:
     if seconds == 0 or 0.9995 <= seconds < 119.95:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0095 else f"{seconds * 1000:.1f} ms"
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0195 else f"{seconds * 1000:.1f} ms"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}m {rest:02}s"

@@ -123,9 +123,7 @@ def _causes(
     page.heading(title)
     for cause, number in found:
         page.line("  ", (fmt.count(number), "bold red"), "  ", (cause, "bold"))
-        details = record.details.get(cause, {})
-        if details and record.failures.get(cause) and record.drops.get(cause):
-            page.paragraph("failed and dropped, counted together:", indent=6)
+        details = (record.drop_details if established else record.failure_details).get(cause, {})
         for said, seen in _advised(cause, details, established).items():
             for detail, times in seen[:_DETAILS_SHOWN]:
                 text = page.text(detail, limit=_DETAIL_LENGTH).plain

@@ -28,7 +28,9 @@ _STREAM = (
 class Conversation(Protocol):
     """One connection whose state cannot be told from its descriptor alone."""
 
-    idle: bool  # nothing unfinished: may be forgotten, and made anew when bytes arrive
+    @property
+    def idle(self) -> bool:
+        """Nothing is unfinished: it may be forgotten, and made anew when bytes arrive."""
 
     def received(self, data: bytes) -> tuple[bytes, bool]:
         """(what to send, whether to close after it)."""

@@ -16,7 +16,10 @@ def examine(count: int) -> tuple[Mapping[str, tuple[Capacity, ...]], list[Check]
     ports = ports_per_source(facts, None)
     tables = {
         "Embedded server on loopback (both ends here, any 127.x source)": capacities(
-            facts, nofile, Shape(both_ends=True, source_addresses=1 << 20, ports_per_source=ports, embedded=True), count
+            facts,
+            nofile,
+            Shape(both_ends=True, source_addresses=1 << 20, ports_per_source=ports, embedded=True),
+            count,
         ),
         "A remote server (one source address)": capacities(
             facts, nofile, Shape(both_ends=False, source_addresses=1, ports_per_source=ports), count
@@ -30,13 +33,15 @@ def _checks(facts: HostFacts, nofile: int) -> list[Check]:
         (
             "file descriptors",
             nofile >= 20_000,
-            f"{nofile:,} for each process (RLIMIT_NOFILE, hard {facts.nofile_hard:,}); more workers where that is little",
+            f"{nofile:,} for each process (RLIMIT_NOFILE): little means more workers",
             f"ulimit -Hn {facts.nr_open}, or LimitNOFILE={facts.nr_open} in the unit",
         ),
         (
             "source addresses",
             "CAP_NET_ADMIN" in facts.capabilities,
-            "--alias can add some" if "CAP_NET_ADMIN" in facts.capabilities else "no CAP_NET_ADMIN for --alias",
+            "--alias can add some"
+            if "CAP_NET_ADMIN" in facts.capabilities
+            else "no CAP_NET_ADMIN for --alias",
             "sudo connprobe …, or add the addresses yourself and name them with --sources",
         ),
         (

@@ -50,7 +50,7 @@ def start_server(
 
 
 def _check_free(family: int, address: str, port: int) -> None:
-    """SO_REUSEPORT would let us share the port of another server of the same user; without it, bind refuses."""
+    """Without SO_REUSEPORT, which would let us share the port of another server of this user."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((address, port))

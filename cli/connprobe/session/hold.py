@@ -121,7 +121,7 @@ class Hold:
         self.checked: set[int] = set()
 
     def execute(self) -> RunRecord:
-        cpu_before = cpu_of([os.getpid()])
+        cpu_before = time.process_time()
         with self.interrupts, ExitStack() as undo:
             log: IO[bytes] = undo.enter_context((self.directory.path / "workers.log").open("xb"))
             if self.plan.alias_addresses:
@@ -132,7 +132,7 @@ class Hold:
             self._observe_server()
             if self.interrupts.by is None:
                 self._run(undo, log)
-        self.seen.observer_cpu_s = cpu_of([os.getpid()]) - cpu_before
+        self.seen.observer_cpu_s = time.process_time() - cpu_before
         return self._record()
 
     def _add_addresses(self, undo: ExitStack) -> None:
@@ -191,8 +191,8 @@ class Hold:
             Fleet("connprobe.engine.worker", "connprobe-w", self._tasks(), counters.COLUMNS, log)
         )
         self._watch("ramp", self._ramp_is_over)
+        self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
         if self.interrupts.by is None:
-            self.seen.server_plateau = self.seen.server_last
             held_since = time.monotonic()
             self._watch("hold", lambda totals: False, held_since + self.request.hold_s)
             self.seen.hold_s = time.monotonic() - held_since
@@ -208,8 +208,8 @@ class Hold:
         self.seen.lost = dict(self.fleet.lost)
         self._draw("close", time.monotonic(), None)
         closing_s = CLOSE_S if self.interrupts.by is None else CLOSE_INTERRUPTED_S
-        for _, message in self.fleet.stop(closing_s):
-            self._hear(0, message)
+        for index, message in self.fleet.stop(closing_s):
+            self._hear(index, message)
 
     def _tasks(self) -> list[Task]:
         assert self.target is not None
@@ -262,8 +262,12 @@ class Hold:
                 return
 
     def _hear(self, index: int, message: tuple[Any, ...]) -> None:
-        kind, details = message
-        self.seen.details_of[index if kind == "checked" else id(message)] = details
+        """What a worker says of its failures: at the check, or else with its last words."""
+        kind, failures, drops = message
+        if index in self.checked:
+            return
+        self.seen.failure_details[index] = failures
+        self.seen.drop_details[index] = drops
         if kind == "checked":
             self.checked.add(index)
 
@@ -351,4 +355,3 @@ class Hold:
             self.seen,
             self.interrupts.by,
         )
-

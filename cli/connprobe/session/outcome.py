@@ -24,6 +24,8 @@ from connprobe.model import (
 from connprobe.plan.histogram import percentile
 from connprobe.version import __version__
 
+Details = dict[str, dict[str, int]]
+
 _NOT_YET = {
     "kernel": "this version reads no slab figures",
     "listeners": "this version reads no accept queues",
@@ -47,7 +49,8 @@ class Seen:
     gave_up: bool = False
     lost: dict[int, str] = field(default_factory=dict)
     servers_lost: tuple[str, ...] = ()
-    details_of: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
+    failure_details: dict[int, Details] = field(default_factory=dict)  # by worker
+    drop_details: dict[int, Details] = field(default_factory=dict)
     not_undone: tuple[str, ...] = ()
     workers_pss_bytes: int | None = None
     client_pss_bytes: int | None = None
@@ -71,10 +74,12 @@ def build_record(
     interrupted_by: Signals | None,
 ) -> RunRecord:
     """The record of a run that is over. Figures that were not taken are None and named in `unknown`."""
-    totals = seen.totals or _NOTHING
+    totals = seen.totals or Totals()
     unknown = {**_NOT_YET, **seen.unknown}
     if not seen.checked:
-        unknown["held"] = "not checked at the end of the hold: the run was interrupted or a worker did not answer"
+        unknown["held"] = (
+            "not checked at the end of the hold: the run was interrupted or a worker did not answer"
+        )
     threshold = plan.count if request.fail_under is None else request.fail_under
     missed = totals.held < threshold or bool(seen.lost)
     record = RunRecord(
@@ -92,7 +97,8 @@ def build_record(
         dropped=totals.dropped,
         drops=totals.drops,
         not_attempted=max(0, plan.count - totals.established - totals.failed),
-        details=_merge(seen.details_of),
+        failure_details=_merge(seen.failure_details),
+        drop_details=_merge(seen.drop_details),
         ramp_s=round(seen.ramp_s, 3),
         hold_s=round(seen.hold_s, 3),
         connections_per_s=round(totals.established / seen.ramp_s, 1) if seen.ramp_s else 0.0,
@@ -124,11 +130,8 @@ def build_record(
     return record
 
 
-_NOTHING = Totals(*[0] * 13, failures={}, drops={})
-
-
-def _merge(parts: dict[int, dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
-    merged: dict[str, dict[str, int]] = {}
+def _merge(parts: dict[int, Details]) -> Details:
+    merged: Details = {}
     for part in parts.values():
         for cause, details in part.items():
             counted = merged.setdefault(cause, {})
@@ -200,7 +203,9 @@ def _server(seen: Seen, totals: Totals, unknown: dict[str, str]) -> ServerFigure
 def _verdicts(request: HoldRequest, seen: Seen, totals: Totals, threshold: int) -> list[Verdict]:
     verdicts = []
     if request.fail_under is not None and totals.held < threshold:
-        verdicts.append(Verdict(level="bad", text=f"Held {totals.held:,}: under the threshold of {threshold:,}."))
+        verdicts.append(
+            Verdict(level="bad", text=f"Held {totals.held:,}: under the threshold of {threshold:,}.")
+        )
     if seen.gave_up:
         verdicts.append(
             Verdict(
@@ -223,7 +228,7 @@ def _verdicts(request: HoldRequest, seen: Seen, totals: Totals, threshold: int) 
         verdicts.append(
             Verdict(
                 level="warning",
-                text=f"{seen.late_samples} of {seen.samples} samples were late: this host was too busy to be watched well.",
+                text=f"{seen.late_samples} of {seen.samples} samples were late: this host was too busy.",
             )
         )
     for what in seen.not_undone:

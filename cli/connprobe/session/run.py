@@ -58,7 +58,9 @@ def _write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
     except RunFailed as failure:
         return failure
     if directory.error is not None:
-        return RunFailed(f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory")
+        return RunFailed(
+            f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory"
+        )
     return None
 
 
@@ -74,4 +76,3 @@ def say_restored(err: Console) -> None:
             err.print(f"restored: {what}, left by {who}", markup=False)
         for what in report.pending:
             err.print(f"not restored: {what}, left by {who}", markup=False)
-
