@@ -64,8 +64,8 @@ def hold(
     http_mode: Annotated[
         HttpModeName,
         typer.Option(
-            help="keepalive: the response is read, the connection stays idle. stream: the response stays open "
-            "(SSE). longpoll: the request is sent and no answer is expected."
+            help="keepalive: the response is read, the connection stays idle. stream: the response stays "
+            "open (SSE). longpoll: the request is sent and no answer is expected."
         ),
     ] = HttpModeName.keepalive,
     path: Annotated[str, typer.Option(help="Path of the request.")] = "/",

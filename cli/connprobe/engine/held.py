@@ -29,26 +29,26 @@ class Lost(Exception):
 class HeldSet:
     """State of up to `size` descriptors of one worker."""
 
-    def __init__(self, size: int, family: int, websocket: bool) -> None:
+    def __init__(self, size: int, family: int, *, websocket: bool, tls: bool) -> None:
         self.state = bytearray(size)
         self.count = 0
         self.pings = 0
         self.pongs = 0
         self.bytes_read = 0
         self._family = family
-        self._websocket = websocket
+        self._websocket, self._tls = websocket, tls
         self._readers: dict[int, FrameReader] = {}
         self._sessions: dict[int, Any] = {}  # fd -> ssl.SSLSocket
         self._payload = os.urandom(4)  # of all our pings: a pong that carries it answers one of them
         self._pong = b"\x8a\x04" + self._payload
 
-    def add(self, sock: socket.socket, leftover: bytes) -> None:
+    def add(self, sock: socket.SocketType, leftover: bytes) -> None:
         """Takes over an established socket. Raises Lost when what followed the handshake ends it."""
         fd = sock.fileno()
-        if type(sock) is socket.socket:
-            sock.detach()
-        else:
+        if self._tls:
             self._sessions[fd] = sock
+        else:
+            sock.detach()
         self.state[fd] = HELD
         self.count += 1
         if leftover and self._websocket:
@@ -133,7 +133,7 @@ class HeldSet:
         read return 0 before any error (SOCK_DONE in tcp_recvmsg).
         """
         self._forget(fd)
-        end(socket.socket(self._family, socket.SOCK_STREAM, 0, fd))
+        end(socket.SocketType(self._family, socket.SOCK_STREAM, 0, fd))
 
     def leave(self, fd: int) -> None:
         """Says goodbye before `close`, where the protocol has a word for it."""
@@ -152,7 +152,7 @@ class HeldSet:
             session.detach()
 
 
-def end(sock: socket.socket) -> None:
+def end(sock: socket.SocketType) -> None:
     """FIN, then reset, then closed."""
     try:
         sock.shutdown(socket.SHUT_WR)

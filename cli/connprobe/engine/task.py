@@ -12,7 +12,7 @@ class TlsTask(NamedTuple):
 class Task(NamedTuple):
     """One worker's share of a hold."""
 
-    count: int
+    share: int  # connections to open
     family: int  # socket.AF_INET or AF_INET6
     target: tuple[str | int, ...]  # the sockaddr
     sources: tuple[tuple[str, int], ...]  # (address, connections from it); "": the kernel chooses

@@ -42,7 +42,7 @@ class InFlight:
     __slots__ = ("attempt", "began", "expected", "reader", "sock", "stage", "unsent")
 
     def __init__(
-        self, sock: socket.socket, unsent: bytes, expected: bytes, began: float, attempt: int
+        self, sock: socket.SocketType, unsent: bytes, expected: bytes, began: float, attempt: int
     ) -> None:
         self.sock = sock
         self.unsent = unsent
@@ -57,12 +57,14 @@ class Worker:
     def __init__(self, task: Task, row: memoryview, control: socket.socket) -> None:
         self.task, self.row, self.control = task, row, control
         self.opening = opening_for(task)
-        self.held = HeldSet(task.count + 1024, task.family, task.protocol == "ws")
+        self.held = HeldSet(
+            task.share + 1024, task.family, websocket=task.protocol == "ws", tls=task.tls is not None
+        )
         self.flying: dict[int, InFlight] = {}
         self.epoll = select.epoll()
         self.failure_details: Details = {}
         self.drop_details: Details = {}
-        self.to_open = task.count
+        self.to_open = task.share
         self.started = self.established = self.failed = 0
         self.ramping = True
         self.attempts = self.reconnected = self.given_up = 0
@@ -76,6 +78,8 @@ class Worker:
         self.check_due: float | None = None
         self.drained = False  # everything the kernel had to report since the check began was read
         self.quitting = False
+        # Without TLS the C type that socket.socket wraps will do: half the cost of making one.
+        self.socket_type = socket.SocketType if task.tls is None else socket.socket
         self.context: Any = None
         if task.tls is not None:
             from connprobe.engine.tls import client_context
@@ -127,7 +131,7 @@ class Worker:
     def _open(self, attempt: int) -> None:
         began = time.monotonic()
         try:
-            sock = socket.socket(self.task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = self.socket_type(self.task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             self._failed(attempt, *cause_of(error.errno or 0))
             return
@@ -430,7 +434,7 @@ class Worker:
         row[counters.GIVEN_UP] = self.given_up
         row[counters.WAITING] = len(self.waiting)
         row[counters.BYTES_READ] = held.bytes_read
-        if self.ramping and self.established + self.failed >= self.task.count:
+        if self.ramping and self.established + self.failed >= self.task.share:
             self.ramping = False
             row[counters.RAMPED_NS] = time.monotonic_ns()
 

@@ -223,7 +223,7 @@ class Hold:
         ports = self.plan.source_ports
         return [
             Task(
-                count=shard.count,
+                share=shard.count,
                 family=int(AF_INET6 if self.target.family == "ipv6" else AF_INET),
                 target=sockaddr(self.target),
                 sources=tuple((share.address, share.count) for share in shard.sources),

@@ -21,8 +21,8 @@ from connprobe.wire.frames import (
 from connprobe.wire.head import ResponseHead, listed
 from connprobe.wire.requests import Request
 
-# hashlib loads OpenSSL, 3.9 MB of PSS in a process that has no other use for it, and takes twice as
-# long per handshake; some distributions build Python without _sha1.
+# hashlib loads OpenSSL: 3.9 MB of PSS in a process that has no other use for it. Some distributions
+# build Python without _sha1.
 try:
     from _sha1 import sha1  # type: ignore[import-not-found]
 except ImportError:
