@@ -1,6 +1,9 @@
 """The typer application, and the one place where errors become text and exit codes."""
 
 import sys
+import traceback
+from tempfile import NamedTemporaryFile
+from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -39,8 +42,18 @@ def main(
     pass
 
 
+def _our_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug of ours: one line for the user, the traceback in a file for the report."""
+    with NamedTemporaryFile("w", prefix="connprobe-bug-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(kind, error, trace, file=file)
+    sys.stderr.write(
+        f"connprobe: internal error: {kind.__name__}: {error}\n  fix: report it with {file.name}\n"
+    )
+
+
 def run() -> None:
     """Runs the command line. Exits 0 done, 1 failed, 2 usage, 3 refused, 4 missed, 130 interrupted."""
+    sys.excepthook = _our_fault
     try:
         app()
     except ConnprobeError as error:

@@ -98,7 +98,6 @@ class HostFacts(Record, frozen=True):
     port_low: int
     port_high: int
     reserved_ports: int  # how many of ip_local_reserved_ports lie inside the range
-    source_port_option: bool  # IP_LOCAL_PORT_RANGE can widen the range of one socket
     epoll_watches: int | None
     conntrack_max: int | None  # None: no connection tracking
     conntrack_count: int | None
@@ -133,10 +132,14 @@ class Capacity(Record, frozen=True):
 
 
 class SourceShare(Record, frozen=True):
-    """`count` connections from one source address. address "": the kernel chooses."""
+    """`count` connections from one source address. address "": the kernel chooses.
+
+    first_port: the first of `count` ports that are bound one by one; 0: the kernel chooses each.
+    """
 
     address: str
     count: int
+    first_port: int = 0
 
 
 class Shard(Record, frozen=True):
@@ -157,7 +160,7 @@ class HoldPlan(Record, frozen=True):
     server_processes: int  # of the embedded server; 0: a target was named
     source_addresses: int
     ports_per_source: int
-    source_ports: tuple[int, int] | None  # set per socket; None: the kernel's own range
+    source_ports: tuple[int, int] | None  # bound one by one; None: the kernel chooses from its range
     memory_bytes: int  # expected: kernel and user space of both ends, as far as they are on this host
     alias_interface: str | None
     alias_addresses: tuple[str, ...]  # those that have to be added

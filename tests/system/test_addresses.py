@@ -64,6 +64,23 @@ def test_added_addresses_work_at_once_and_go_without_a_trace(addresses: list[str
     assert (ip("-o address"), ip("route show table all"), ip("-6 route show table all")) == before
 
 
+def test_ipv6_is_local_when_added_though_the_kernel_is_busy() -> None:
+    """The kernel's work queue competes for the rtnl lock with whoever changes interfaces, anywhere."""
+    churn = "while :; do ip link add a0 type veth peer name b0 && ip link set a0 up && ip link del a0; done"
+    busy = [subprocess.Popen(["unshare", "-n", "sh", "-c", f"echo; {churn}"], stdout=-1) for _ in range(2)]
+    try:
+        for each in busy:
+            assert each.stdout is not None
+            each.stdout.readline()
+        for last in range(1, 102):
+            added(f"fd09::{last:x}")
+            assert source_for(f"fd09::{last:x}").is_local
+    finally:
+        for each in busy:
+            each.terminate()
+            each.communicate()
+
+
 def test_what_was_there_before_is_neither_added_nor_removed(ip: Ip) -> None:
     ip("address add 10.9.0.3/24 dev probe0")
     ip("address add 10.9.0.5/32 dev lo")
@@ -128,7 +145,7 @@ def test_moved_to_another_interface_it_is_somebody_elses(ip: Ip) -> None:
     assert "10.9.0.4/32" in ip("-o address")
 
 
-@pytest.mark.parametrize(("seconds_ago", "removed"), [(0, SEVEN), (70, []), (-70, [])])
+@pytest.mark.parametrize(("seconds_ago", "removed"), [(0, SEVEN), (130, []), (-130, [])])
 def test_without_stamps_only_what_was_made_right_after_the_entry_is_removed(
     seconds_ago: int, removed: list[str]
 ) -> None:
@@ -150,7 +167,7 @@ def test_the_stamp_is_in_hundredths_of_the_monotonic_clock() -> None:
 
 @pytest.mark.parametrize("records", [1, 2, 3, 4])
 def test_after_a_kill_the_journal_restores_exactly(records: int, ip: Ip, tmp_path: Path) -> None:
-    """1,009 addresses are two entries: recorded twice each, so a kill after any record is another state."""
+    """1,007 addresses are two entries here, recorded twice each: a kill after any record is another state."""
     ip("address add 10.9.0.77/24 dev probe0")
     ip("address add 10.9.1.1/16 dev peer0")
     ip("address add fd09::77/64 dev probe0 nodad")
@@ -160,7 +177,8 @@ import os, signal, sys
 from pathlib import Path
 from connprobe.plan.addresses import parse_addresses
 from connprobe.store.journal import Journal
-from connprobe.system.addresses import add_addresses
+from connprobe.system import addresses
+addresses._CHUNK = 1000
 journal, left = Journal.create("hold", Path(sys.argv[1])), int(sys.argv[2])
 def record(entry):
     global left
@@ -168,7 +186,7 @@ def record(entry):
     left -= 1
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
-add_addresses("probe0", parse_addresses("fd09::70-fd09::79,10.9.0.0-10.9.3.231"), record)
+addresses.add_addresses("probe0", parse_addresses("fd09::70-fd09::79,10.9.0.0-10.9.3.231"), record)
 """
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(records)], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -284,7 +302,7 @@ def test_routes(ip: Ip) -> None:
     assert source_for("127.0.0.23") == ("lo", "127.0.0.1", True)
     assert source_for("::1").is_local
     assert source_for("fe80::9", socket.if_nametoindex("probe0")) == ("probe0", "fe80::1", False)
-    with pytest.raises(RunFailed, match="no route to 192.0.2.1") as caught:
+    with pytest.raises(RunFailed, match=r"no route to 192\.0\.2\.1") as caught:
         source_for("192.0.2.1")
     assert caught.value.fix == "ip route get 192.0.2.1"
 

@@ -15,8 +15,8 @@ class Task(NamedTuple):
     share: int  # connections to open
     family: int  # socket.AF_INET or AF_INET6
     target: tuple[str | int, ...]  # the sockaddr
-    sources: tuple[tuple[str, int], ...]  # (address, connections from it); "": the kernel chooses
-    port_range: int  # for IP_LOCAL_PORT_RANGE: high << 16 | low; 0: as the sysctl says
+    # (address, connections from it, their first port); "" and 0: the kernel chooses
+    sources: tuple[tuple[str, int, int], ...]
     protocol: str
     http_mode: str
     host: str  # the Host header

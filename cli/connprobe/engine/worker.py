@@ -11,6 +11,8 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 from connprobe import causes
@@ -23,7 +25,6 @@ from connprobe.plan.histogram import bucket
 from connprobe.wire.http import ResponseReader
 
 IP_BIND_ADDRESS_NO_PORT = 24
-IP_LOCAL_PORT_RANGE = 51
 CONNECTING, SHAKING_HANDS, READING = range(3)
 OPENS_PER_TURN = 64  # so that answers are read, and their time taken, between bursts
 PINGS_PER_TURN = 256
@@ -137,11 +138,12 @@ class Worker:
             return
         try:
             source = next(self.sources)
-            if self.task.port_range:
-                sock.setsockopt(socket.SOL_IP, IP_LOCAL_PORT_RANGE, self.task.port_range)
-            if source:
+            if source[1]:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(source)
+            elif source[0]:
                 sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((source, 0))
+                sock.bind(source)
             error_number = sock.connect_ex(self.task.target)
             if error_number not in (0, 115):  # EINPROGRESS
                 raise OSError(error_number, os.strerror(error_number))
@@ -456,12 +458,12 @@ _WAITED_FOR = {
 }
 
 
-def _each_source(task: Task) -> Any:
-    """The source address of each next connection; reconnections go round again."""
+def _each_source(task: Task) -> Iterator[tuple[str, int]]:
+    """The source (address, port) of each next connection; reconnections go round again."""
     while True:
-        for address, count in task.sources:
-            for _ in range(count):
-                yield address
+        for address, count, first_port in task.sources:
+            for port in range(first_port, first_port + count) if first_port else repeat(0, count):
+                yield address, port
 
 
 def run(task: tuple[Any, ...], row: memoryview, control: socket.socket) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -18,13 +18,17 @@ from connprobe.errors import RunFailed
 from connprobe.fleet.shared import SharedTable
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-_START = "import sys; sys.path.append(sys.argv[1]); import connprobe.fleet.zygote"
+_START = "import sys; sys.path += sys.argv[1:]; import connprobe.fleet.zygote"
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+START_S = 60.0
+KILLED_S = 30.0  # to wait for processes that were killed: the kernel closes their connections first
 
 
 class Fleet:
     """One forked process per task, each running `module.run(task, row, control)`.
 
     tasks: anything marshal takes (tuples of numbers, strings, bytes, None). name: the processes' name in ps.
+    log: where their tracebacks go; None: nowhere. path: the directory to import `module` from.
     Raises RunFailed when the processes cannot be started.
     """
 
@@ -35,57 +39,87 @@ class Fleet:
         tasks: Sequence[tuple[Any, ...]],
         columns: int,
         log: IO[bytes] | None = None,
+        path: str = _PACKAGE_ROOT,
     ) -> None:
-        self.table = SharedTable(len(tasks), columns)
         self.lost: dict[int, str] = {}  # index -> how it ended, for those nobody told to end
+        self._ended: dict[int, int] = {}
         self._stopping = False
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in tasks]
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        children = [theirs_child for _, theirs_child in pairs]
-        passed = [theirs.fileno(), self.table.fd, *(child.fileno() for child in children)]
-        orders = {
-            "module": module,
-            "name": name,
-            "control": theirs.fileno(),
-            "table": self.table.fd,
-            "columns": columns,
-            "children": [child.fileno() for child in children],
-            "tasks": [tuple(task) for task in tasks],
-        }
-        # -I -S: neither the current directory nor site-packages' start-up files belong in 50 root processes.
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START, _PACKAGE_ROOT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            pass_fds=passed,
-        )
-        for sock in (theirs, *children):
-            sock.close()
-        self._sockets = {index: mine for index, (mine, _) in enumerate(pairs)}
         self._poll = select.poll()
-        for mine in self._sockets.values():
+        with ExitStack() as undo, ExitStack() as theirs:
+            try:
+                self.pids = self._start(module, name, tasks, columns, log, path, undo, theirs)
+            except OSError as error:
+                raise RunFailed(
+                    f"could not start {len(tasks):,} processes: {error.strerror or error}",
+                    fix="`ulimit -u` and `ulimit -n` must have room for them; workers.log may say more",
+                ) from error
+            undo.pop_all()
+
+    def _start(
+        self,
+        module: str,
+        name: str,
+        tasks: Sequence[tuple[Any, ...]],
+        columns: int,
+        log: IO[bytes] | None,
+        path: str,
+        undo: ExitStack,
+        theirs: ExitStack,
+    ) -> list[int]:
+        """The children's pids. `undo`: for a start that fails. `theirs`: the other ends, closed in any case."""
+        self.table = SharedTable(len(tasks), columns)
+        theirs.callback(os.close, self.table.fd)
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.enter_context(self._control)
+        theirs.enter_context(control)
+        self._sockets: dict[int, socket.socket] = {}
+        children = []
+        for index in range(len(tasks)):
+            mine, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._sockets[index] = undo.enter_context(mine)
+            children.append(theirs.enter_context(child).fileno())
             mine.setblocking(False)
             self._poll.register(mine, select.POLLIN)
         self._index_of = {mine.fileno(): index for index, mine in self._sockets.items()}
-        assert self._zygote.stdin is not None
+        orders = marshal.dumps(
+            {
+                "module": module,
+                "name": name,
+                "control": control.fileno(),
+                "table": self.table.fd,
+                "columns": columns,
+                "children": children,
+                "tasks": [tuple(task) for task in tasks],
+            }
+        )
+        # Until the zygote ignores them, the terminal's signals wait: Ctrl-C must not reach it half started.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         try:
-            with self._zygote.stdin as orders_pipe:
-                orders_pipe.write(marshal.dumps(orders))
-            self._control.settimeout(60)
-            answer = self._control.recv(1 << 18)
-            if not answer:
-                raise OSError("it ended at once")
-        except OSError as error:
-            self._zygote.kill()
-            self._zygote.wait()
-            raise RunFailed(
-                f"could not start {len(tasks)} processes: {error}",
-                fix="see workers.log in the results directory; free memory or raise `ulimit -u`",
-            ) from error
-        _, self.pids = marshal.loads(answer)
+            # -I -S: neither the current directory nor site-packages' start-up files belong in 50 root processes.
+            self._zygote = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _START, path, _PACKAGE_ROOT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if log is None else log,
+                pass_fds=[control.fileno(), self.table.fd, *children],
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        undo.callback(self._end_zygote)
+        theirs.close()
+        assert self._zygote.stdin is not None
+        with suppress(BrokenPipeError), self._zygote.stdin as orders_pipe:  # how it ended is read next
+            orders_pipe.write(orders)
+        self._control.settimeout(START_S)
+        answer = self._control.recv(1 << 18)
+        if not answer:
+            raise OSError("the process that forks them ended at once")
+        kind, what = marshal.loads(answer)
+        if kind == "refused":
+            raise OSError(*what)
         self._control.setblocking(False)
-        self._ended: dict[int, int] = {}
+        pids: list[int] = what
+        return pids
 
     def __enter__(self) -> Self:
         return self
@@ -142,17 +176,21 @@ class Fleet:
     def _how_it_ended(self, index: int) -> str:
         deadline = time.monotonic() + 1
         while index not in self._ended and time.monotonic() < deadline:
-            ready, _, _ = select.select([self._control], [], [], 0.1)
-            if ready and not self._read_endings():
+            if not self._read_endings(100):
                 break
         code = self._ended.get(index)
         if code is None:
             return "ended, nobody knows how"
         if code < 0:
-            return f"killed by {signal.Signals(-code).name}"
+            return f"killed by {_signal_name(-code)}"
         return f"ended with status {code}"
 
-    def _read_endings(self) -> bool:
+    def _read_endings(self, wait_ms: int) -> bool:
+        """What the zygote reaped. False: the zygote itself is gone."""
+        control = select.poll()  # select() takes no descriptor above 1023
+        control.register(self._control, select.POLLIN)
+        if not control.poll(wait_ms):
+            return True
         while True:
             try:
                 data = self._control.recv(1 << 16)
@@ -176,15 +214,32 @@ class Fleet:
         for index in list(self._sockets):
             with suppress(ProcessLookupError):
                 os.kill(self.pids[index], signal.SIGKILL)
-        while self._sockets:
-            messages += self.poll(1)
+        deadline = time.monotonic() + KILLED_S
+        while self._sockets and time.monotonic() < deadline:
+            messages += self.poll(0.2)
+        # The zygote ends when it has reaped all; its reports have to be read, or it would wait for that.
+        while self._control.fileno() >= 0 and time.monotonic() < deadline and self._read_endings(100):
+            continue
+        for mine in self._sockets.values():
+            mine.close()
+        self._sockets.clear()
+        self._end_zygote()
+        return messages
+
+    def _end_zygote(self) -> None:
+        self._control.close()
         try:
             self._zygote.wait(5)
         except subprocess.TimeoutExpired:
             self._zygote.kill()
             self._zygote.wait()
-        self._control.close()
-        return messages
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal: only the first and the last have names
+        return f"signal {number}"
 
 
 def _sleep(seconds: float) -> list[tuple[int, int]]:

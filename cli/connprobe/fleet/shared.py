@@ -9,7 +9,10 @@ import os
 
 
 class SharedTable:
-    """`rows` x `columns` of u64 in an anonymous memory file that children inherit by descriptor."""
+    """`rows` x `columns` of u64 in an anonymous memory file that children inherit by descriptor.
+
+    The descriptor may be closed once they have: the mapping stays.
+    """
 
     def __init__(self, rows: int, columns: int, fd: int | None = None) -> None:
         self.rows, self.columns = rows, columns

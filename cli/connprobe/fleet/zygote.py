@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 from connprobe.fleet.shared import SharedTable
 
@@ -28,14 +29,22 @@ def main() -> None:
         "SIGHUP",
         "SIGQUIT",
     ):  # the terminal's signals are the supervisor's business
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+        number = getattr(signal, name)
+        signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))  # blocked since before we were started
     gc.collect()
     gc.disable()
     gc.freeze()
 
     pids: dict[int, int] = {}
     for index, task in enumerate(orders["tasks"]):
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            for forked in pids:
+                os.kill(forked, signal.SIGKILL)
+            _tell(control, "refused", (error.errno, error.strerror))
+            break
         if pid == 0:
             control.close()
             for other in ends:
@@ -55,13 +64,16 @@ def main() -> None:
     for end in ends:
         end.close()
     _name_process(f"{orders['name']}-fork")
-    control.send(marshal.dumps(("forked", sorted(pids, key=lambda pid: pids[pid]))))
+    if len(pids) == len(ends):
+        _tell(control, "forked", sorted(pids, key=lambda pid: pids[pid]))
     while pids:
         pid, wait_status = os.wait()
-        try:
-            control.send(marshal.dumps(("ended", pids.pop(pid), os.waitstatus_to_exitcode(wait_status))))
-        except OSError:
-            return  # the supervisor is gone, and with it the children's control sockets
+        _tell(control, "ended", pids.pop(pid), os.waitstatus_to_exitcode(wait_status))
+
+
+def _tell(control: socket.socket, *message: object) -> None:
+    with suppress(OSError):  # the supervisor is gone, and with it the children's control sockets
+        control.send(marshal.dumps(message))
 
 
 def _name_process(name: str) -> None:

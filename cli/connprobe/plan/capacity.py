@@ -16,6 +16,7 @@ TLS_BYTES = 50_000  # of one end: OpenSSL's state of one session under Python
 PROCESS_BYTES = 4_000_000  # a worker or a process of the embedded server, before its first connection
 MEMORY_KEPT_FREE = 0.05
 UNLIMITED = 1 << 62
+ALL_PORTS = 65535 - 1024 + 1
 
 
 class Shape(NamedTuple):
@@ -26,6 +27,7 @@ class Shape(NamedTuple):
     source_addresses: int = 1
     ports_per_source: int = 28232
     embedded: bool = False  # the server is connprobe's own
+    processes: int = 0  # workers and server processes, where a plan knows them
 
 
 def bytes_per_connection(shape: Shape) -> int:
@@ -63,7 +65,7 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
     """
     ends = 2 if shape.both_ends else 1
     found = [_source_ports(facts, shape, asked), _memory(facts, shape, asked)]
-    per_process = max(0, nofile - FD_RESERVE)
+    processes = shape.processes or (2 if shape.embedded else 1) * processes_for(asked, nofile)
     found.append(
         _capacity(
             "file_max",
@@ -104,7 +106,7 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
                 "cgroup_memory",
                 "memory limit of this process's cgroup",
                 facts.cgroup_memory_max_bytes,
-                facts.cgroup_memory_current_bytes or 0,
+                (facts.cgroup_memory_current_bytes or 0) + shape.processes * PROCESS_BYTES,
                 bytes_per_connection(shape),
                 "raise memory.max of the cgroup (systemctl set-property UNIT MemoryMax=…), or run outside it",
             )
@@ -115,7 +117,7 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
         ("pids.max of this process's cgroup", facts.cgroup_pids_max, facts.cgroup_pids_current or 0),
     ):
         if limit is not None:
-            found.append(_processes(source, limit, used, per_process, 2 if shape.embedded else 1, asked))
+            found.append(_processes(source, limit, used, processes, asked))
     return tuple(sorted(found, key=lambda capacity: capacity.connections))
 
 
@@ -137,10 +139,8 @@ def _capacity(
 def _source_ports(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
     addresses = math.ceil(asked / max(1, shape.ports_per_source))
     fix = f"--alias IFACE:CIDR with {addresses:,} addresses in all ({shape.ports_per_source:,} ports each)"
-    if facts.source_port_option and asked <= shape.source_addresses * 64512:
+    if shape.ports_per_source < ALL_PORTS and asked <= shape.source_addresses * ALL_PORTS:
         fix = f"--source-ports 1024-65535, or {fix}"
-    elif asked <= shape.source_addresses * 64512:
-        fix = f'sysctl -w net.ipv4.ip_local_port_range="1024 65535", or {fix}'
     capacity = shape.source_addresses * shape.ports_per_source
     return _capacity("source_ports", "/proc/sys/net/ipv4/ip_local_port_range", capacity, 0, 1, fix)
 
@@ -148,7 +148,7 @@ def _source_ports(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
 def _memory(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
     per_connection = bytes_per_connection(shape)
     kept = int(facts.memory_total_bytes * MEMORY_KEPT_FREE)
-    used = facts.memory_total_bytes - facts.memory_available_bytes
+    used = facts.memory_total_bytes - facts.memory_available_bytes + shape.processes * PROCESS_BYTES
     need = (asked * per_connection + kept + used) / 1e9
     fix = f"a machine with {need:.1f} GB, or fewer connections"
     return _capacity(
@@ -156,12 +156,11 @@ def _memory(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
     )
 
 
-def _processes(source: str, limit: int, used: int, per_process: int, ends: int, asked: int) -> Capacity:
-    need = used + ends * processes_for(asked, per_process + FD_RESERVE) + 10
+def _processes(source: str, limit: int, used: int, processes: int, asked: int) -> Capacity:
+    need = used + processes + 10
     fixes = {
         "/proc/sys/kernel/pid_max": f"sysctl -w kernel.pid_max={need + 1000}",
         "RLIMIT_NPROC": f"ulimit -u {need}",
     }
-    per_connection = ends / max(1, per_process)
     fix = fixes.get(source, f"raise pids.max of the cgroup to {need}")
-    return _capacity("threads", source, limit, used, per_connection, fix)
+    return _capacity("threads", source, limit, used, processes / asked, fix)

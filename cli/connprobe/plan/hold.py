@@ -2,7 +2,8 @@
 
 import ipaddress
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Shard, SourceShare, Target
 from connprobe.plan.capacity import (
@@ -51,24 +52,26 @@ def plan_hold(
     embedded = target is None
     address = "127.0.0.1" if target is None else target.address
     ports = ports_per_source(facts, request.source_ports)
+    first_port = request.source_ports[0] if request.source_ports else 0
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
-    pool = _source_pool(request, address, route, ports, seed)
-    shape = Shape(
-        both_ends=route.on_this_host,
-        tls=request.tls is not None,
-        source_addresses=len(pool) or 1,
-        ports_per_source=ports,
-        embedded=embedded,
-    )
+    pool = _source_pool(request, address, route, seed)
     servers = 0
     if embedded:
         servers = request.server_processes or server_processes_for(request.count, nofile, facts.cpus)
+    shape = Shape(
+        both_ends=route.on_this_host,
+        tls=request.tls is not None,
+        source_addresses=len(pool),
+        ports_per_source=ports,
+        embedded=embedded,
+        processes=workers + servers,
+    )
     obstacles = list(_resource_obstacles(request, facts, nofile, shape))
     obstacles += _request_obstacles(request, facts, nofile, workers, servers)
     if obstacles:
         shards: tuple[Shard, ...] = ()
     else:
-        shards = tuple(_shards(request.count, workers, pool, ports, _on_loopback(address)))
+        shards = tuple(_shards(request.count, workers, pool, ports, first_port, _on_loopback(address)))
     used = {share.address for shard in shards for share in shard.sources}
     plan = HoldPlan(
         target=target,
@@ -97,26 +100,38 @@ def _on_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]) in _LOOPBACK
 
 
-def _source_pool(request: HoldRequest, address: str, route: Route, ports: int, seed: int) -> list[str]:
-    """Source addresses in the order of use; more than needed are not listed."""
-    if request.alias_addresses:
-        pool = [*(request.sources or ()), *request.alias_addresses]
-    elif request.sources is not None:
-        pool = list(request.sources)
-    elif _on_loopback(address):
-        share = min(LOOPBACK_SHARE, max(1, ports))
-        needed = min(math.ceil(request.count / share) + (request.workers or 0) + 4096, 1 << 20)
-        first, size = int(_LOOPBACK[2]), _LOOPBACK.num_addresses - 4
-        pool = [str(ipaddress.ip_address(first + (seed + i) % size)) for i in range(needed)]
-    else:
-        pool = list(route.sources) or [""]
-    return pool
+class _LoopbackAddresses(Sequence[str]):
+    """All of 127.0.0.0/8 but the network, 127.0.0.1 and the broadcast address, beginning at `seed`."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return _LOOPBACK.num_addresses - 3
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return str(_LOOPBACK[2 + (self._seed + index) % len(self)])
 
 
-def _shards(count: int, workers: int, pool: list[str], ports: int, loopback: bool) -> list[Shard]:
-    """Connections shared evenly; on loopback no two workers share an address, so that they do not compete
-    for its ports; elsewhere each address is filled before the next is begun."""
-    limit = min(LOOPBACK_SHARE, ports) if loopback else ports
+def _source_pool(request: HoldRequest, address: str, route: Route, seed: int) -> Sequence[str]:
+    """Source addresses in the order of use, each once."""
+    if request.alias_addresses or request.sources is not None:
+        return list(dict.fromkeys([*(request.sources or ()), *request.alias_addresses]))
+    if _on_loopback(address):
+        return _LoopbackAddresses(seed)
+    return list(dict.fromkeys(route.sources)) or [""]
+
+
+def _shards(
+    count: int, workers: int, pool: Sequence[str], ports: int, first_port: int, loopback: bool
+) -> list[Shard]:
+    """Connections shared evenly, each address filled before the next is begun. On loopback no two workers
+    share an address where there are enough, so that they do not compete for its ports."""
+    limit, apart = _from_one_address(count, workers, len(pool), ports) if loopback else (ports, False)
     shards, position, room = [], 0, limit
     for index in range(workers):
         share = count // workers + (index < count % workers)
@@ -125,12 +140,21 @@ def _shards(count: int, workers: int, pool: list[str], ports: int, loopback: boo
             if room == 0:
                 position, room = position + 1, limit
             take = min(left, room)
-            sources.append(SourceShare(address=pool[position], count=take))
+            port = first_port + limit - room if first_port else 0
+            sources.append(SourceShare(address=pool[position], count=take, first_port=port))
             left, room = left - take, room - take
-        if loopback and index < workers - 1 and position + 1 < len(pool):
-            position, room = position + 1, limit
+        if apart:
+            room = 0
         shards.append(Shard(index=index, count=share, sources=tuple(sources)))
     return shards
+
+
+def _from_one_address(count: int, workers: int, addresses: int, ports: int) -> tuple[int, bool]:
+    """(connections from one address, whether each worker can have addresses of its own)."""
+    for limit in (min(LOOPBACK_SHARE, ports), ports):
+        if workers * math.ceil(math.ceil(count / workers) / limit) <= addresses:
+            return limit, True
+    return ports, False
 
 
 def _resource_obstacles(request: HoldRequest, facts: HostFacts, nofile: int, shape: Shape) -> list[Obstacle]:
@@ -159,11 +183,22 @@ def _request_obstacles(
                 fix="ulimit -n 20000",
             )
         )
+        return obstacles + _option_obstacles(request, facts)
+    own = 2 * (workers + servers) + FD_RESERVE  # a pair of sockets for each while they start
+    if own > nofile:
+        obstacles.append(
+            Obstacle(
+                what="file descriptors of this command (RLIMIT_NOFILE)",
+                have=f"{nofile:,}",
+                need=f"{own:,}: two for each of {workers + servers:,} processes",
+                fix=f"ulimit -n {own}, or fewer connections",
+            )
+        )
     for count, option, what in (
         (workers, "--workers", "workers"),
         (servers, "--processes", "server processes"),
     ):
-        room = count * max(0, nofile - FD_RESERVE)
+        room = count * (nofile - FD_RESERVE)
         if count and room < request.count:
             obstacles.append(
                 Obstacle(
@@ -173,6 +208,11 @@ def _request_obstacles(
                     fix=f"{option} auto" if option == "--workers" else f"{option} {servers * 2}",
                 )
             )
+    return obstacles + _option_obstacles(request, facts)
+
+
+def _option_obstacles(request: HoldRequest, facts: HostFacts) -> list[Obstacle]:
+    obstacles = []
     if request.alias_interface is not None and "CAP_NET_ADMIN" not in facts.capabilities:
         obstacles.append(
             Obstacle(
@@ -180,16 +220,6 @@ def _request_obstacles(
                 have="no CAP_NET_ADMIN",
                 need="CAP_NET_ADMIN",
                 fix="run with sudo, or let an administrator add them and name them with --sources",
-            )
-        )
-    if request.source_ports is not None and not facts.source_port_option:
-        low, high = request.source_ports
-        obstacles.append(
-            Obstacle(
-                what="--source-ports",
-                have="a kernel where IP_LOCAL_PORT_RANGE does not reach beyond the sysctl",
-                need="Linux 6.8 or newer",
-                fix=f'sysctl -w net.ipv4.ip_local_port_range="{low} {high}"',
             )
         )
     return obstacles

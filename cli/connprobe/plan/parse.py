@@ -1,11 +1,13 @@
 """What people type on the command line, as values: targets, durations, headers, port ranges. Pure."""
 
+import ipaddress
 import re
 
 from connprobe.errors import UsageError
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, section 5.5
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -23,33 +25,57 @@ def parse_duration(text: str, option: str) -> float:
 def parse_target(text: str, option: str = "--target") -> tuple[str, int]:
     """`host:8080`, `10.0.0.1:80`, `[::1]:8080` as (host, port). Raises UsageError."""
     fix = f"{option} host:8080, or {option} [::1]:8080"
-    host, colon, port_text = text.strip().rpartition(":")
-    if not colon or not host:
+    text = text.strip()
+    if re.search(r"[\s/@?#\x00-\x1f\x7f]", text):
+        raise UsageError(f"{option} {text!r} is not HOST:PORT", fix=f"{fix}; a path goes to --path")
+    if _is_ipv6(text):
+        raise UsageError(f"{option} {text!r}: an IPv6 address needs brackets", fix=f"{option} [{text}]:8080")
+    host, colon, port_text = text.rpartition(":")
+    if not colon or not host or port_text.endswith("]"):
         raise UsageError(f"{option} {text!r} has no port", fix=fix)
+    if not re.fullmatch(r"[0-9]{1,9}", port_text) or not 0 < int(port_text) < 65536:
+        raise UsageError(f"{option} {text!r}: the port {port_text!r} is not between 1 and 65535", fix=fix)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    elif ":" in host:
+        if not _is_ipv6(host):
+            raise UsageError(f"{option} {text!r}: {host!r} is no IPv6 address", fix=fix)
+    elif _is_ipv6(host):
         raise UsageError(
             f"{option} {text!r}: an IPv6 address needs brackets", fix=f"{option} [{host}]:{port_text}"
         )
-    if re.search(r"[\s/@?#\x00-\x1f]", host) or "://" in text:
-        raise UsageError(f"{option} {text!r} is not HOST:PORT", fix=f"{fix}; a path goes to --path")
-    if not re.fullmatch(r"[0-9]{1,9}", port_text) or not 0 < int(port_text) < 65536:
-        raise UsageError(f"{option} {text!r}: the port {port_text!r} is not between 1 and 65535", fix=fix)
-    return host, int(port_text)
+    elif re.search(r"[:\[\]]", host):
+        raise UsageError(f"{option} {text!r} is not HOST:PORT", fix=fix)
+    return _ascii_name(host, f"{option} {text!r}"), int(port_text)
+
+
+def _ascii_name(host: str, named: str) -> str:
+    """An international name as DNS and the Host header spell it (xn--…)."""
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise UsageError(f"{named} holds no host name", fix="spell it in ASCII (xn--…)") from error
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return isinstance(ipaddress.ip_address(text), ipaddress.IPv6Address)
+    except ValueError:
+        return False
 
 
 def parse_header(text: str) -> tuple[str, str]:
     """`Name: value`. Raises UsageError."""
     name, colon, value = text.partition(":")
-    if not colon or not _TOKEN.fullmatch(name) or re.search(r"[\r\n\x00]", value):
+    if not colon or not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
         raise UsageError(f"--header {text!r} is not a header", fix="--header 'Authorization: Bearer …'")
-    return name, value.strip()
+    return name, value.strip(" \t")
 
 
 def parse_ports(text: str) -> tuple[int, int]:
     """`1024-65535`. Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text.strip())
+    match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", text.strip())
     if match is None or not 0 < int(match[1]) <= int(match[2]) < 65536:
         raise UsageError(f"--source-ports {text!r} is not a range of ports", fix="--source-ports 1024-65535")
     return int(match[1]), int(match[2])
@@ -59,9 +85,10 @@ def parse_count_or_auto(text: str, option: str) -> int | None:
     """A positive number, or None for `auto`. Raises UsageError."""
     if text == "auto":
         return None
-    if not re.fullmatch(r"[0-9_,]{1,12}", text) or not int(text.replace(",", "")) > 0:
+    digits = text.replace(",", "").replace("_", "")
+    if not re.fullmatch(r"[0-9]{1,12}", digits) or int(digits) == 0:
         raise UsageError(f"{option} {text!r} is neither auto nor a positive number", fix=f"{option} auto")
-    return int(text.replace(",", ""))
+    return int(digits)
 
 
 def parse_alias(text: str) -> tuple[str, str]:

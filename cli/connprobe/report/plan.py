@@ -83,4 +83,4 @@ def _between(counts: Sequence[int]) -> str:
 def _ports(plan: HoldPlan) -> str:
     if plan.source_ports is None:
         return "net.ipv4.ip_local_port_range of the kernel"
-    return f"{plan.source_ports[0]}-{plan.source_ports[1]}, set on each socket (IP_LOCAL_PORT_RANGE)"
+    return f"{plan.source_ports[0]}-{plan.source_ports[1]}, bound one by one"

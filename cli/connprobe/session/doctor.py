@@ -45,14 +45,6 @@ def _checks(facts: HostFacts, nofile: int) -> list[Check]:
             "sudo connprobe …, or add the addresses yourself and name them with --sources",
         ),
         (
-            "source ports",
-            facts.source_port_option,
-            "--source-ports works on this kernel"
-            if facts.source_port_option
-            else "IP_LOCAL_PORT_RANGE does not reach beyond the sysctl here",
-            'sysctl -w net.ipv4.ip_local_port_range="1024 65535"',
-        ),
-        (
             "accept queue",
             facts.somaxconn >= 4096,
             f"net.core.somaxconn is {facts.somaxconn:,}: no backlog of a server here is longer",

@@ -220,14 +220,12 @@ class Hold:
             tls = TlsTask(
                 request.tls.ca, not request.tls.insecure, request.tls.server_name or self.target.host
             )
-        ports = self.plan.source_ports
         return [
             Task(
                 share=shard.count,
                 family=int(AF_INET6 if self.target.family == "ipv6" else AF_INET),
                 target=sockaddr(self.target),
-                sources=tuple((share.address, share.count) for share in shard.sources),
-                port_range=(ports[1] << 16 | ports[0]) if ports else 0,
+                sources=tuple((share.address, share.count, share.first_port) for share in shard.sources),
                 protocol=request.protocol,
                 http_mode=request.http_mode,
                 host=self.target.label,

@@ -17,9 +17,9 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not make the reader wait
 
 
-def open_directory(path: Path | str, *, dir_fd: int | None = None) -> int:
-    """A descriptor of a directory whose last component is no link (else OSError ENOTDIR or ELOOP)."""
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+def open_directory(path: Path | str, *, follow: bool = False) -> int:
+    """A descriptor of a directory, whose last component may be a link only with `follow` (else OSError)."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
 
 
 def make_directories(path: Path) -> None:
@@ -76,9 +76,9 @@ def read_file(
 
 
 @contextmanager
-def directory(path: Path | str) -> Iterator[int]:
+def directory(path: Path | str, *, follow: bool = False) -> Iterator[int]:
     """`open_directory` for the length of a `with` block."""
-    fd = open_directory(path)
+    fd = open_directory(path, follow=follow)
     try:
         yield fd
     finally:

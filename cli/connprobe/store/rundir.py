@@ -156,7 +156,7 @@ def check_writable(base: Path, need_bytes: int) -> Obstacle | None:
     need = f"{need_bytes:,} bytes in {base}"
     try:
         # Followed on purpose: a results directory that its owner made a link is as good as any.
-        with files.directory(place.resolve(strict=True)) as fd:
+        with files.directory(place, follow=True) as fd:
             _probe(fd)
             status = os.fstatvfs(fd)
     except OSError as error:

@@ -19,13 +19,16 @@ from connprobe.system.rtnetlink import AddressFound, Connection, Refused, rtnetl
 
 Entry = dict[str, object]
 
-_CHUNK = 1000  # addresses in one undo entry: added within a second or two
+# Addresses in one undo entry. The kernel walks its list for each: the first 5,000 take 2 s (IPv4) or 10 s
+# (IPv6, whose 10,000 take 30 s, with ip(8) as well).
+_CHUNK = 5000
 
 # The creation stamp (IFA_CACHEINFO cstamp; cstamp_delta() in net/ipv4/devinet.c and net/ipv6/addrconf.c)
 # counts jiffies. Those start with the first tick, so they lag CLOCK_MONOTONIC by a constant: 0.2 s here.
 _LAG_CS = 500
 # Killed while adding, a run leaves no stamps to compare with: ours are those made this soon after the entry.
-_ADDING_CS = 6000
+_ADDING_CS = 12_000
+_LOCAL_S = 30  # for an IPv6 address to become local
 _WRAP_CS = 1 << 32  # cstamp is 32 bits wide: 497 days
 
 
@@ -111,6 +114,7 @@ def add_addresses(interface: str, addresses: Sequence[str], record: Callable[[En
             )
             record(entries[-1])
             added += [address for address in chunk if _add(netlink, interface, ifindex, address)]
+        _wait_until_local(netlink, interface, [each for each in added if ":" in each])
         ours = set(added)
         stamps = {
             each.address: each.created_cs
@@ -147,13 +151,13 @@ def remove_addresses(entry: Entry) -> AddressesUndone:
     refusals: dict[AddressFound, ConnprobeError] = {}
     with rtnetlink() as netlink:
         found = [each for each in netlink.addresses() if each.address in created]
-        ours = [each for each in found if is_ours(each)]
+        ours = {each: None for each in found if is_ours(each)}
         for each in ours:
             try:
                 netlink.delete(each)
             except Refused as refusal:
                 refusals[each] = _refused(refusal, "removed from", _name(each.ifindex), each.address)
-        still = set(netlink.addresses()) if ours else set()
+        still = ours.keys() & set(netlink.addresses()) if ours else set()
     theirs = (each for each in found if each not in ours)
     return AddressesUndone(
         removed=tuple(each.address for each in ours if each not in still),
@@ -201,6 +205,22 @@ def _add(netlink: Connection, interface: str, ifindex: int, address: str) -> boo
             return False
         raise _refused(refusal, "added to", interface, address) from None
     return True
+
+
+def _wait_until_local(netlink: Connection, interface: str, addresses: Sequence[str]) -> None:
+    """Without duplicate address detection the kernel puts the local route of an IPv6 address in from a work
+    queue (addrconf_dad_work in net/ipv6/addrconf.c): 0.1 s later on a busy host. Until then bind(2) works,
+    but packets to the address, and so all answers, are looked for on the wire.
+    """
+    deadline = time.monotonic() + _LOCAL_S
+    for address in addresses:
+        while not netlink.is_local(address):
+            if time.monotonic() > deadline:
+                raise RunFailed(
+                    f"{address} was added to {interface}, but no route leads to it after {_LOCAL_S} s",
+                    fix=f"ip route get {address}",
+                )
+            time.sleep(0.001)
 
 
 def _refused(refusal: Refused, what: str, interface: str, address: str) -> RunFailed:

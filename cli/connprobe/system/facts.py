@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import socket
-import struct
 from pathlib import Path
 
 from connprobe.errors import RunFailed
@@ -15,7 +14,6 @@ from connprobe.system import cgroup
 from connprobe.system.addresses import local_addresses
 from connprobe.system.capabilities import effective_capabilities
 
-_IP_LOCAL_PORT_RANGE = 51  # linux/in.h, since 6.3
 _EXEMPT = ("CAP_SYS_RESOURCE", "CAP_SYS_ADMIN")  # from RLIMIT_NPROC, as is uid 0: copy_process, kernel/fork.c
 
 
@@ -32,6 +30,7 @@ def read_facts() -> HostFacts:
     memory, pids = cgroup.tightest("memory"), cgroup.tightest("pids")
     nproc = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     exempt = os.getuid() == 0 or any(name in capabilities for name in _EXEMPT)
+    tracked = tracked_connections()
     return HostFacts(
         kernel=os.uname().release,
         cpus=len(os.sched_getaffinity(0)),
@@ -49,10 +48,9 @@ def read_facts() -> HostFacts:
         port_low=port_low,
         port_high=port_high,
         reserved_ports=reserved_inside(reserved, port_low, port_high),
-        source_port_option=can_widen(port_low, port_high),
         epoll_watches=_optional_number("/proc/sys/fs/epoll/max_user_watches"),
-        conntrack_max=_optional_number("/proc/sys/net/netfilter/nf_conntrack_max"),
-        conntrack_count=_optional_number("/proc/sys/net/netfilter/nf_conntrack_count"),
+        conntrack_max=tracked[0] if tracked else None,
+        conntrack_count=tracked[1] if tracked else None,
         somaxconn=_numbers("/proc/sys/net/core/somaxconn", 1)[0],
         process_limit=None if exempt or nproc == resource.RLIM_INFINITY else nproc,
         processes_in_use=threads_in_use(_read("/proc/loadavg")),
@@ -86,24 +84,18 @@ def raise_nofile(wanted: int | None = None) -> tuple[int, int]:
     return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
-def can_widen(port_low: int, port_high: int) -> bool:
-    """Whether IP_LOCAL_PORT_RANGE takes a socket outside the sysctl's range: found by binding one there.
+def tracked_connections() -> tuple[int, int] | None:
+    """(limit, in use) of connection tracking, or None where this network namespace tracks nothing.
 
-    ip(7) promises no more than narrowing, and Linux 6.18 ignores a bound that lies outside, without an
-    error: so the option's success alone says nothing.
+    The module may be loaded while no rule asks for it, and then nothing counts: so it is tried, by
+    holding one connection to ourselves and reading whether any is tracked.
     """
-    low, high = (1024, port_low - 1) if port_low > 1024 else (port_high + 1, 65535)
-    if low > high:
-        return False  # the sysctl leaves nothing to be gained
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            # As bytes: setsockopt's int is signed, and a high port from 32768 on does not fit.
-            probe.setsockopt(socket.SOL_IP, _IP_LOCAL_PORT_RANGE, struct.pack("=I", high << 16 | low))
-            probe.bind(("127.0.0.1", 0))
-        except OSError:
-            return False
-        port: int = probe.getsockname()[1]
-    return low <= port <= high
+    limit = _optional_number("/proc/sys/net/netfilter/nf_conntrack_max")
+    if limit is None:
+        return None
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        count = _optional_number("/proc/sys/net/netfilter/nf_conntrack_count")
+    return (limit, count) if count else None
 
 
 def meminfo_bytes(text: str, name: str) -> int:

@@ -80,6 +80,13 @@ class Connection:
             message = self._ipr.route("get", dst=address, **options)[0]
         return RouteFound(message.get("oif"), message.get("prefsrc") or "", message["type"] == _RTN_LOCAL)
 
+    def is_local(self, address: str) -> bool:
+        """Whether packets to this address stay on this host."""
+        try:
+            return self.route(address, 0).is_local
+        except Refused:
+            return False
+
     def has_ipv4_routes(self, ifindex: int) -> bool:
         with _refusals():
             return any(

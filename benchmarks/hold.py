@@ -1,0 +1,251 @@
+"""Measures connprobe against the floor: a C client and a C server that do the least that will do.
+
+    python benchmarks/hold.py [--sizes 19000,400000] [--rounds 3] [--only NAME] [--write]
+
+Rounds are interleaved, and ratios are taken within a round, because the machine drifts between them.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.figures import (
+    Ramp,
+    Row,
+    changed,
+    marginal_bytes,
+    memory_taken_bytes,
+    ratios,
+    replace_block,
+    table,
+)
+
+from benchmarks import processes
+
+README = Path(__file__).with_name("README.md")
+
+PAIRS = {
+    "floor": "C client, C server",
+    "hold": "connprobe hold, C server",
+    "serve": "C client, connprobe serve",
+}
+SMALL = 100_000  # below this a ramp takes about a second, and is repeated within a round
+REPEATS = 5
+MARGINAL_WORKERS = 8
+MARGINAL_SIZES = (40_000, 150_000)
+
+
+class Bench:
+    """What every measurement needs: where runs land, the sockets there were before, and what was asked."""
+
+    def __init__(self, asked: argparse.Namespace, results: Path) -> None:
+        self.sizes: list[int] = asked.sizes
+        self.rounds: int = asked.rounds
+        self.concurrency: int = asked.concurrency
+        self.results = results
+        self.base = processes.sockets()
+
+    def ramp(self, pair: str, count: int) -> Ramp:
+        with processes.server("connprobe" if pair == "serve" else "floor", count) as port:
+            if pair == "hold":
+                ramp = processes.connprobe_client(port, count, self.concurrency, self.results)
+            else:
+                ramp = processes.floor_client(port, count, self.concurrency)
+        self.say(
+            f"{pair:5} {count:>9,} in {ramp.ramp_s:7.3f} s = {ramp.per_s:,.0f}/s, {ramp.workers} workers"
+        )
+        processes.settle(self.base)
+        return ramp
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def ramps(bench: Bench) -> list[Row]:
+    """Rates and memory of both clients and both servers at every size, and how cost grows with size."""
+    bench.ramp("floor", max(bench.sizes))  # uncounted: the first run faults in the memory of a fresh machine
+    pairs = list(PAIRS)
+    seen: dict[tuple[str, int], list[list[Ramp]]] = {
+        (pair, size): [] for pair in PAIRS for size in bench.sizes
+    }
+    for turn in range(bench.rounds):
+        for size in bench.sizes:
+            for pair in PAIRS:
+                seen[pair, size].append([])
+            for repeat in range(REPEATS if size < SMALL else 1):
+                first = (turn + repeat) % len(PAIRS)  # nobody always runs first
+                for pair in pairs[first:] + pairs[:first]:
+                    seen[pair, size][turn].append(bench.ramp(pair, size))
+    return ramp_rows(seen, bench.sizes)
+
+
+def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: list[int]) -> list[Row]:
+    rows = []
+    for size in sizes:
+        flat = {pair: [ramp for turn in seen[pair, size] for ramp in turn] for pair in PAIRS}
+        rate = {pair: [ramp.per_s for ramp in flat[pair]] for pair in PAIRS}
+        for pair, what in PAIRS.items():
+            workers = " or ".join(str(n) for n in sorted({ramp.workers for ramp in flat[pair]}))
+            rows.append(Row(f"{size:,}: {what}", tuple(rate[pair]), "/s", note=f"{workers} client workers"))
+        rows.append(
+            Row(
+                f"{size:,}: rate, connprobe hold over C client",
+                ratios(rate["hold"], rate["floor"]),
+                "",
+                3,
+                0.95,
+            )
+        )
+        rows.append(
+            Row(
+                f"{size:,}: rate, connprobe serve over C server",
+                ratios(rate["serve"], rate["floor"]),
+                "",
+                3,
+                0.9,
+            )
+        )
+    largest, smallest = max(sizes), min(sizes)
+    held = [ramp for turn in seen["hold", largest] for ramp in turn]
+    each = tuple(ramp.workers_pss_bytes / ramp.count for ramp in held)
+    rows.append(Row(f"{largest:,}: PSS per connection, workers", each, "B", 1, most=90))
+    each = tuple(ramp.pss_bytes / ramp.count for ramp in held)
+    rows.append(Row(f"{largest:,}: PSS per connection, whole command", each, "B", 1, most=200))
+    if largest > smallest:
+        for pair, whose, goal in (("hold", "connprobe hold", 1.15), ("floor", "C client", None)):
+            cost = {
+                n: [median(r.cost_us for r in turn) for turn in seen[pair, n]] for n in (smallest, largest)
+            }
+            what = f"cost of a connection at {largest:,} over {smallest:,}, {whose}"
+            rows.append(Row(what, ratios(cost[largest], cost[smallest]), "", 3, most=goal))
+    return rows
+
+
+def marginal(bench: Bench) -> list[Row]:
+    """What one more connection costs a worker that is there anyway."""
+    slopes = []
+    for _ in range(bench.rounds):
+        held = []
+        for count in MARGINAL_SIZES:
+            with processes.server("floor", count) as port:
+                held.append(
+                    processes.connprobe_client(
+                        port, count, bench.concurrency, bench.results, str(MARGINAL_WORKERS)
+                    )
+                )
+            processes.settle(bench.base)
+        slopes.append(marginal_bytes(*held))
+        bench.say(f"marginal {slopes[-1]:.1f} B a connection")
+    low, high = MARGINAL_SIZES
+    what = f"PSS of one more connection, {MARGINAL_WORKERS} workers, {low:,} to {high:,}"
+    return [Row(what, tuple(slopes), "B", 1, most=20)]
+
+
+def embedded(bench: Bench, count: int, hold_s: int) -> dict[str, float]:
+    """One run with the embedded server, whatever it held."""
+    with tempfile.TemporaryDirectory(dir=bench.results) as name:
+        run = json.loads(processes.connprobe_hold(Path(name), count, hold_s, "--fail-under", "0"))
+        (samples,) = Path(name).rglob("samples.jsonl")
+        with samples.open() as lines:
+            run["memory_taken_bytes"] = memory_taken_bytes(lines)
+    return {
+        "held": run["held"],
+        "dropped": run["dropped"],
+        "ramp_s": run["ramp_s"],
+        "pss": run["client"]["pss_bytes_per_connection"],
+        "memory_gb": run["memory_taken_bytes"] / 1e9,
+    }
+
+
+def million(bench: Bench) -> list[Row]:
+    """1,000,000 connections, both ends on this machine."""
+    count = 1_000_000
+    run = embedded(bench, count, 10)
+    processes.settle(bench.base)
+    return [
+        Row("1,000,000 with the embedded server: held", (run["held"],), least=count),
+        Row("1,000,000: dropped", (run["dropped"],), most=0),
+        Row("1,000,000: ramp", (run["ramp_s"],), "s", 1),
+        Row("1,000,000: PSS per connection, whole command", (run["pss"],), "B", 1),
+        Row(
+            "1,000,000: fall of MemAvailable",
+            (run["memory_gb"],),
+            "GB",
+            2,
+            note="both ends, kernel and processes",
+        ),
+    ]
+
+
+def restore(bench: Bench) -> list[Row]:
+    """400,000 for a minute, and whether anything is left of it."""
+    count = 400_000
+    before = processes.settings()
+    run = embedded(bench, count, 60)
+    left = processes.settle(bench.base)
+    differing = changed(before, processes.settings())
+    if differing:
+        bench.say(f"changed: {', '.join(differing)}")
+    return [
+        Row("400,000 for 60 s with the embedded server: held", (run["held"],), least=count),
+        Row("400,000 for 60 s: dropped", (run["dropped"],), most=0),
+        Row("afterwards: sysctls of net and fs, and addresses, that differ", (len(differing),), most=0),
+        Row(
+            "afterwards: TCP sockets more than before, TIME_WAIT included",
+            (left,),
+            most=processes.STRAY_SOCKETS,
+        ),
+    ]
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
+    "ramps": ramps,
+    "marginal": marginal,
+    "million": million,
+    "restore": restore,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sizes = lambda text: [int(size) for size in text.split(",")]  # noqa: E731
+    parser.add_argument("--sizes", type=sizes, default=[19_000, 400_000], help="connections of the ramps")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--concurrency", type=int, default=1000, help="handshakes in flight, of either client"
+    )
+    parser.add_argument("--only", choices=MEASUREMENTS)
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    return parser.parse_args()
+
+
+def main() -> int:
+    asked = arguments()
+    processes.build_floor()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="connprobe-bench-") as name:
+        bench = Bench(asked, Path(name))
+        for measurement, measure in MEASUREMENTS.items():
+            if asked.only in (None, measurement):
+                rows += measure(bench)
+    command = shlex.join(["python", "benchmarks/hold.py", *sys.argv[1:]])
+    block = f"{processes.machine()}\n\n    {command}\n\n"
+    block += f"{asked.concurrency} handshakes in flight, over all workers, of either client.\n\n{table(rows)}"
+    print(block)
+    if asked.write:
+        README.write_text(replace_block(README.read_text(), block))
+    return 1 if any(row.met is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except processes.BenchmarkError as error:
+        sys.exit(str(error))

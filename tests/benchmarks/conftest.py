@@ -1,0 +1,40 @@
+"""Builds the floor once, away from the checkout, and starts its server."""
+
+import select
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FLOOR = Path(__file__).resolve().parents[2] / "benchmarks/floor"
+
+
+@pytest.fixture(scope="session")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with `client` and `server`."""
+    if shutil.which("cc") is None or shutil.which("make") is None:
+        pytest.skip("needs a C compiler and make: apt-get install build-essential")
+    build = tmp_path_factory.mktemp("floor")
+    subprocess.run(["make", "--quiet", "-C", str(FLOOR), f"BUILD={build}"], check=True, timeout=60)
+    return build
+
+
+@pytest.fixture
+def floor_server(floor: Path, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """(port, pid) of a server of two processes. Parametrize it with "ws" or "http"."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [str(floor / "server"), str(port), "2", request.param]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert select.select([process.stderr], [], [], 10)[0], "the server says nothing"
+            assert process.stderr.readline() == f"listening on 127.0.0.1:{port}\n"
+            yield port, process.pid
+        finally:
+            process.terminate()
+            process.wait(10)

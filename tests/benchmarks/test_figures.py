@@ -1,0 +1,87 @@
+"""The arithmetic behind the benchmark table: what counts as met, and what is refused."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    """benchmarks/ is no package of the wheel, and shares its name with this directory: loaded by its path."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks/figures.py"
+    spec = importlib.util.spec_from_file_location("benchmark_figures", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def record(**changes: object) -> str:
+    client = {"workers": 2, "pss_bytes": 50_000, "workers_pss_bytes_per_connection": 20.0}
+    run = {"requested": 997, "held": 997, "failed": 0, "dropped": 0, "failures": {}, "drops": {}}
+    return json.dumps({**run, "ramp_s": 0.5, "client": client, **changes})
+
+
+def test_both_clients_are_read_into_the_same_record(figures: ModuleType) -> None:
+    line = '{"count": 997, "ramp_s": 0.250000, "per_s": 3988.0, "workers": 3, "pss_bytes": 4096}'
+    assert figures.from_floor(line) == figures.Ramp(997, 0.25, 3, 4096, 4096)
+    run = figures.from_run(record())
+    assert run == figures.Ramp(997, 0.5, 2, 19_940, 50_000)
+    assert run.per_s == 1994
+
+
+@pytest.mark.parametrize("changes", [{"held": 996}, {"failed": 1}, {"dropped": 1}])
+def test_a_run_that_lost_one_gives_no_rate(figures: ModuleType, changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="of 997 held"):
+        figures.from_run(record(**changes))
+
+
+def test_ratios_are_of_pairs(figures: ModuleType) -> None:
+    assert figures.ratios([1, 6], [2, 3]) == (0.5, 2)
+    with pytest.raises(ValueError, match="shorter"):
+        figures.ratios([1, 2], [1])
+
+
+def test_the_slope_needs_the_same_workers(figures: ModuleType) -> None:
+    small, large = figures.Ramp(100, 1, 8, 5_000, 0), figures.Ramp(300, 1, 8, 8_000, 0)
+    assert figures.marginal_bytes(small, large) == 15
+    with pytest.raises(ValueError, match="not comparable"):
+        figures.marginal_bytes(small, figures.Ramp(300, 1, 9, 8_000, 0))
+
+
+def test_sockets_count_time_wait_but_not_allocations(figures: ModuleType) -> None:
+    text = "sockets: used 170\nTCP: inuse 5 orphan 7 tw 11 alloc 100 mem 3\nUDP: inuse 1 mem 0\n"
+    assert figures.sockets_in_use(text) == 23
+
+
+def test_memory_taken_is_from_the_first_sample_to_the_lowest(figures: ModuleType) -> None:
+    assert figures.memory_taken_bytes(f'{{"memory_available_bytes": {n}}}' for n in (90, 97, 13, 40)) == 77
+
+
+def test_what_changed_includes_what_came_and_went(figures: ModuleType) -> None:
+    assert figures.changed({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}) == ["b", "c", "d"]
+
+
+def test_the_median_decides_and_the_bound_itself_is_met(figures: ModuleType) -> None:
+    assert figures.Row("x", (0.1, 0.95, 2), least=0.95).met is True
+    assert figures.Row("x", (0.1, 0.94, 2), least=0.95).met is False
+    assert figures.Row("x", (21,), most=20).met is False
+    assert figures.Row("x", (21,)).met is None
+
+
+def test_the_table_shows_spread_and_what_was_missed(figures: ModuleType) -> None:
+    text = figures.table([figures.Row("bytes", (30, 10, 20), "B", 1, most=15, note="8 workers")])
+    assert text.splitlines()[-1] == "| bytes (8 workers) | 20.0 B | 10.0 to 30.0 | 3 | <= 15 | **no** |"
+
+
+def test_only_what_is_between_the_markers_is_replaced(figures: ModuleType) -> None:
+    text = f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n"
+    assert figures.replace_block(text, "new") == f"before\n{figures.BEGIN}\n\nnew\n\n{figures.END}\nafter\n"
+    with pytest.raises(ValueError, match="expected"):
+        figures.replace_block("no markers", "new")

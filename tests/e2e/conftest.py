@@ -1,0 +1,96 @@
+"""Fixtures that end with a test whatever the test started."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from running import Command, Listening, Namespace, Run, check
+
+Start = Callable[..., Command]
+Holds = Callable[..., Run]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """start("hold", ..., prefix=()) -> Command, ended with the test."""
+    commands: list[Command] = []
+
+    def begin(*arguments: str, prefix: Sequence[str] = (), results: Path | None = None) -> Command:
+        where = results or tmp_path / f"results-{len(commands)}"
+        commands.append(Command(*arguments, prefix=prefix, results=where if arguments[0] == "hold" else None))
+        return commands[-1]
+
+    yield begin
+    for command in commands:
+        command.end()
+
+
+@pytest.fixture
+def hold(start: Start) -> Holds:
+    """hold("--target", ..., code=4) -> Run: `connprobe hold --json`, to its end, checked."""
+
+    def run(*arguments: str, code: int = 0, prefix: Sequence[str] = (), results: Path | None = None) -> Run:
+        command = start("hold", "--json", *arguments, prefix=prefix, results=results)
+        return check(command.finish(), code)
+
+    return run
+
+
+@pytest.fixture
+def serve(start: Start, free_port: Callable[[], int]) -> Callable[..., Listening]:
+    """serve("--protocol", "tcp", ...) -> Listening, on a port that was free."""
+
+    def begin(*arguments: str, address: str = "127.0.0.1", prefix: Sequence[str] = ()) -> Listening:
+        listen = f"[{address}]" if ":" in address else address
+        given = ("--listen", f"{listen}:{free_port()}", "--processes", "1")
+        return Listening(start("serve", *given, *arguments, prefix=prefix))
+
+    return begin
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            return int(sock.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture
+def namespace() -> Iterator[Callable[[str], Namespace]]:
+    made: list[Namespace] = []
+
+    def make(script: str = ":") -> Namespace:
+        made.append(Namespace(script))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.process.poll() is None:
+            each.end()
+
+
+@pytest.fixture
+def nobody() -> Iterator[tuple[tuple[str, ...], Path]]:
+    """(prefix, directory of its own): an ordinary user, with no capability and no other group."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user: sudo .venv/bin/pytest")
+    drop = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all")
+    trial = (sys.executable, "-c", "import connprobe")
+    if subprocess.run([*drop, *trial], check=False, capture_output=True).returncode != 0:
+        # The interpreter lies under /root: one capability is left, to read what others may not.
+        read = "dac_read_search"
+        drop = (*drop[:-1], f"--bounding-set=-all,+{read}", f"--inh-caps=+{read}", f"--ambient-caps=+{read}")
+        tried = subprocess.run([*drop, *trial], check=False, capture_output=True, text=True)
+        if tried.returncode != 0:
+            pytest.skip(f"other users cannot run this interpreter: install it in /opt ({tried.stderr})")
+    with tempfile.TemporaryDirectory(prefix="connprobe-nobody-") as home:
+        os.chown(home, 65534, 65534)
+        yield ("env", f"XDG_RUNTIME_DIR={home}", *drop), Path(home)

@@ -1,0 +1,54 @@
+"""The man page: clean in groff, and naming every option and exit code that exists."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer
+
+from connprobe.app import app
+from connprobe.causes import CAUSES
+from connprobe.version import __version__
+
+PAGE = Path(__file__).parent.parent / "docs" / "connprobe.1"
+
+
+@pytest.fixture
+def rendered() -> str:
+    """The page as `man` shows it, in plain text."""
+    groff = shutil.which("groff")
+    if groff is None:
+        pytest.skip("no groff: apt-get install groff-base")
+    # -P-c -P-b -P-u: no escape sequences and no overstriking.
+    options = ["-ww", "-man", "-Tutf8", "-P-c", "-P-b", "-P-u", "-rHY=0"]
+    done = subprocess.run([groff, *options, str(PAGE)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.replace("\N{MINUS SIGN}", "-")
+
+
+def test_groff_has_no_warnings_and_the_version_is_current(rendered: str) -> None:
+    assert f"connprobe {__version__}" in rendered
+
+
+def test_every_cause_is_listed(rendered: str) -> None:
+    words = set(rendered.replace(",", " ").replace(".", " ").split())
+    assert set(CAUSES) <= words
+
+
+def test_every_exit_code_has_its_line(rendered: str) -> None:
+    section = rendered[rendered.index("EXIT STATUS") : rendered.index("HOW EACH FIGURE")]
+    codes = {line.split()[0] for line in section.splitlines()[1:] if line.strip()}
+    assert {"0", "1", "2", "3", "4", "130"} <= codes
+
+
+@pytest.mark.parametrize("command", ["hold", "serve", "report", "doctor", "restore"])
+def test_the_options_are_those_of_the_command_line(command: str) -> None:
+    source = PAGE.read_text().replace("\\-", "-")
+    (_, _, section) = source.partition(f".SS connprobe {command}\n")
+    section = re.split(r"^\.S[SH] ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    group = typer.main.get_command(app)
+    parameters = group.commands[command].params  # type: ignore[attr-defined]
+    options = {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
+    assert set(re.findall(r"--[a-z][a-z-]+", section)) - {"--help"} == options
