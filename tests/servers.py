@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, CloseConnection, Message, Ping, Pong, Request
+from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, Pong, Request
 from wsproto.utilities import ProtocolError
 
 PATIENCE_S = 30.0
@@ -190,8 +190,8 @@ def closed_port() -> tuple[socket.socket, str]:
 # well-behaved
 
 
-def websocket(connection: Connection, *first: Ping | Message) -> None:
-    """wsproto, an independent implementation: it refuses frames that are not masked. Sends `first` at once."""
+def websocket(connection: Connection, *first: Event) -> None:
+    """By wsproto, which refuses frames that are not masked. `first` goes out with the 101."""
     peer, server = WSConnection(ConnectionType.SERVER), connection.server
     while True:
         data = connection.sock.recv(65536)

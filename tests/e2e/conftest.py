@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
 from running import Command, Listening, Namespace, Run, check
 
 Start = Callable[..., Command]
@@ -82,7 +83,8 @@ def nobody() -> Iterator[tuple[tuple[str, ...], Path]]:
     """(prefix, directory of its own): an ordinary user, with no capability and no other group."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user: sudo .venv/bin/pytest")
-    drop = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all")
+    drop: tuple[str, ...] = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    drop = (*drop, "--bounding-set=-all")
     trial = (sys.executable, "-c", "import connprobe")
     if subprocess.run([*drop, *trial], check=False, capture_output=True).returncode != 0:
         # The interpreter lies under /root: one capability is left, to read what others may not.

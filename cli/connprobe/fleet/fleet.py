@@ -66,7 +66,7 @@ class Fleet:
         undo: ExitStack,
         theirs: ExitStack,
     ) -> list[int]:
-        """The children's pids. `undo`: for a start that fails. `theirs`: the other ends, closed in any case."""
+        """The children's pids. `undo`: for a start that fails. `theirs`: their ends, closed in any case."""
         self.table = SharedTable(len(tasks), columns)
         theirs.callback(os.close, self.table.fd)
         self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -95,7 +95,7 @@ class Fleet:
         # Until the zygote ignores them, the terminal's signals wait: Ctrl-C must not reach it half started.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         try:
-            # -I -S: neither the current directory nor site-packages' start-up files belong in 50 root processes.
+            # -I -S: neither the current directory nor site-packages' start-up files belong in root processes.
             self._zygote = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _START, path, _PACKAGE_ROOT],
                 stdin=subprocess.PIPE,

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from typing import Any
 
 from connprobe.fleet.shared import SharedTable
 
@@ -23,15 +24,10 @@ def main() -> None:
     ends = [socket.socket(fileno=fd) for fd in orders["children"]]
     table = SharedTable(len(ends), orders["columns"], orders["table"])
     run = importlib.import_module(orders["module"]).run
-    for name in (
-        "SIGINT",
-        "SIGTERM",
-        "SIGHUP",
-        "SIGQUIT",
-    ):  # the terminal's signals are the supervisor's business
-        number = getattr(signal, name)
+    terminal = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    for number in terminal:  # these are the supervisor's business
         signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))  # blocked since before we were started
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, terminal)  # blocked since before we were started
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -71,7 +67,7 @@ def main() -> None:
         _tell(control, "ended", pids.pop(pid), os.waitstatus_to_exitcode(wait_status))
 
 
-def _tell(control: socket.socket, *message: object) -> None:
+def _tell(control: socket.socket, *message: Any) -> None:
     with suppress(OSError):  # the supervisor is gone, and with it the children's control sockets
         control.send(marshal.dumps(message))
 

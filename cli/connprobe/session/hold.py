@@ -35,12 +35,13 @@ from connprobe.plan.parse import parse_target
 from connprobe.session.embedded import start_server
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.outcome import Seen, build_record
-from connprobe.session.target import resolve, route_to, sockaddr
+from connprobe.session.target import resolve, sockaddr, survey
 from connprobe.session.undo import undo_all
 from connprobe.store.journal import Journal
 from connprobe.store.rundir import RunDirectory, check_writable
 from connprobe.system.addresses import add_addresses
-from connprobe.system.facts import raise_nofile, read_facts
+from connprobe.system.apart import apart
+from connprobe.system.facts import raise_nofile
 
 POLL_S = 0.1
 SAMPLE_S = 1.0
@@ -75,11 +76,9 @@ def prepare(request: HoldRequest, results: Path) -> Prepared:
             f"--workers {request.workers:,} for {request.count:,} connections", fix="--workers auto"
         )
     nofile, _ = raise_nofile(request.count + 1024)
-    facts = read_facts()
+    facts, route = apart(survey, target)
     _check_sources(request, facts, target)
-    plan, obstacles = plan_hold(
-        request, facts, target, route_to(target, facts), nofile, SystemRandom().randrange(1 << 24)
-    )
+    plan, obstacles = plan_hold(request, facts, target, route, nofile, SystemRandom().randrange(1 << 24))
     unwritable = check_writable(results, 10_000_000)
     if unwritable is not None:
         obstacles = (*obstacles, unwritable)

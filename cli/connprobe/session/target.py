@@ -6,6 +6,7 @@ from connprobe.errors import RunFailed
 from connprobe.model import Family, HostFacts, Target
 from connprobe.plan.hold import Route
 from connprobe.system.addresses import source_for
+from connprobe.system.facts import read_facts
 
 
 def resolve(host: str, port: int) -> Target:
@@ -28,6 +29,12 @@ def sockaddr(target: Target) -> tuple[str | int, ...]:
     if target.family == "ipv6":
         return (target.address, target.port, 0, target.scope_id)
     return (target.address, target.port)
+
+
+def survey(target: Target | None) -> tuple[HostFacts, Route]:
+    """What this host allows, and how it reaches the target. Raises RunFailed."""
+    facts = read_facts()
+    return facts, route_to(target, facts)
 
 
 def route_to(target: Target | None, facts: HostFacts) -> Route:

@@ -144,8 +144,6 @@ class Journal:
         os.unlink(self._name, dir_fd=self._dir_fd)
         self.close()
 
-    remove = finished
-
     def close(self) -> None:
         """Let go of the lock. The file stays if it was not removed: the next run will find it."""
         if self._fd >= 0:

@@ -1,0 +1,40 @@
+"""Calls made in a child process, so that what they import does not stay in a command that runs for hours."""
+
+import os
+import pickle
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from connprobe.errors import ConnprobeError, RunFailed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def apart(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """`function`'s result (which has to pickle), or the ConnprobeError it raises. Not beside threads."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            try:
+                answer: tuple[bool, object] = (True, function(*args, **kwargs))
+            except ConnprobeError as error:
+                answer = (False, error)
+            with open(writing, "wb") as pipe:  # noqa: PTH123 a descriptor
+                pickle.dump(answer, pipe)
+            status = 0
+        finally:
+            os._exit(status)  # a traceback of ours would be printed twice: the parent says what is wrong
+    os.close(writing)
+    with open(reading, "rb") as pipe:  # noqa: PTH123
+        data = pipe.read()
+    os.waitpid(pid, 0)
+    if not data:
+        raise RunFailed(f"the process that was to run {function.__name__} ended without an answer")
+    good, value = pickle.loads(data)  # noqa: S301 from our own child
+    if not good:
+        raise value
+    result: R = value
+    return result
