@@ -158,6 +158,14 @@ def _tls(tls: bool, ca: Path | None, insecure: bool, sni: str | None) -> TlsRequ
         return None
     if ca is not None and not ca.is_file():
         raise UsageError(f"--ca {ca}: there is no such file", fix="--ca FILE.pem, or --insecure")
+    if ca is not None:
+        import ssl
+
+        try:
+            ssl.create_default_context(cafile=str(ca))
+        except OSError as error:  # ssl.SSLError is one
+            reason = getattr(error, "reason", None) or error.strerror
+            raise UsageError(f"--ca {ca} holds no certificate: {reason}", fix="--ca FILE.pem") from error
     return TlsRequest(ca=None if ca is None else str(ca.resolve()), insecure=insecure, server_name=sni)
 
 

@@ -71,7 +71,7 @@ class HeldSet:
                     return
                 data = session.recv(65536)
         except OSError as error:
-            if isinstance(error, BlockingIOError) or _wants_more(error):
+            if wants_more(error):
                 return
             raise _lost(error) from error
 
@@ -108,7 +108,7 @@ class HeldSet:
             else:
                 session.send(data)
         except OSError as error:
-            if isinstance(error, BlockingIOError) or _wants_more(error):
+            if wants_more(error):
                 return False
             raise _lost(error) from error
         return True
@@ -162,8 +162,12 @@ def end(sock: socket.SocketType) -> None:
     sock.close()
 
 
-def _wants_more(error: OSError) -> bool:
-    return type(error).__name__ in ("SSLWantReadError", "SSLWantWriteError")
+def wants_more(error: OSError) -> bool:
+    """Nothing is wrong: the socket, or TLS above it, has to be waited for. By name: ssl is dear to import."""
+    return isinstance(error, BlockingIOError) or type(error).__name__ in (
+        "SSLWantReadError",
+        "SSLWantWriteError",
+    )
 
 
 def _lost(error: OSError) -> Lost:

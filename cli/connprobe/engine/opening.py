@@ -75,6 +75,8 @@ class HttpOpening:
                     causes.PROTOCOL, "the response ended: not a stream (--http-mode keepalive holds these)"
                 )
             return b""
+        if not reader.delimited:
+            raise Refusal(causes.PROTOCOL, "the response lasts until the server closes: no keep-alive")
         if not reader.complete:
             return None
         if not reader.keep_alive:
@@ -98,7 +100,7 @@ class WebSocketOpening:
         self._before, _, self._after = text.partition(marker.encode())
         offered = given.get("sec-websocket-protocol", "")
         self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
-        self._known = (b"", b"")
+        self._known: tuple[bytes, bytes] | None = None
 
     def request(self) -> tuple[bytes, bytes]:
         key = key_from(os.urandom(16))

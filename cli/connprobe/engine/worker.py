@@ -18,8 +18,8 @@ from typing import Any
 from connprobe import causes
 from connprobe.engine import counters
 from connprobe.engine.failure import Refusal, cause_of
-from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost, end
-from connprobe.engine.opening import opening_for
+from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost, end, wants_more
+from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.task import Task, TlsTask
 from connprobe.plan.histogram import bucket
 from connprobe.wire.http import ResponseReader
@@ -55,9 +55,11 @@ class InFlight:
 
 
 class Worker:
-    def __init__(self, task: Task, row: memoryview, control: socket.socket) -> None:
+    def __init__(
+        self, task: Task, row: memoryview, control: socket.socket, opening: Opening, context: Any
+    ) -> None:
         self.task, self.row, self.control = task, row, control
-        self.opening = opening_for(task)
+        self.opening = opening
         self.held = HeldSet(
             task.share + 1024, task.family, websocket=task.protocol == "ws", tls=task.tls is not None
         )
@@ -81,11 +83,7 @@ class Worker:
         self.quitting = False
         # Without TLS the C type that socket.socket wraps will do: half the cost of making one.
         self.socket_type = socket.SocketType if task.tls is None else socket.socket
-        self.context: Any = None
-        if task.tls is not None:
-            from connprobe.engine.tls import client_context
-
-            self.context = client_context(TlsTask(*task.tls), task.protocol)
+        self.context = context
 
     def run(self) -> None:
         self.control.setblocking(False)
@@ -179,10 +177,9 @@ class Worker:
                 self._shake_hands(flight)
         except Refusal as refusal:
             self._fail(flight, refusal.cause, refusal.detail)
-        except BlockingIOError:
-            return
         except OSError as error:
-            self._fail(flight, *self._cause(error))
+            if not wants_more(error):  # over TLS a session ticket is readable, and no answer
+                self._fail(flight, *self._cause(error))
 
     def _connected(self, flight: InFlight) -> None:
         error_number = flight.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -225,7 +222,7 @@ class Worker:
             self._establish(flight, b"")
 
     def _read_answer(self, flight: InFlight) -> None:
-        data = flight.sock.recv(16384)
+        data = flight.sock.recv(4096)
         if not data:
             got = "in the middle of the response" if flight.reader else "before any response"
             raise Refusal(causes.EOF, f"closed {got}")
@@ -426,8 +423,8 @@ class Worker:
     def _publish(self) -> None:
         row, held = self.row, self.held
         row[counters.STARTED] = self.started
+        row[counters.HELD] = held.count  # before ESTABLISHED: who reads that all are, reads them held
         row[counters.ESTABLISHED] = self.established
-        row[counters.HELD] = held.count
         row[counters.IN_FLIGHT] = len(self.flying)
         row[counters.PINGS] = held.pings
         row[counters.PONGS] = held.pongs
@@ -441,6 +438,7 @@ class Worker:
             row[counters.RAMPED_NS] = time.monotonic_ns()
 
     def _close_all(self) -> None:
+        self._publish()  # what was lost in this turn is counted as dropped already: the last word adds up
         self._tell("ended", self.failure_details, self.drop_details)
         self.epoll.close()
         for flight in self.flying.values():
@@ -466,5 +464,15 @@ def _each_source(task: Task) -> Iterator[tuple[str, int]]:
                 yield address, port
 
 
-def run(task: tuple[Any, ...], row: memoryview, control: socket.socket) -> None:
-    Worker(Task(*task), row, control).run()
+def prepare(first: tuple[Any, ...]) -> tuple[Opening, Any]:
+    """What all workers have in common: how connections are opened, and the TLS context or None."""
+    task = Task(*first)
+    if task.tls is None:
+        return opening_for(task), None
+    from connprobe.engine.tls import client_context
+
+    return opening_for(task), client_context(TlsTask(*task.tls), task.protocol)
+
+
+def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: tuple[Opening, Any]) -> None:
+    Worker(Task(*task), row, control, *shared).run()

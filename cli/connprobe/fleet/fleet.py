@@ -25,7 +25,9 @@ KILLED_S = 30.0  # to wait for processes that were killed: the kernel closes the
 
 
 class Fleet:
-    """One forked process per task, each running `module.run(task, row, control)`.
+    """One forked process per task, each running `module.run(task, row, control, shared)`.
+
+    shared: what `module.prepare(first task)` made before the forks, for all to read.
 
     tasks: anything marshal takes (tuples of numbers, strings, bytes, None). name: the processes' name in ps.
     log: where their tracebacks go; None: nowhere. path: the directory to import `module` from.

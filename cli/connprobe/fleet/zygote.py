@@ -23,7 +23,8 @@ def main() -> None:
     control = socket.socket(fileno=orders["control"])
     ends = [socket.socket(fileno=fd) for fd in orders["children"]]
     table = SharedTable(len(ends), orders["columns"], orders["table"])
-    run = importlib.import_module(orders["module"]).run
+    module = importlib.import_module(orders["module"])
+    shared = module.prepare(orders["tasks"][0])
     terminal = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     for number in terminal:  # these are the supervisor's business
         signal.signal(number, signal.SIG_IGN)
@@ -49,7 +50,7 @@ def main() -> None:
             _name_process(f"{orders['name']}-{index}")
             status = 1
             try:
-                run(task, table.row(index), ends[index])
+                module.run(task, table.row(index), ends[index], shared)
                 status = 0
             finally:
                 if status:

@@ -59,8 +59,9 @@ def _ascii_name(host: str, named: str) -> str:
 
 
 def _is_ipv6(text: str) -> bool:
+    _, _, zone = text.partition("%")
     try:
-        return isinstance(ipaddress.ip_address(text), ipaddress.IPv6Address)
+        return ":" not in zone and ipaddress.ip_address(text).version == 6
     except ValueError:
         return False
 

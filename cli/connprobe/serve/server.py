@@ -22,7 +22,7 @@ PAUSE_S = 0.1  # before accepting again, after descriptors ran out
 
 
 class Server:
-    def __init__(self, task: Task, row: memoryview, control: socket.socket) -> None:
+    def __init__(self, task: Task, row: memoryview, control: socket.socket, context: Any) -> None:
         self.task, self.row, self.control = task, row, control
         self.epoll = select.epoll()
         self.listener = socket.socket(task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -33,11 +33,7 @@ class Server:
         self.shaking: set[int] = set()
         self.accepted = self.open = self.failed = self.shed = 0
         self.resume_at: float | None = None
-        self.context: Any = None
-        if task.certificate is not None:
-            from connprobe.serve.tls import server_context
-
-            self.context = server_context(task.certificate, task.key)
+        self.context = context
 
     def listen(self) -> None:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -185,8 +181,18 @@ class Server:
         row[columns.FAILED], row[columns.SHED] = self.failed, self.shed
 
 
-def run(task: tuple[Any, ...], row: memoryview, control: socket.socket) -> None:
-    server = Server(Task(*task), row, control)
+def prepare(task: tuple[Any, ...]) -> Any:
+    """The TLS context of all processes, or None."""
+    _, _, _, _, _, certificate, key = Task(*task)
+    if certificate is None:
+        return None
+    from connprobe.serve.tls import server_context
+
+    return server_context(certificate, key)
+
+
+def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, context: Any) -> None:
+    server = Server(Task(*task), row, control, context)
     try:
         server.listen()
     except OSError as error:

@@ -193,7 +193,7 @@ class Hold:
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
         if self.interrupts.by is None:
             held_since = time.monotonic()
-            self._watch("hold", lambda totals: False, held_since + self.request.hold_s)
+            self._watch("hold", self._nothing_left, held_since + self.request.hold_s)
             self.seen.hold_s = time.monotonic() - held_since
             self._measure_client()
             self.seen.server_idle = self.seen.server_last
@@ -205,10 +205,14 @@ class Hold:
         self._read_totals()
         self.seen.table = self.fleet.table
         self.seen.lost = dict(self.fleet.lost)
+        if self.server_fleet is not None:
+            self.server_fleet.poll(0)
+            self.seen.servers_lost = tuple(self.server_fleet.lost.values())
         self._draw("close", time.monotonic(), None)
         closing_s = CLOSE_S if self.interrupts.by is None else CLOSE_INTERRUPTED_S
         for index, message in self.fleet.stop(closing_s):
             self._hear(index, message)
+        self._read_totals()  # of workers that have ended: while they run, a row may be half written
 
     def _tasks(self) -> list[Task]:
         assert self.target is not None
@@ -259,10 +263,8 @@ class Hold:
                 return
 
     def _hear(self, index: int, message: tuple[Any, ...]) -> None:
-        """What a worker says of its failures: at the check, or else with its last words."""
+        """What a worker says of its failures: at the check, and with its last words."""
         kind, failures, drops = message
-        if index in self.checked:
-            return
         self.seen.failure_details[index] = failures
         self.seen.drop_details[index] = drops
         if kind == "checked":
@@ -280,6 +282,9 @@ class Hold:
         if self.gave_up:
             return totals.in_flight == 0 and totals.started == totals.established + totals.failed
         return totals.established + totals.failed >= self.plan.count
+
+    def _nothing_left(self, totals: counters.Totals) -> bool:
+        return totals.held == 0 and not self.request.reconnect
 
     def _all_checked(self, totals: counters.Totals) -> bool:
         return self.checked >= set(self.fleet.alive)
