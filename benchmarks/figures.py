@@ -8,6 +8,14 @@ from statistics import median
 BEGIN = "<!-- figures: begin -->"
 END = "<!-- figures: end -->"
 
+PAIRS = {
+    "floor": "C client, C server",
+    "hold": "connprobe hold, C server",
+    "serve": "C client, connprobe serve",
+}
+RATE_GOALS_FROM = 19_000  # smaller ramps are over before a rate means much, and have no goal
+SIZE_GOALS_FROM = 400_000  # nor has memory per connection where the interpreters are most of it
+
 
 @dataclass(frozen=True)
 class Ramp:
@@ -96,6 +104,43 @@ def memory_taken_bytes(samples: Iterable[str]) -> int:
 def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """The names whose value differs, or that are on one side alone."""
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: Sequence[int]) -> list[Row]:
+    """The lines on ramps. `seen` has for each of PAIRS and each size a list per round, in the order taken."""
+    rows = []
+    for size in sizes:
+        flat = {pair: [ramp for turn in seen[pair, size] for ramp in turn] for pair in PAIRS}
+        rate = {pair: tuple(ramp.per_s for ramp in flat[pair]) for pair in PAIRS}
+        for pair, what in PAIRS.items():
+            workers = " or ".join(str(n) for n in sorted({ramp.workers for ramp in flat[pair]}))
+            rows.append(Row(f"{size:,}: {what}", rate[pair], "/s", note=f"client workers: {workers}"))
+        hold, serve = ratios(rate["hold"], rate["floor"]), ratios(rate["serve"], rate["floor"])
+        judged = size >= RATE_GOALS_FROM
+        what = f"{size:,}: rate, connprobe"
+        rows.append(Row(f"{what} hold over C client", hold, digits=3, least=0.95 if judged else None))
+        rows.append(Row(f"{what} serve over C server", serve, digits=3, least=0.9 if judged else None))
+
+    smallest, largest = min(sizes), max(sizes)
+    judged = largest >= SIZE_GOALS_FROM
+    held = [ramp for turn in seen["hold", largest] for ramp in turn]
+    workers_each = tuple(ramp.workers_pss_bytes / ramp.count for ramp in held)
+    each = tuple(ramp.pss_bytes / ramp.count for ramp in held)
+    what = f"{largest:,}: PSS per connection"
+    rows.append(Row(f"{what}, workers", workers_each, "B", 1, most=90 if judged else None))
+    rows.append(Row(f"{what}, whole command", each, "B", 1, most=200 if judged else None))
+    if smallest < largest:
+        what = f"cost of a connection at {largest:,} over {smallest:,}"
+        hold, floor = (growth(seen[pair, smallest], seen[pair, largest]) for pair in ("hold", "floor"))
+        rows.append(Row(f"{what}, connprobe hold", hold, digits=3, most=1.15 if judged else None))
+        rows.append(Row(f"{what}, C client", floor, digits=3))
+    return rows
+
+
+def growth(small: Sequence[Sequence[Ramp]], large: Sequence[Sequence[Ramp]]) -> tuple[float, ...]:
+    """For each round, the cost of a connection at the large size over that at the small one."""
+    cost = [[median(ramp.cost_us for ramp in turn) for turn in turns] for turns in (large, small)]
+    return ratios(*cost)
 
 
 def table(rows: Iterable[Row]) -> str:

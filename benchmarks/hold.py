@@ -12,17 +12,17 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.figures import (
+    PAIRS,
     Ramp,
     Row,
     changed,
     marginal_bytes,
     memory_taken_bytes,
-    ratios,
+    ramp_rows,
     replace_block,
     table,
 )
@@ -31,15 +31,8 @@ from benchmarks import processes
 
 README = Path(__file__).with_name("README.md")
 
-PAIRS = {
-    "floor": "C client, C server",
-    "hold": "connprobe hold, C server",
-    "serve": "C client, connprobe serve",
-}
 SMALL = 100_000  # below this a ramp takes about a second, and is repeated within a round
 REPEATS = 5
-RATE_GOALS_FROM = 19_000  # smaller ramps are over before a rate means much, and have no goal
-SIZE_GOALS_FROM = 400_000  # nor has memory per connection where the interpreters are most of it
 MARGINAL_WORKERS = 8
 MARGINAL_SIZES = (40_000, 150_000)
 
@@ -86,41 +79,6 @@ def ramps(bench: Bench) -> list[Row]:
                 for pair in pairs[first:] + pairs[:first]:
                     seen[pair, size][turn].append(bench.ramp(pair, size))
     return ramp_rows(seen, bench.sizes)
-
-
-def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: list[int]) -> list[Row]:
-    rows = []
-    for size in sizes:
-        flat = {pair: [ramp for turn in seen[pair, size] for ramp in turn] for pair in PAIRS}
-        rate = {pair: [ramp.per_s for ramp in flat[pair]] for pair in PAIRS}
-        for pair, what in PAIRS.items():
-            workers = " or ".join(str(n) for n in sorted({ramp.workers for ramp in flat[pair]}))
-            rows.append(Row(f"{size:,}: {what}", tuple(rate[pair]), "/s", note=f"{workers} client workers"))
-        for pair, what, goal in (
-            ("hold", "connprobe hold over C client", 0.95),
-            ("serve", "connprobe serve over C server", 0.9),
-        ):
-            least = goal if size >= RATE_GOALS_FROM else None
-            rows.append(Row(f"{size:,}: rate, {what}", ratios(rate[pair], rate["floor"]), "", 3, least))
-    largest, smallest = max(sizes), min(sizes)
-    judged = largest >= SIZE_GOALS_FROM
-    held = [ramp for turn in seen["hold", largest] for ramp in turn]
-    each = tuple(ramp.workers_pss_bytes / ramp.count for ramp in held)
-    rows.append(Row(f"{largest:,}: PSS per connection, workers", each, "B", 1, most=90 if judged else None))
-    each = tuple(ramp.pss_bytes / ramp.count for ramp in held)
-    rows.append(
-        Row(f"{largest:,}: PSS per connection, whole command", each, "B", 1, most=200 if judged else None)
-    )
-    if largest > smallest:
-        for pair, whose, goal in (("hold", "connprobe hold", 1.15), ("floor", "C client", None)):
-            cost = {
-                n: [median(r.cost_us for r in turn) for turn in seen[pair, n]] for n in (smallest, largest)
-            }
-            what = f"cost of a connection at {largest:,} over {smallest:,}, {whose}"
-            rows.append(
-                Row(what, ratios(cost[largest], cost[smallest]), "", 3, most=goal if judged else None)
-            )
-    return rows
 
 
 def marginal(bench: Bench) -> list[Row]:

@@ -44,6 +44,8 @@ def serve(
             raise UsageError(f"{option} {file}: there is no such file", fix=f"{option} FILE.pem")
         if file is not None and not tls:
             raise UsageError(f"{option} without --tls", fix="add --tls")
+    if cert is not None:
+        _check_certificate(cert, key)
     if backlog < 1 or count < 1:
         raise UsageError("--backlog and --count are positive numbers", fix="--backlog 65535")
     address, port = parse_target(listen, "--listen")
@@ -61,3 +63,16 @@ def serve(
             key=str(key) if key else None,
         )
     )
+
+
+def _check_certificate(cert: Path, key: Path | None) -> None:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except OSError as error:  # ssl.SSLError is one
+        reason = getattr(error, "reason", None) or error.strerror
+        raise UsageError(
+            f"--cert {cert} and its key cannot be used: {reason}",
+            fix="--cert FILE.pem --key FILE.pem, both readable and not encrypted",
+        ) from error

@@ -314,25 +314,32 @@ class Worker:
         if self.check_due is not None:
             self._check(now)
         elif self.task.ping_s and self.held.count:
-            self.ping_debt += self.held.count * TICK_S / self.task.ping_s
+            owed = self.ping_debt + self.held.count * TICK_S / self.task.ping_s
+            self.ping_debt = min(owed, self.held.count)  # one round at the most: no flood after a stall
             self._ping_some(now, min(int(self.ping_debt), PINGS_PER_TURN))
 
     def _ping_some(self, now: float, most: int) -> None:
-        """A slice of the held connections, so that over one ping interval each is pinged once."""
+        """A slice of the held connections, so that over one ping interval each is pinged once.
+
+        A slice of the round before whose pongs are not yet due is not entered: its check would take the
+        new ping, a moment old, for the one that was never answered.
+        """
         size = len(self.held.state)
         first = self.cursor
-        pong_due = now + min(self.task.timeout_s, self.task.ping_s or self.task.timeout_s)
+        end = self.pinged[0][1] if self.pinged and self.pinged[0][1] >= first else size
         for _ in range(most):
-            fd = self.held.next_held(self.cursor, size)
+            fd = self.held.next_held(self.cursor, end)
             if fd < 0:
-                self.pinged.append((pong_due, first, size))
-                first = self.cursor = 0
+                self.cursor = end
                 break
             self.cursor = fd + 1
             self.ping_debt -= 1
             self._ping(fd)
         if self.cursor > first:
+            pong_due = now + min(self.task.timeout_s, self.task.ping_s)
             self.pinged.append((pong_due, first, self.cursor))
+        if self.cursor == size:
+            self.cursor = 0
 
     def _ping(self, fd: int) -> None:
         try:

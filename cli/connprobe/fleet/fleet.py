@@ -219,9 +219,6 @@ class Fleet:
         deadline = time.monotonic() + KILLED_S
         while self._sockets and time.monotonic() < deadline:
             messages += self.poll(0.2)
-        # The zygote ends when it has reaped all; its reports have to be read, or it would wait for that.
-        while self._control.fileno() >= 0 and time.monotonic() < deadline and self._read_endings(100):
-            continue
         for mine in self._sockets.values():
             mine.close()
         self._sockets.clear()
@@ -229,6 +226,7 @@ class Fleet:
         return messages
 
     def _end_zygote(self) -> None:
+        """It ends when it has reaped all its children; nobody reads of that any more."""
         self._control.close()
         try:
             self._zygote.wait(5)

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from connprobe.serve import task as columns
-from connprobe.serve.protocol import Conversation, Frames, Http, Tcp
+from connprobe.serve.protocol import Conversation, Frames, Http, Tcp, Upgrades
 from connprobe.serve.task import Task
 
 ACCEPTS_PER_TURN = 64
@@ -34,6 +34,8 @@ class Server:
         self.accepted = self.open = self.failed = self.shed = 0
         self.resume_at: float | None = None
         self.context = context
+        self.upgrades = Upgrades()
+        self.quick = task.protocol == "ws" and task.mode != "stream"
 
     def listen(self) -> None:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -116,8 +118,16 @@ class Server:
         if not data:
             self._close(fd)
             return
-        conversation = self.conversations.pop(fd, None) or self._conversation(fd)
+        known = self.conversations.pop(fd, None)
+        fresh = known is None and self.quick and self.state[fd] == FRESH
+        if fresh and (reply := self.upgrades.answer(data)) is not None:
+            self.state[fd] = OPEN
+            self._send(fd, reply, False)
+            return
+        conversation = known or self._conversation(fd)
         answer, closing = conversation.received(data)
+        if fresh and conversation.idle and not closing:
+            self.upgrades.learn(data, answer)
         if not conversation.idle and not closing:
             self.conversations[fd] = conversation
         elif not closing:

@@ -41,6 +41,7 @@ __all__ = [
     "accept_for",
     "close_payload",
     "frame",
+    "is_key",
     "is_upgrade",
     "key_from",
     "refusal",
@@ -48,10 +49,9 @@ __all__ = [
     "upgrade_headers",
 ]
 
+_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_REASON = 60  # characters of a peer's reason phrase that are repeated to the user
-
-_is_key = re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 def key_from(nonce: bytes) -> bytes:
@@ -111,6 +111,11 @@ def _printable(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in trimmed)
 
 
+def is_key(key: bytes) -> bool:
+    """Whether this is the base64 of 16 bytes."""
+    return _key(key) is not None
+
+
 def is_upgrade(request: Request) -> bool:
     """Whether the client asks for a WebSocket; whether it asks correctly, `upgrade_answer` says."""
     headers = request.headers
@@ -130,10 +135,10 @@ def upgrade_answer(request: Request) -> bytes:
         raise ProtocolViolation("a WebSocket needs GET and HTTP/1.1")
     if request.headers.get("sec-websocket-version") != "13":
         raise ProtocolViolation("the WebSocket version is not 13")
-    key = request.headers.get("sec-websocket-key", "")
-    if not _is_key(key):
+    key = request.headers.get("sec-websocket-key", "").encode("latin-1")
+    if not is_key(key):
         raise ProtocolViolation("Sec-WebSocket-Key is not the base64 of 16 bytes")
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept_for(key.encode("ascii")) + b"\r\n\r\n"
+        b"Sec-WebSocket-Accept: " + accept_for(key) + b"\r\n\r\n"
     )
