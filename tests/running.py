@@ -16,7 +16,7 @@ import pytest
 from connprobe.model import HoldPlan, RunRecord, Sample
 
 PATIENCE_S = 60.0
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[1]
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:

@@ -75,6 +75,39 @@ def test_the_median_decides_and_the_bound_itself_is_met(figures: ModuleType) -> 
     assert figures.Row("x", (21,)).met is None
 
 
+def test_ramps_are_compared_within_their_round_and_judged_by_their_goals(figures: ModuleType) -> None:
+    def turns(count: int, *seconds: float, bytes_each: int = 0) -> list[list[object]]:
+        return [[figures.Ramp(count, s, 2, bytes_each * count, 2 * bytes_each * count)] for s in seconds]
+
+    # The machine is twice as slow in the second round: no ratio may show it.
+    seen = {
+        ("floor", 19_000): turns(19_000, 1, 2),
+        ("hold", 19_000): turns(19_000, 1.25, 2.5),
+        ("serve", 19_000): turns(19_000, 1, 2),
+        ("floor", 400_000): turns(400_000, 20, 40),
+        ("hold", 400_000): turns(400_000, 20, 40, bytes_each=91),
+        ("serve", 400_000): turns(400_000, 25, 50),
+    }
+    rows = {row.what: row for row in figures.ramp_rows(seen, [19_000, 400_000])}
+    judged = {what: (row.values, row.met) for what, row in rows.items() if row.met is not None}
+    assert judged == {
+        "19,000: rate, connprobe hold over C client": ((0.8, 0.8), False),
+        "19,000: rate, connprobe serve over C server": ((1, 1), True),
+        "400,000: rate, connprobe hold over C client": ((1, 1), True),
+        "400,000: rate, connprobe serve over C server": ((0.8, 0.8), False),
+        "400,000: PSS per connection, workers": ((91, 91), False),
+        "400,000: PSS per connection, whole command": ((182, 182), True),
+        "cost of a connection at 400,000 over 19,000, connprobe hold": (pytest.approx((0.76, 0.76)), True),
+    }
+    assert rows["cost of a connection at 400,000 over 19,000, connprobe hold"].most == 1.15
+
+
+def test_a_small_trial_has_no_goals(figures: ModuleType) -> None:
+    ramp = figures.Ramp(997, 1, 2, 10**9, 10**9)
+    rows = figures.ramp_rows({(pair, 997): [[ramp]] for pair in figures.PAIRS}, [997])
+    assert {row.met for row in rows} == {None}
+
+
 def test_the_table_shows_spread_and_what_was_missed(figures: ModuleType) -> None:
     text = figures.table([figures.Row("bytes", (30, 10, 20), "B", 1, most=15, note="8 workers")])
     assert text.splitlines()[-1] == "| bytes (8 workers) | 20.0 B | 10.0 to 30.0 | 3 | <= 15 | **no** |"

@@ -7,10 +7,14 @@ import sys
 from typing import Any
 
 
-def run(task: tuple[Any, ...], row: memoryview, control: socket.socket) -> None:
+def prepare(task: tuple[Any, ...]) -> tuple[int, Any]:
+    return os.getpid(), task[0]
+
+
+def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: tuple[int, Any]) -> None:
     what, *rest = task
     control.setblocking(True)
-    control.send(marshal.dumps(("hello", os.getpid(), os.getppid(), len(rest), tuple(sys.path))))
+    control.send(marshal.dumps(("hello", os.getpid(), os.getppid(), len(rest), tuple(sys.path), shared)))
     while data := control.recv(1 << 18):
         message = marshal.loads(data)
         match message[0]:

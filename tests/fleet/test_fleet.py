@@ -40,7 +40,7 @@ def runs(pid: int) -> bool:
 
 def descriptors() -> int:
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         hellos = hear(fleet, "hello", len(kinds))
         assert [hellos[index][0] for index in range(len(kinds))] == fleet.pids
         assert {parent for _, parent, *_ in hellos.values()} == {fleet.zygote_pid}
+        assert {hello[-1] for hello in hellos.values()} == {(fleet.zygote_pid, tasks[0][0])}  # prepared once
         return fleet
 
     yield starter
@@ -205,7 +206,7 @@ def test_54_children_and_more_reports_than_the_zygotes_queue_takes(start: Start)
 
 
 def test_descriptors_above_what_select_takes(start: Start) -> None:
-    with open("/dev/null") as null:
+    with Path("/dev/null").open() as null:
         many = [os.dup(null.fileno()) for _ in range(1100)]
     try:
         fleet = start("plain")
@@ -361,10 +362,10 @@ def test_children_inherit_no_descriptor_of_the_command(start: Start) -> None:
     mine, theirs = socket.socketpair()
     with mine, theirs:
         os.set_inheritable(theirs.fileno(), True)
-        inode = os.stat(theirs.fileno()).st_ino
+        inode = os.fstat(theirs.fileno()).st_ino
         fleet = start("plain", "plain")
         fds = [list(Path(f"/proc/{pid}/fd").iterdir()) for pid in fleet.pids]
-        links = [[os.readlink(fd) for fd in each] for each in fds]
+        links = [[str(fd.readlink()) for fd in each] for each in fds]
     assert all(f"socket:[{inode}]" not in each for each in links)
     assert [sum(link.startswith("socket:") for link in each) for each in links] == [1, 1]  # its own control
 

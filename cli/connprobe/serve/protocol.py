@@ -89,7 +89,9 @@ class Http:
             answer += piece
             if closing:
                 break
-        self.idle = bool(requests) and not closing and self._frames is None
+        # Of a next request nothing can have come where the only blank line ends what was received.
+        alone = len(requests) == 1 and not requests[0].body and data.find(b"\r\n\r\n") == len(data) - 4
+        self.idle = alone and not closing and self._frames is None
         if self._frames is not None:
             piece, closing = self._frames.received(self._requests.take_rest())
             answer += piece

@@ -1,0 +1,518 @@
+"""`connprobe hold` against servers that behave: what is held, how it is counted, and what is left behind."""
+
+import json
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+import trustme
+from wsproto.events import Ping
+
+import servers
+from connprobe.model import RunRecord
+from running import CHECKOUT, Command, Listening, Namespace, Run, check
+from servers import Connection, OddServer
+
+Holds = Callable[..., Run]
+Start = Callable[..., Command]
+Serves = Callable[..., Listening]
+SHORT = ("--for", "300ms")
+
+
+# counts
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "options"),
+    [
+        (servers.websocket, ()),
+        (servers.websocket, ("--workers", "3", "--concurrency", "11")),
+        (servers.keep_alive, ("--protocol", "http")),
+        (servers.mute, ("--protocol", "http", "--http-mode", "longpoll")),
+        (servers.mute, ("--protocol", "tcp")),
+    ],
+    ids=["ws", "ws by 3 workers", "http", "longpoll", "tcp"],
+)
+def test_exactly_as_many_as_asked(
+    hold: Holds, behaviour: servers.Behaviour, options: tuple[str, ...]
+) -> None:
+    with OddServer(behaviour) as server:
+        record = hold("--target", server.target, "--count", "199", *SHORT, *options).record
+        server.wait("closed", 199)
+    assert (record.held, record.failures, record.drops) == (199, {}, {})
+    assert server.accepted == 199
+    if behaviour is servers.websocket:
+        assert server.counts["pings"] == server.counts["close 1000"] == 199
+        assert record.pings is not None
+        assert (record.pings.sent, record.pings.answered) == (199, 199)
+    else:
+        assert server.counts["lost"] == 0  # every one read a clean end
+
+
+def test_a_chunked_response_is_read_to_its_end(hold: Holds) -> None:
+    def behave(connection: Connection) -> None:
+        connection.read_head()
+        for piece in (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nok",
+            b"\n\r\n0\r\n",
+            b"\r\n",
+        ):
+            connection.sock.sendall(piece)
+        connection.drain()
+
+    with OddServer(behave) as server:
+        record = hold("--target", server.target, "--protocol", "http", "--count", "97", *SHORT).record
+    assert (record.held, server.accepted) == (97, 97)
+
+
+def test_events_keep_coming_on_a_held_stream(hold: Holds) -> None:
+    def behave(connection: Connection) -> None:
+        connection.read_head()
+        connection.sock.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        while not connection.server.gate.wait(0.02):
+            connection.sock.sendall(b"9\r\ndata: x\n\n\r\n")
+            connection.server.count("events")
+
+    options = ("--protocol", "http", "--http-mode", "stream")
+    with OddServer(behave) as server:
+        record = hold("--target", server.target, "--count", "23", *SHORT, *options).record
+    assert (record.held, record.drops) == (23, {})
+    assert server.counts["events"] > 23
+
+
+def test_pings_of_the_server_are_answered(hold: Holds) -> None:
+    def behave(connection: Connection) -> None:
+        servers.websocket(connection, Ping(payload=b"twenty-three"))
+
+    with OddServer(behave) as server:
+        assert hold("--target", server.target, "--count", "97", *SHORT).record.held == 97
+    assert server.counts["pong twenty-three"] == 97
+
+
+def test_frames_in_pieces_right_after_the_handshake(hold: Holds) -> None:
+    """With the 101 come a message in two fragments, a ping between them, and half of another ping."""
+
+    def behave(connection: Connection) -> None:
+        connection.upgrade(b"\x01\x03hel" + b"\x89\x01a" + b"\x80\x02lo" + b"\x89\x06sec")
+        connection.server.wait("open", 97)
+        connection.sock.sendall(b"o")
+        connection.sock.sendall(b"nd")
+        frames = b""
+        while b"\x8a\x86" not in frames:
+            frames += connection.sock.recv(4096)
+        connection.server.count("both pongs", int(frames.count(b"\x8a\x81") == 1))
+        servers.pong_each_ping(connection)
+
+    with OddServer(behave) as server:
+        record = hold("--target", server.target, "--count", "97", "--for", "1s").record
+    assert (record.held, server.counts["both pongs"]) == (97, 97)
+
+
+def test_pings_during_the_hold(hold: Holds) -> None:
+    with OddServer(servers.websocket) as server:
+        options = ("--ping", "500ms", "--for", "2s")
+        record = hold("--target", server.target, "--count", "97", *options).record
+    assert record.pings is not None
+    assert record.pings.sent == record.pings.answered == server.counts["pings"]
+    assert record.pings.sent > 2 * 97  # the last check alone would be 97
+    assert record.held == 97
+
+
+def test_a_server_that_falls_silent_is_found_out_by_pings(hold: Holds) -> None:
+    """Those that answer late, but in time, are kept."""
+
+    def behave(connection: Connection) -> None:
+        connection.upgrade()
+        if connection.index % 2:
+            connection.drain()
+        while (data := connection.sock.recv(4096)).startswith(b"\x89\x84"):
+            connection.server.gate.wait(0.15)
+            payload = bytes(b ^ data[2 + i % 4] for i, b in enumerate(data[6:10]))
+            connection.sock.sendall(b"\x8a\x04" + payload)
+
+    with OddServer(behave) as server:
+        options = ("--ping", "500ms", "--for", "2500ms", "--timeout", "2s")
+        run = hold("--target", server.target, "--count", "97", *options, code=4)
+    assert run.record.drops == {"timeout": 48}
+    assert any(sample.phase == "hold" and sample.drops == {"timeout": 48} for sample in run.samples)
+
+
+def test_concurrency_is_not_exceeded(hold: Holds) -> None:
+    """An answer is given only once 7 wait for one, so that an eighth would be seen."""
+
+    def behave(connection: Connection) -> None:
+        server = connection.server
+        accept = connection.accept_key()
+        server.count("waiting")
+        server.wait_for(lambda: server.counts["waiting"] >= min(7, 97 - server.counts["answered"]))
+        with server.changed:
+            server.counts["waiting"] -= 1
+            server.counts["answered"] += 1
+            server.changed.notify_all()
+        connection.sock.sendall(servers.switching(accept))
+        servers.pong_each_ping(connection)
+
+    with OddServer(behave) as server:
+        options = ("--concurrency", "7", "--workers", "1")
+        assert hold("--target", server.target, "--count", "97", *SHORT, *options).record.held == 97
+    assert server.counts["most waiting"] == 7
+
+
+def test_a_rate_opens_one_after_the_other(hold: Holds) -> None:
+    with OddServer(servers.websocket) as server:
+        run = hold("--target", server.target, "--count", "23", "--rate", "20", *SHORT)
+    record = run.record
+    assert (record.held, server.accepted, record.request.rate_per_s) == (23, 23, 20.0)
+    started = [sample.started for sample in run.samples]
+    assert started == sorted(started)
+    assert 0 < started[0] < 23  # not in one burst
+    assert record.ramp_s >= 22 / 20 * 0.99  # never faster than asked
+
+
+# where connections come from and go to
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("127.0.0.7,127.0.0.9", {"127.0.0.7", "127.0.0.9"}),
+        ("127.0.0.20-127.0.0.22", {"127.0.0.20", "127.0.0.21", "127.0.0.22"}),
+        ("127.9.0.0/29", {f"127.9.0.{last}" for last in range(1, 7)}),
+    ],
+)
+def test_named_sources_are_the_only_ones(hold: Holds, typed: str, expected: set[str]) -> None:
+    """As many workers as sources: no two workers share an address on loopback."""
+    with OddServer(servers.mute) as server:
+        options = ("--protocol", "tcp", "--sources", typed, "--workers", str(len(expected)))
+        assert hold("--target", server.target, "--count", "97", *SHORT, *options).record.held == 97
+    assert set(server.peers) == expected
+
+
+def test_source_ports_are_kept_to(hold: Holds) -> None:
+    """41 ports of one address carry 41 connections, and not one more."""
+    ports: list[int] = []
+
+    def behave(connection: Connection) -> None:
+        ports.append(connection.peer[1])
+        connection.drain()
+
+    options = ("--protocol", "tcp", "--sources", "127.0.0.7", "--source-ports", "20011-20051")
+    with OddServer(behave) as server:
+        held = hold("--target", server.target, "--count", "41", *SHORT, *options).record.held
+        refused = hold("--target", server.target, "--count", "43", *SHORT, *options, code=3)
+    assert (held, sorted(ports)) == (41, list(range(20011, 20052)))
+    assert refused.says("source ports")
+
+
+def test_ipv6(hold: Holds) -> None:
+    if not Path("/proc/net/if_inet6").exists() or "lo" not in Path("/proc/net/if_inet6").read_text():
+        pytest.skip("::1 is missing: sysctl -w net.ipv6.conf.lo.disable_ipv6=0")
+    with OddServer(servers.websocket, address="::1") as server:
+        record = hold("--target", server.target, "--count", "97", *SHORT).record
+    assert (record.held, set(server.peers), record.target) == (97, {"::1"}, server.target)
+
+
+def test_a_name(hold: Holds) -> None:
+    with OddServer(servers.websocket) as server:
+        record = hold("--target", f"localhost:{server.port}", "--count", "23", *SHORT).record
+    assert (record.held, record.target) == (23, f"localhost:{server.port}")
+    assert record.plan.target is not None
+    assert record.plan.target.address in ("127.0.0.1", "::1")
+
+
+def test_headers_and_path_reach_the_server(hold: Holds) -> None:
+    heads: list[bytes] = []
+
+    def behave(connection: Connection) -> None:
+        heads.append(connection.read_head())
+        connection.sock.sendall(servers.OK)
+        connection.drain()
+
+    options = ("--protocol", "http", "--path", "/a?b=%20", "--header", "X-One: 1", "--header", "Host: other")
+    with OddServer(behave) as server:
+        assert hold("--target", server.target, "--count", "7", *SHORT, *options).record.held == 7
+    assert len(set(heads)) == 1
+    lines = heads[0].split(b"\r\n")
+    assert lines[0] == b"GET /a?b=%20 HTTP/1.1"
+    assert b"X-One: 1" in lines
+    assert [line for line in lines if line.lower().startswith(b"host:")] == [b"Host: other"]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node: apt install nodejs")
+def test_node(hold: Holds) -> None:
+    script = (
+        "const s = require('http').createServer({keepAliveTimeout: 60000}, (q, r) => r.end('hello'));"
+        "s.listen(0, '127.0.0.1', () => console.log(s.address().port));"
+    )
+    node = subprocess.Popen(["node", "-e", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert node.stdout is not None
+        target = f"127.0.0.1:{int(node.stdout.readline())}"
+        record = hold("--target", target, "--protocol", "http", "--count", "199", *SHORT).record
+    finally:
+        node.kill()
+        node.communicate()
+    assert (record.held, record.drops) == (199, {})
+    assert record.server is not None
+    assert record.server.pids == (node.pid,)
+
+
+# thresholds and reconnections
+
+
+@pytest.mark.parametrize(("least", "code", "outcome"), [(11, 0, "done"), (12, 4, "missed")])
+def test_fail_under(hold: Holds, least: int, code: int, outcome: str) -> None:
+    behave = servers.once_all_are_open(23, lambda index: index < 12, lambda connection: None)
+    with OddServer(behave) as server:
+        given = ("--target", server.target, "--count", "23", "--for", "1s", "--fail-under", str(least))
+        record = hold(*given, code=code).record
+    assert (record.held, record.drops, record.outcome) == (11, {"eof": 12}, outcome)
+
+
+def test_what_is_lost_is_opened_again(hold: Holds) -> None:
+    def behave(connection: Connection) -> None:
+        if connection.index >= 97:
+            servers.websocket(connection)
+            return
+        connection.upgrade()
+        connection.server.wait("open", 97)
+
+    with OddServer(behave) as server:
+        options = ("--reconnect", "--for", "2s")
+        record = hold("--target", server.target, "--count", "97", *options).record
+    assert (record.held, record.failures, record.drops) == (97, {}, {"eof": 97})
+    assert record.reconnects is not None
+    again = record.reconnects
+    assert (again.attempts, again.successes, again.given_up) == (97, 97, 0)
+    assert server.accepted == 2 * 97
+
+
+def test_a_server_that_is_gone_is_given_up(start: Start) -> None:
+    with OddServer(servers.upgrade_then_mute) as server:
+        options = ("--reconnect", "--reconnect-attempts", "2", "--for", "2s")
+        command = start("hold", "--target", server.target, "--count", "97", *options)
+        server.wait("open", 97)
+        server.vanish()
+        record = check(command.finish(), 4).record
+    assert (record.held, record.failed, record.dropped) == (0, 0, 97)
+    assert record.reconnects is not None
+    again = record.reconnects
+    assert (again.attempts, again.successes, again.given_up) == (2 * 97, 0, 97)
+
+
+# added addresses
+
+# Seven ports an address: 41 connections need all six addresses of the /29.
+HOME = (
+    "ip address add 10.9.1.1/24 dev lo; ip address add 10.9.0.3/32 dev lo; "
+    "echo 40000 40006 > /proc/sys/net/ipv4/ip_local_port_range"
+)
+ALIASED = ("--alias", "lo:10.9.0.0/29", "--count", "41", "--protocol", "tcp")
+SIX = {f"10.9.0.{last}" for last in range(1, 7)}
+
+
+def addresses(home: Namespace) -> set[str]:
+    return {line.split()[3].partition("/")[0] for line in home.run("ip", "-o", "addr").splitlines()}
+
+
+def test_added_addresses_are_there_for_the_run_alone(
+    start: Start, serve: Serves, namespace: Callable[[str], Namespace]
+) -> None:
+    home = namespace(HOME)
+    before = home.run("ip", "-o", "addr")
+    server = serve("--protocol", "tcp", address="10.9.1.1", prefix=home.prefix)
+    given = ("hold", "--target", server.target, *ALIASED, "--for", "1s")
+    command = start(*given, prefix=home.prefix)
+    command.sampled("hold")
+    assert addresses(home) >= SIX
+    peers = {line.split()[4].rpartition(":")[0] for line in home.run("ss", "-tnH").splitlines()}
+    assert peers >= SIX
+    run = check(command.finish(), 0)
+    assert run.record.held == 41
+    assert set(run.record.plan.alias_addresses) == SIX
+    assert home.run("ip", "-o", "addr") == before
+    assert home.run("ls", "-A", "/run/connprobe") == ""
+
+
+@pytest.mark.parametrize("phase", ["ramp", "hold"])
+def test_added_addresses_go_after_ctrl_c(
+    start: Start, serve: Serves, namespace: Callable[[str], Namespace], phase: str
+) -> None:
+    home = namespace(HOME)
+    before = home.run("ip", "-o", "addr")
+    server = serve("--protocol", "tcp", address="10.9.1.1", prefix=home.prefix)
+    slowly = ("--rate", "5") if phase == "ramp" else ()
+    command = start("hold", "--target", server.target, *ALIASED, *slowly, prefix=home.prefix)
+    command.sampled(phase)
+    assert addresses(home) >= SIX
+    command.interrupt()
+    check(command.finish(timeout_s=5), 130)
+    assert home.run("ip", "-o", "addr") == before
+
+
+def test_restore_after_a_killed_run(
+    start: Start, serve: Serves, namespace: Callable[[str], Namespace]
+) -> None:
+    home = namespace(HOME)
+    before = home.run("ip", "-o", "addr")
+    server = serve("--protocol", "tcp", address="10.9.1.1", prefix=home.prefix)
+    command = start("hold", "--target", server.target, *ALIASED, prefix=home.prefix)
+    command.sampled("hold")
+    command.finish(kill=True)
+    assert addresses(home) >= SIX
+    restored = start("restore", prefix=home.prefix).finish()
+    assert restored.returncode == 0
+    assert {line.split()[1] for line in restored.stdout.splitlines()} == SIX - {"10.9.0.3"}
+    assert home.run("ip", "-o", "addr") == before
+    again = start("restore", prefix=home.prefix).finish()
+    assert (again.returncode, again.stdout) == (0, "nothing to restore\n")
+
+
+def test_the_next_run_restores_by_itself(
+    start: Start, serve: Serves, namespace: Callable[[str], Namespace]
+) -> None:
+    home = namespace(HOME)
+    before = home.run("ip", "-o", "addr")
+    server = serve("--protocol", "tcp", address="10.9.1.1", prefix=home.prefix)
+    killed = start("hold", "--target", server.target, *ALIASED, prefix=home.prefix)
+    killed.sampled("hold")
+    killed.finish(kill=True)
+    given = ("hold", "--target", server.target, "--protocol", "tcp", "--count", "5", *SHORT)
+    run = check(start(*given, prefix=home.prefix).finish(), 0)
+    assert run.stderr.count("restored: ") == 5
+    assert home.run("ip", "-o", "addr") == before
+
+
+# what is written and printed
+
+
+def test_dry_run_touches_nothing(start: Start, namespace: Callable[[str], Namespace]) -> None:
+    home = namespace(HOME)
+    before = home.run("ip", "-o", "addr")
+    given = ("hold", "--target", "10.9.1.1:80", *ALIASED, "--dry-run")
+    run = start(*given, prefix=home.prefix).finish()
+    assert (run.returncode, run.directory) == (0, None)
+    assert "41" in run.stdout
+    assert run.says("10.9.0.1")
+    as_json = start(*given, "--json", prefix=home.prefix).finish()
+    answer = json.loads(as_json.stdout)
+    assert (as_json.returncode, answer["obstacles"]) == (0, [])
+    assert (answer["plan"]["count"], set(answer["plan"]["alias_addresses"])) == (41, SIX)
+    assert home.run("ip", "-o", "addr") == before
+    assert home.run("sh", "-c", "ls -A /run/connprobe 2>/dev/null || true") == ""
+
+
+def test_a_dry_run_of_too_much_names_the_obstacles(start: Start) -> None:
+    run = start("hold", "--count", str(10**11), "--dry-run", "--json").finish()
+    assert run.returncode == 3
+    assert len(json.loads(run.stdout)["obstacles"]) >= 3
+
+
+def test_the_record_and_its_summary(start: Start) -> None:
+    run = check(start("hold", "--count", "499", "--workers", "2", "--for", "1s").finish(), 0)
+    assert run.directory is not None
+    path = run.directory / "run.json"
+    schema = json.loads((CHECKOUT / "docs" / "run.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(json.loads(path.read_text()))
+    record = run.record
+    assert record.held == 499
+    assert run.stdout.startswith("Held 499 of 499 WebSocket connections")
+    again = start("report", str(run.directory)).finish()
+    assert (again.returncode, again.stdout) == (0, run.stdout)
+    printed = start("report", str(path), "--json").finish()
+    assert msgspec.json.decode(printed.stdout, type=RunRecord) == record
+    samples = run.samples
+    assert [sample.phase for sample in samples] == sorted(
+        (sample.phase for sample in samples), key=["ramp", "hold", "check", "close"].index
+    )
+    assert samples[-1].held == 499
+    assert len(samples) == record.observer.samples
+    assert record.server is not None
+    assert len(record.server.pids) == record.plan.server_processes
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def pem(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with cert.pem of localhost and 127.0.0.1, ca.pem that signed it, and other.pem."""
+    place = tmp_path_factory.mktemp("pem")
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        str(place / "cert.pem")
+    )
+    authority.cert_pem.write_to_path(str(place / "ca.pem"))
+    trustme.CA().cert_pem.write_to_path(str(place / "other.pem"))
+    return place
+
+
+PROTOCOLS = {"ws": servers.websocket, "http": servers.keep_alive, "tcp": servers.mute}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_tls_to_our_own_server(hold: Holds, serve: Serves, pem: Path, protocol: str) -> None:
+    spoken = ("--protocol", protocol, "--tls")
+    server = serve(*spoken, "--cert", str(pem / "cert.pem"))
+    options = (*spoken, "--ca", str(pem / "ca.pem"), "--count", "97", *SHORT)
+    assert hold("--target", server.target, *options).record.held == 97
+    stopped = server.stop()
+    assert (stopped.returncode, "accepted 97 connections" in stopped.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_tls_to_a_server_that_sends_tickets(hold: Holds, pem: Path, protocol: str) -> None:
+    """TLS 1.3 session tickets come after the handshake: readable bytes that are no answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem / "cert.pem")
+    options = ("--protocol", protocol, "--tls", "--ca", str(pem / "ca.pem"), "--count", "97", *SHORT)
+    with OddServer(PROTOCOLS[protocol], tls=context) as server:
+        record = hold("--target", server.target, *options).record
+    assert (record.held, record.drops, server.accepted) == (97, {}, 97)
+
+
+@pytest.mark.parametrize(
+    ("options", "detail", "fix"),
+    [
+        (("--ca", "other.pem"), "CERTIFICATE_VERIFY_FAILED", "--insecure"),
+        ((), "CERTIFICATE_VERIFY_FAILED", "--ca FILE"),
+        (("--ca", "ca.pem", "--sni", "elsewhere.test"), "elsewhere.test", "--sni NAME"),
+    ],
+    ids=["another CA", "the system's CAs", "another name"],
+)
+def test_certificates_that_do_not_fit(
+    start: Start, serve: Serves, pem: Path, options: tuple[str, ...], detail: str, fix: str
+) -> None:
+    server = serve("--tls", "--cert", str(pem / "cert.pem"))
+    given = [str(pem / word) if word.endswith(".pem") else word for word in options]
+    run = start("hold", "--target", server.target, "--tls", "--count", "23", *given).finish()
+    record = check(run, 4).record
+    assert record.failures == {"tls": 23}
+    assert detail in next(iter(record.failure_details["tls"]))
+    assert run.says(fix)
+
+
+def test_insecure_takes_any_certificate(hold: Holds, serve: Serves, pem: Path) -> None:
+    server = serve("--tls", "--cert", str(pem / "cert.pem"))
+    options = ("--tls", "--insecure", "--sni", "elsewhere.test", "--count", "23", *SHORT)
+    assert hold("--target", server.target, *options).record.held == 23
+
+
+def test_tls_where_none_is_spoken(start: Start, serve: Serves) -> None:
+    server = serve("--protocol", "http")
+    run = start(
+        "hold", "--target", server.target, "--protocol", "http", "--tls", "--insecure", "--count", "23"
+    ).finish()
+    assert check(run, 4).record.failures == {"tls": 23}
+    assert run.says("leave out --tls")

@@ -1,0 +1,238 @@
+"""A worker in a thread against small real servers: what it counts, says and leaves behind."""
+
+import marshal
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from connprobe import causes
+from connprobe.engine import counters
+from connprobe.engine.task import Task
+from connprobe.engine.worker import BACKOFF_FIRST_S, BACKOFF_MOST_S, Worker, _each_source, prepare
+from connprobe.fleet.shared import SharedTable
+
+Serve = Callable[[socket.socket], None]
+
+
+class Running:
+    def __init__(self, **task: Any) -> None:
+        share = task["share"]
+        values: dict[str, Any] = {
+            "family": int(socket.AF_INET),
+            "sources": (("", share, 0),),
+            "protocol": "tcp",
+            "http_mode": "keepalive",
+            "host": "server",
+            "path": "/",
+            "headers": (),
+            "concurrency": 100,
+            "interval_s": 0.0,
+            "delay_s": 0.0,
+            "timeout_s": 5.0,
+            "ping_s": 0.0,
+            "reconnect_attempts": 0,
+            "tls": None,
+            **task,
+        }
+        self.table = SharedTable(1, counters.COLUMNS)
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(10)
+        self._theirs = theirs
+        made = Task(**values)
+        self.worker = Worker(made, self.table.row(0), theirs, *prepare(made))
+        self.thread = threading.Thread(target=self.worker.run, daemon=True)
+        self.thread.start()
+
+    def counted(self, column: int) -> int:
+        return self.table.total(column)
+
+    def until(self, condition: Callable[[counters.Totals], bool]) -> counters.Totals:
+        deadline = time.monotonic() + 10
+        while True:
+            totals = counters.read_totals(self.table, {})
+            if condition(totals):
+                return totals
+            assert time.monotonic() < deadline, totals
+            os.sched_yield()
+
+    def tell(self, *message: Any) -> None:
+        self.control.send(marshal.dumps(message))
+
+    def hear(self) -> tuple[Any, ...]:
+        said: tuple[Any, ...] = marshal.loads(self.control.recv(1 << 16))
+        return said
+
+    def end(self) -> None:
+        self.control.close()  # as when the supervisor is killed
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+        self._theirs.close()
+        os.close(self.table.fd)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def runner(**task: Any) -> Running:
+        running.append(Running(**task))
+        return running[-1]
+
+    yield runner
+    for each in running:
+        each.end()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as made:
+        made.settimeout(10)
+        yield made
+
+
+def test_connections_are_opened_held_checked_and_closed(
+    run: Callable[..., Running], listener: socket.socket
+) -> None:
+    worker = run(share=23, target=listener.getsockname())
+    totals = worker.until(lambda totals: totals.held == 23)
+    accepted = [listener.accept()[0] for _ in range(23)]
+    assert (totals.started, totals.established, totals.failed, totals.in_flight) == (23, 23, 0, 0)
+    assert sum(counters.read_handshakes(worker.table)) == 23
+    worker.until(lambda _: worker.counted(counters.RAMPED_NS) > 0)
+    accepted.pop().close()
+    worker.tell("check")
+    assert worker.hear() == ("checked", {}, {causes.EOF: {"closed by the server": 1}})
+    assert worker.until(lambda totals: totals.held == 22).drops == {causes.EOF: 1}
+    worker.tell("quit")
+    assert worker.hear()[0] == "ended"
+    for server in accepted:
+        with server:
+            server.settimeout(5)
+            assert server.recv(1) == b""
+
+
+def test_nobody_listens(run: Callable[..., Running], listener: socket.socket) -> None:
+    target = listener.getsockname()
+    listener.close()
+    worker = run(share=101, target=target)
+    totals = worker.until(lambda totals: totals.failed == 101)
+    assert totals.failures == {causes.REFUSED: 101}
+    worker.tell("quit")
+    assert worker.hear() == ("ended", {causes.REFUSED: {"ECONNREFUSED: Connection refused": 101}}, {})
+
+
+def test_a_server_that_never_answers(run: Callable[..., Running], listener: socket.socket) -> None:
+    worker = run(share=7, target=listener.getsockname(), protocol="ws", timeout_s=0.2)
+    began = time.monotonic()
+    assert worker.until(lambda totals: totals.failed == 7).failures == {causes.TIMEOUT: 7}
+    assert time.monotonic() - began >= 0.19
+    worker.tell("quit")
+    (details,) = worker.hear()[1].values()
+    assert details == {"connected, but the request was not answered": 7}
+
+
+def test_concurrency_is_kept(run: Callable[..., Running], listener: socket.socket) -> None:
+    worker = run(share=50, target=listener.getsockname(), protocol="ws", concurrency=3)
+    worker.until(lambda totals: totals.in_flight == 3)
+    assert worker.counted(counters.STARTED) == 3
+    worker.tell("stop")
+    for _ in range(3):
+        listener.accept()[0].close()
+    totals = worker.until(lambda totals: totals.in_flight == 0)
+    assert (totals.started, totals.failed) == (3, 3)  # the rest of its share is not begun any more
+
+
+def test_sources_are_used_in_turn_and_counted_out(
+    run: Callable[..., Running], listener: socket.socket
+) -> None:
+    sources = (("127.0.0.2", 3, 0), ("127.0.0.3", 2, 0), ("", 1, 0))
+    worker = run(share=6, target=listener.getsockname(), sources=sources)
+    came = []
+    for _ in range(6):
+        accepted, (address, _) = listener.accept()
+        accepted.close()
+        came.append(address)
+    assert sorted(came) == ["127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"]
+    worker.until(lambda totals: totals.dropped == 6)
+
+
+def test_each_source_goes_round() -> None:
+    values = dict.fromkeys(Task._fields, 0)
+    task = Task(**{**values, "sources": (("a", 2, 0), ("b", 1, 0), ("c", 2, 1024))})  # type: ignore[arg-type]
+    expected = [("a", 0), ("a", 0), ("b", 0), ("c", 1024), ("c", 1025)]
+    assert list(islice(_each_source(task), 12)) == [*expected, *expected, *expected[:2]]
+
+
+def test_a_lost_connection_is_opened_again(run: Callable[..., Running], listener: socket.socket) -> None:
+    worker = run(share=5, target=listener.getsockname(), reconnect_attempts=3)
+    first = [listener.accept()[0] for _ in range(5)]
+    for each in first[:3]:
+        each.close()
+    again = [listener.accept()[0] for _ in range(3)]
+    totals = worker.until(lambda totals: totals.held == 5 and totals.reconnected == 3)
+    assert (totals.established, totals.dropped, totals.reconnect_attempts, totals.given_up) == (5, 3, 3, 0)
+    for each in (*first[3:], *again):
+        each.close()
+
+
+def test_giving_up_after_so_many_attempts(run: Callable[..., Running], listener: socket.socket) -> None:
+    worker = run(share=3, target=listener.getsockname(), reconnect_attempts=2)
+    accepted = [listener.accept()[0] for _ in range(3)]
+    listener.close()
+    for each in accepted:
+        each.close()
+    totals = worker.until(lambda totals: totals.given_up == 3)
+    assert (totals.reconnect_attempts, totals.reconnected, totals.held, totals.waiting) == (6, 0, 0, 0)
+    assert totals.failed == 0  # a reconnection that fails is no connection that was never established
+    worker.tell("check")
+    assert worker.hear()[0] == "checked"
+
+
+def test_backoff_is_bounded_and_spread(run: Callable[..., Running], listener: socket.socket) -> None:
+    """Full jitter: evenly spread between nothing and a ceiling that doubles up to half a minute."""
+    worker = run(share=0, target=listener.getsockname(), reconnect_attempts=1000)
+    worker.tell("quit")
+    worker.thread.join(10)
+    for attempts, ceiling in (
+        (0, BACKOFF_FIRST_S),
+        (3, 8 * BACKOFF_FIRST_S),
+        (20, BACKOFF_MOST_S),
+        (999, BACKOFF_MOST_S),
+    ):
+        worker.worker.waiting.clear()
+        began = time.monotonic()
+        for _ in range(997):
+            worker.worker._try_again(attempts)
+        took = time.monotonic() - began
+        delays = [due - began for due, _ in worker.worker.waiting]
+        assert {attempt for _, attempt in worker.worker.waiting} == {attempts + 1}
+        assert min(delays) >= 0
+        assert max(delays) <= ceiling + took
+        assert min(delays) < 0.1 * ceiling + took
+        assert max(delays) > 0.9 * ceiling
+    worker.worker._try_again(1000)
+    assert worker.worker.given_up == 1
+
+
+def test_a_source_that_is_not_of_this_host(run: Callable[..., Running], listener: socket.socket) -> None:
+    worker = run(share=3, target=listener.getsockname(), sources=(("192.0.2.1", 3, 0),))
+    assert worker.until(lambda totals: totals.failed == 3).failures == {causes.NO_SOURCE_PORT: 3}
+
+
+def test_the_supervisor_gone_ends_it(run: Callable[..., Running], listener: socket.socket) -> None:
+    worker = run(share=3, target=listener.getsockname())
+    worker.until(lambda totals: totals.held == 3)
+    accepted = [listener.accept()[0] for _ in range(3)]
+    worker.control.close()
+    worker.thread.join(10)
+    assert not worker.thread.is_alive()
+    for each in accepted:
+        with each:
+            each.settimeout(5)
+            assert each.recv(1) == b""
