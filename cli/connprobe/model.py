@@ -67,7 +67,6 @@ class HoldRequest(Record, frozen=True):
     reconnect_attempts: int = 10
     fail_under: int | None = None
     server_pid: int | None = None
-    server_processes: int | None = None  # of the embedded server
 
 
 class InterfaceAddress(Record, frozen=True):
@@ -134,12 +133,14 @@ class Capacity(Record, frozen=True):
 class SourceShare(Record, frozen=True):
     """`count` connections from one source address. address "": the kernel chooses.
 
-    first_port: the first of `count` ports that are bound one by one; 0: the kernel chooses each.
+    first_port: where to begin among `ports` (first, last, step), which are bound one by one; 0: the
+    kernel chooses each.
     """
 
     address: str
     count: int
     first_port: int = 0
+    ports: tuple[int, int, int] | None = None
 
 
 class Shard(Record, frozen=True):

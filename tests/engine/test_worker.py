@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from connprobe import causes
 from connprobe.engine import counters
 from connprobe.engine.task import Task
-from connprobe.engine.worker import BACKOFF_FIRST_S, BACKOFF_MOST_S, Worker, _each_source, prepare
+from connprobe.engine.worker import BACKOFF_FIRST_S, BACKOFF_MOST_S, Worker, prepare
 from connprobe.fleet.shared import SharedTable
 
 Serve = Callable[[socket.socket], None]
@@ -25,7 +24,7 @@ class Running:
         share = task["share"]
         values: dict[str, Any] = {
             "family": int(socket.AF_INET),
-            "sources": (("", share, 0),),
+            "sources": (("", share, 0, None),),
             "protocol": "tcp",
             "http_mode": "keepalive",
             "host": "server",
@@ -151,7 +150,7 @@ def test_concurrency_is_kept(run: Callable[..., Running], listener: socket.socke
 def test_sources_are_used_in_turn_and_counted_out(
     run: Callable[..., Running], listener: socket.socket
 ) -> None:
-    sources = (("127.0.0.2", 3, 0), ("127.0.0.3", 2, 0), ("", 1, 0))
+    sources = (("127.0.0.2", 3, 0, None), ("127.0.0.3", 2, 0, None), ("", 1, 0, None))
     worker = run(share=6, target=listener.getsockname(), sources=sources)
     came = []
     for _ in range(6):
@@ -160,13 +159,6 @@ def test_sources_are_used_in_turn_and_counted_out(
         came.append(address)
     assert sorted(came) == ["127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"]
     worker.until(lambda totals: totals.dropped == 6)
-
-
-def test_each_source_goes_round() -> None:
-    values = dict.fromkeys(Task._fields, 0)
-    task = Task(**{**values, "sources": (("a", 2, 0), ("b", 1, 0), ("c", 2, 1024))})  # type: ignore[arg-type]
-    expected = [("a", 0), ("a", 0), ("b", 0), ("c", 1024), ("c", 1025)]
-    assert list(islice(_each_source(task), 12)) == [*expected, *expected, *expected[:2]]
 
 
 def test_a_lost_connection_is_opened_again(run: Callable[..., Running], listener: socket.socket) -> None:
@@ -221,7 +213,7 @@ def test_backoff_is_bounded_and_spread(run: Callable[..., Running], listener: so
 
 
 def test_a_source_that_is_not_of_this_host(run: Callable[..., Running], listener: socket.socket) -> None:
-    worker = run(share=3, target=listener.getsockname(), sources=(("192.0.2.1", 3, 0),))
+    worker = run(share=3, target=listener.getsockname(), sources=(("192.0.2.1", 3, 0, None),))
     assert worker.until(lambda totals: totals.failed == 3).failures == {causes.NO_SOURCE_PORT: 3}
 
 

@@ -23,7 +23,7 @@ def test_the_plan_names_every_figure(plan: HoldPlan) -> None:
         *(
             "8: 127.0.0.2 … 127.0.0.4",
             "64,512, 1024-65535",
-            "IP_LOCAL_PORT_RANGE",
+            "bound one by one",
             "3.0 GB",
             "needs no alias",
         ),

@@ -144,6 +144,8 @@ def test_what_a_server_says_is_neutralised(terminal: bool, make_record: Make) ->
 def test_a_terminal_without_unicode_is_enough(make_record: Make) -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
-    record = make_record(server=None, failures={"rejected": 3}, failure_details={"rejected": {"503 überfüllt": 3}})
+    record = make_record(
+        server=None, failures={"rejected": 3}, failure_details={"rejected": {"503 überfüllt": 3}}
+    )
     render_summary(record, Console(file=file, width=80, _environ={}))
     assert "3 x 503 ?berf?llt" in raw.getvalue().decode("ascii")

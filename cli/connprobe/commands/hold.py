@@ -175,10 +175,8 @@ def _check(request: HoldRequest) -> None:
         raise UsageError(f"--rate {request.rate_per_s:g} is not a positive number", fix="--rate 500")
     if request.ping_s is not None and (request.protocol != "ws" or request.ping_s < 0.1):
         raise UsageError("--ping is for WebSocket, at 100ms or more", fix="--protocol ws --ping 30s")
-    if request.source_ports is not None and request.reconnect:
-        raise UsageError(
-            "--reconnect chooses ports anew: not with --source-ports", fix="leave one of them out"
-        )
+    if request.protocol == "ws" and any(name.lower() == "sec-websocket-key" for name, _ in request.headers):
+        raise UsageError("--header Sec-WebSocket-Key: each connection makes its own", fix="leave it out")
     if request.http_mode != "keepalive" and request.protocol != "http":
         raise UsageError(f"--http-mode {request.http_mode} is for HTTP", fix="--protocol http")
     if not request.path.startswith("/") or any(ord(c) <= 32 or ord(c) > 126 for c in request.path):

@@ -155,8 +155,8 @@ class HeldSet:
 def end(sock: socket.SocketType) -> None:
     """FIN, then reset, then closed."""
     try:
-        sock.shutdown(socket.SHUT_WR)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        sock.shutdown(socket.SHUT_WR)
     except OSError:  # not connected any more
         pass
     sock.close()

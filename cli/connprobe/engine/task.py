@@ -15,8 +15,8 @@ class Task(NamedTuple):
     share: int  # connections to open
     family: int  # socket.AF_INET or AF_INET6
     target: tuple[str | int, ...]  # the sockaddr
-    # (address, connections from it, their first port); "" and 0: the kernel chooses
-    sources: tuple[tuple[str, int, int], ...]
+    # (address, connections from it, first port, (low, high, step)); "", 0 and None: the kernel chooses
+    sources: tuple[tuple[str, int, int, tuple[int, int, int] | None], ...]
     protocol: str
     http_mode: str
     host: str  # the Host header

@@ -11,8 +11,6 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
-from itertools import repeat
 from typing import Any
 
 from connprobe import causes
@@ -20,11 +18,11 @@ from connprobe.engine import counters
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost, end, wants_more
 from connprobe.engine.opening import Opening, opening_for
+from connprobe.engine.sources import each_source
 from connprobe.engine.task import Task, TlsTask
 from connprobe.plan.histogram import bucket
 from connprobe.wire.http import ResponseReader
 
-IP_BIND_ADDRESS_NO_PORT = 24
 CONNECTING, SHAKING_HANDS, READING = range(3)
 OPENS_PER_TURN = 64  # so that answers are read, and their time taken, between bursts
 PINGS_PER_TURN = 256
@@ -72,7 +70,7 @@ class Worker:
         self.ramping = True
         self.attempts = self.reconnected = self.given_up = 0
         self.waiting: list[tuple[float, int]] = []  # heap of (due, attempt)
-        self.sources = _each_source(task)
+        self.sources = each_source(task.sources, int(task.target[3]) if len(task.target) == 4 else 0)
         self.next_open = time.monotonic() + task.delay_s
         self.next_tick = 0.0
         self.cursor = 0
@@ -135,13 +133,7 @@ class Worker:
             self._failed(attempt, *cause_of(error.errno or 0))
             return
         try:
-            source = next(self.sources)
-            if source[1]:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind(source)
-            elif source[0]:
-                sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind(source)
+            next(self.sources).bind(sock)
             error_number = sock.connect_ex(self.task.target)
             if error_number not in (0, 115):  # EINPROGRESS
                 raise OSError(error_number, os.strerror(error_number))
@@ -157,8 +149,9 @@ class Worker:
         interest = select.EPOLLOUT
         if request and self.context is None and self.opening.answers:
             try:  # on loopback the handshake is over already: one wake-up less
-                if sock.send(request) == len(request):
-                    flight.unsent, flight.stage = b"", READING
+                flight.unsent = request[sock.send(request) :]
+                if not flight.unsent:
+                    flight.stage = READING
                     interest = select.EPOLLIN
             except BlockingIOError:
                 pass
@@ -461,14 +454,6 @@ _WAITED_FOR = {
     SHAKING_HANDS: "in the TLS handshake",
     READING: "connected, but the request was not answered",
 }
-
-
-def _each_source(task: Task) -> Iterator[tuple[str, int]]:
-    """The source (address, port) of each next connection; reconnections go round again."""
-    while True:
-        for address, count, first_port in task.sources:
-            for port in range(first_port, first_port + count) if first_port else repeat(0, count):
-                yield address, port
 
 
 def prepare(first: tuple[Any, ...]) -> tuple[Opening, Any]:

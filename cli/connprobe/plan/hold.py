@@ -1,11 +1,10 @@
 """From what was asked and what the host allows to a plan, or to every obstacle at once. Pure."""
 
-import ipaddress
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Shard, SourceShare, Target
+from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Shard, Target
 from connprobe.plan.capacity import (
     FD_RESERVE,
     PROCESS_BYTES,
@@ -16,11 +15,8 @@ from connprobe.plan.capacity import (
     processes_for,
     server_processes_for,
 )
+from connprobe.plan.sources import LoopbackAddresses, deal, on_loopback, segments
 
-LOOPBACK_SHARE = (
-    10_000  # connections from one 127.x address: well under its ports, so that a free one is found at once
-)
-_LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 _WHAT = {
     "source_ports": "source ports",
     "memory": "memory",
@@ -52,12 +48,9 @@ def plan_hold(
     embedded = target is None
     address = "127.0.0.1" if target is None else target.address
     ports = ports_per_source(facts, request.source_ports)
-    first_port = request.source_ports[0] if request.source_ports else 0
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
     pool = _source_pool(request, address, route, seed)
-    servers = 0
-    if embedded:
-        servers = request.server_processes or server_processes_for(request.count, nofile, facts.cpus)
+    servers = server_processes_for(request.count, nofile, facts.cpus) if embedded else 0
     shape = Shape(
         both_ends=route.on_this_host,
         tls=request.tls is not None,
@@ -71,7 +64,7 @@ def plan_hold(
     if obstacles:
         shards: tuple[Shard, ...] = ()
     else:
-        shards = tuple(_shards(request.count, workers, pool, ports, first_port, _on_loopback(address)))
+        shards = tuple(deal(request.count, workers, pool, segments(facts, request.source_ports)))
     used = {share.address for shard in shards for share in shard.sources}
     plan = HoldPlan(
         target=target,
@@ -96,65 +89,13 @@ def default_workers(count: int, nofile: int, cpus: int) -> int:
     return max(processes_for(count, nofile), min(cpus, math.ceil(count / 5000)))
 
 
-def _on_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]) in _LOOPBACK
-
-
-class _LoopbackAddresses(Sequence[str]):
-    """All of 127.0.0.0/8 but the network, 127.0.0.1 and the broadcast address, beginning at `seed`."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return _LOOPBACK.num_addresses - 3
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return str(_LOOPBACK[2 + (self._seed + index) % len(self)])
-
-
 def _source_pool(request: HoldRequest, address: str, route: Route, seed: int) -> Sequence[str]:
     """Source addresses in the order of use, each once."""
     if request.alias_addresses or request.sources is not None:
         return list(dict.fromkeys([*(request.sources or ()), *request.alias_addresses]))
-    if _on_loopback(address):
-        return _LoopbackAddresses(seed)
+    if on_loopback(address):
+        return LoopbackAddresses(seed)
     return list(dict.fromkeys(route.sources)) or [""]
-
-
-def _shards(
-    count: int, workers: int, pool: Sequence[str], ports: int, first_port: int, loopback: bool
-) -> list[Shard]:
-    """Connections shared evenly, each address filled before the next is begun. On loopback no two workers
-    share an address where there are enough, so that they do not compete for its ports."""
-    limit, apart = _from_one_address(count, workers, len(pool), ports) if loopback else (ports, False)
-    shards, position, room = [], 0, limit
-    for index in range(workers):
-        share = count // workers + (index < count % workers)
-        left, sources = share, []
-        while left > 0:
-            if room == 0:
-                position, room = position + 1, limit
-            take = min(left, room)
-            port = first_port + limit - room if first_port else 0
-            sources.append(SourceShare(address=pool[position], count=take, first_port=port))
-            left, room = left - take, room - take
-        if apart:
-            room = 0
-        shards.append(Shard(index=index, count=share, sources=tuple(sources)))
-    return shards
-
-
-def _from_one_address(count: int, workers: int, addresses: int, ports: int) -> tuple[int, bool]:
-    """(connections from one address, whether each worker can have addresses of its own)."""
-    for limit in (min(LOOPBACK_SHARE, ports), ports):
-        if workers * math.ceil(math.ceil(count / workers) / limit) <= addresses:
-            return limit, True
-    return ports, False
 
 
 def _resource_obstacles(request: HoldRequest, facts: HostFacts, nofile: int, shape: Shape) -> list[Obstacle]:
@@ -194,20 +135,16 @@ def _request_obstacles(
                 fix=f"ulimit -n {own}, or fewer connections",
             )
         )
-    for count, option, what in (
-        (workers, "--workers", "workers"),
-        (servers, "--processes", "server processes"),
-    ):
-        room = count * (nofile - FD_RESERVE)
-        if count and room < request.count:
-            obstacles.append(
-                Obstacle(
-                    what=f"file descriptors of {count} {what} (RLIMIT_NOFILE {nofile:,} each)",
-                    have=f"room for {room:,} connections",
-                    need=f"{request.count:,}: {processes_for(request.count, nofile):,} {what}",
-                    fix=f"{option} auto" if option == "--workers" else f"{option} {servers * 2}",
-                )
+    room = workers * (nofile - FD_RESERVE)
+    if room < request.count:
+        obstacles.append(
+            Obstacle(
+                what=f"file descriptors of {workers} workers (RLIMIT_NOFILE {nofile:,} each)",
+                have=f"room for {room:,} connections",
+                need=f"{request.count:,}: {processes_for(request.count, nofile):,} workers",
+                fix="--workers auto",
             )
+        )
     return obstacles + _option_obstacles(request, facts)
 
 

@@ -77,8 +77,10 @@ def parse_header(text: str) -> tuple[str, str]:
 def parse_ports(text: str) -> tuple[int, int]:
     """`1024-65535`. Raises UsageError."""
     match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", text.strip())
-    if match is None or not 0 < int(match[1]) <= int(match[2]) < 65536:
-        raise UsageError(f"--source-ports {text!r} is not a range of ports", fix="--source-ports 1024-65535")
+    if match is None or not 1024 <= int(match[1]) <= int(match[2]) < 65536:
+        raise UsageError(
+            f"--source-ports {text!r} is not a range of unprivileged ports", fix="--source-ports 1024-65535"
+        )
     return int(match[1]), int(match[2])
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -228,10 +229,10 @@ class Hold:
                 share=shard.count,
                 family=int(AF_INET6 if self.target.family == "ipv6" else AF_INET),
                 target=sockaddr(self.target),
-                sources=tuple((share.address, share.count, share.first_port) for share in shard.sources),
+                sources=tuple((s.address, s.count, s.first_port, s.ports) for s in shard.sources),
                 protocol=request.protocol,
                 http_mode=request.http_mode,
-                host=self.target.label,
+                host=re.sub(r"%[^\]]*", "", self.target.label),  # a zone means nothing to the server
                 path=request.path,
                 headers=request.headers,
                 concurrency=max(

@@ -1,0 +1,49 @@
+"""The source of each next connection: an address, and a port that the kernel chooses or that is bound."""
+
+import errno
+import socket
+from collections.abc import Iterator, Sequence
+from itertools import cycle, repeat
+
+IP_BIND_ADDRESS_NO_PORT = 24
+
+
+class Source:
+    """One address, with the ports that are bound one by one, if any."""
+
+    def __init__(
+        self, address: str, scope_id: int, first_port: int, ports: tuple[int, int, int] | None
+    ) -> None:
+        self.address = address
+        self._scope = (0, scope_id) if address.startswith("fe80") else ()
+        self._any_port = (address, 0, *self._scope)
+        self._ports: Sequence[int] = range(ports[0], ports[1] + 1, ports[2]) if ports else ()
+        self._next = self._ports.index(first_port) if ports else 0
+
+    def bind(self, sock: socket.SocketType) -> None:
+        """Raises OSError; EADDRINUSE when none of the ports is free."""
+        if not self._ports:
+            if self.address:
+                # Or the port would be spent for all destinations at once.
+                sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind(self._any_port)
+            return
+        for _ in range(len(self._ports)):
+            port = self._ports[self._next]
+            self._next = (self._next + 1) % len(self._ports)
+            try:
+                sock.bind((self.address, port, *self._scope))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return
+        raise OSError(errno.EADDRINUSE, "every source port is in use")
+
+
+def each_source(
+    shares: Sequence[tuple[str, int, int, tuple[int, int, int] | None]], scope_id: int
+) -> Iterator[Source]:
+    """The source of each connection in turn. After the last it goes round, for reconnections."""
+    sources = [(Source(address, scope_id, first, ports), count) for address, count, first, ports in shares]
+    return (source for source, count in cycle(sources) for source in repeat(source, count))
