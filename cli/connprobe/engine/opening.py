@@ -14,6 +14,8 @@ from connprobe.errors import ProtocolViolation
 from connprobe.wire.http import ResponseReader, request_bytes
 from connprobe.wire.websocket import accept_for, key_from, refusal, upgrade_headers
 
+NONCES = 64  # drawn from the kernel at once
+
 
 class Pending(Protocol):
     """The part of a connection in flight that an opening uses."""
@@ -100,10 +102,14 @@ class WebSocketOpening:
         self._before, _, self._after = text.partition(marker.encode())
         offered = given.get("sec-websocket-protocol", "")
         self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
+        self._nonces: list[bytes] = []
         self._known: tuple[bytes, bytes] | None = None
 
     def request(self) -> tuple[bytes, bytes]:
-        key = key_from(os.urandom(16))
+        if not self._nonces:
+            random = os.urandom(16 * NONCES)
+            self._nonces = [random[i : i + 16] for i in range(0, len(random), 16)]
+        key = key_from(self._nonces.pop())
         return self._before + key + self._after, accept_for(key)
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import time
+from array import array
 from collections import deque
 from typing import Any
 
@@ -20,7 +21,7 @@ from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost, end, wants_mor
 from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.sources import each_source
 from connprobe.engine.task import Task, TlsTask
-from connprobe.plan.histogram import bucket
+from connprobe.plan.histogram import BUCKETS, bucket
 from connprobe.wire.http import ResponseReader
 
 CONNECTING, SHAKING_HANDS, READING = range(3)
@@ -82,6 +83,11 @@ class Worker:
         # Without TLS the C type that socket.socket wraps will do: half the cost of making one.
         self.socket_type = socket.SocketType if task.tls is None else socket.socket
         self.context = context
+        # The request then carries the last ACK of the TCP handshake, a packet less
+        # (tcp_rcv_synsent_state_process: no ACK by itself where data is about to follow).
+        self.speaks_first = task.protocol != "tcp" and context is None and opening.answers
+        self.handshakes = array("Q", bytes(8 * BUCKETS))
+        self.handshake_sum_us = self.handshake_max_us = 0
 
     def run(self) -> None:
         self.control.setblocking(False)
@@ -134,6 +140,8 @@ class Worker:
             return
         try:
             next(self.sources).bind(sock)
+            if self.speaks_first:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             error_number = sock.connect_ex(self.task.target)
             if error_number not in (0, 115):  # EINPROGRESS
                 raise OSError(error_number, os.strerror(error_number))
@@ -147,7 +155,7 @@ class Worker:
         self.flying[fd] = flight
         self.held.state[fd] = IN_FLIGHT
         interest = select.EPOLLOUT
-        if request and self.context is None and self.opening.answers:
+        if self.speaks_first:
             try:  # on loopback the handshake is over already: one wake-up less
                 flight.unsent = request[sock.send(request) :]
                 if not flight.unsent:
@@ -227,11 +235,10 @@ class Worker:
         sock = flight.sock
         fd = sock.fileno()
         took = int((time.monotonic() - flight.began) * 1e6)
-        row = self.row
-        row[counters.HANDSHAKES + bucket(took)] += 1
-        row[counters.HANDSHAKE_SUM_US] += took
-        if took > row[counters.HANDSHAKE_MAX_US]:
-            row[counters.HANDSHAKE_MAX_US] = took
+        self.handshakes[bucket(took)] += 1
+        self.handshake_sum_us += took
+        if took > self.handshake_max_us:
+            self.handshake_max_us = took
         del self.flying[fd]
         if flight.attempt:
             self.reconnected += 1
@@ -297,6 +304,7 @@ class Worker:
 
     def _tick(self, now: float) -> None:
         self.next_tick = now + TICK_S
+        self._publish_handshakes()
         while self.flying:
             flight = next(iter(self.flying.values()))  # the oldest: all have the same patience
             if now - flight.began < self.task.timeout_s:
@@ -369,6 +377,7 @@ class Worker:
         elif not self.drained:
             return
         self.check_due = None
+        self._publish_handshakes()
         self._publish()
         self._tell("checked", self.failure_details, self.drop_details)
 
@@ -420,6 +429,12 @@ class Worker:
         finally:
             self.control.setblocking(False)
 
+    def _publish_handshakes(self) -> None:
+        row = self.row
+        row[counters.HANDSHAKES :] = memoryview(self.handshakes)
+        row[counters.HANDSHAKE_SUM_US] = self.handshake_sum_us
+        row[counters.HANDSHAKE_MAX_US] = self.handshake_max_us
+
     def _publish(self) -> None:
         row, held = self.row, self.held
         row[counters.STARTED] = self.started
@@ -435,9 +450,11 @@ class Worker:
         row[counters.BYTES_READ] = held.bytes_read
         if self.ramping and self.established + self.failed >= self.task.share:
             self.ramping = False
+            self._publish_handshakes()
             row[counters.RAMPED_NS] = time.monotonic_ns()
 
     def _close_all(self) -> None:
+        self._publish_handshakes()
         self._publish()  # what was lost in this turn is counted as dropped already: the last word adds up
         self._tell("ended", self.failure_details, self.drop_details)
         self.epoll.close()
