@@ -259,7 +259,7 @@ class Hold:
             for index, message in self.fleet.poll(max(0.0, min(POLL_S, deadline - now))):
                 self._hear(index, message)
             totals = self._read_totals()
-            self._draw(phase, time.monotonic(), None if deadline == float("inf") else deadline)
+            self._draw(phase, time.monotonic(), deadline if phase == "hold" else None)
             if over(totals) or time.monotonic() >= deadline or not self.fleet.alive:
                 return
 
