@@ -108,8 +108,8 @@ class Command:
         """Returns once a sample of that phase is on disk."""
 
         def look() -> bool:
-            path = self.directory
-            return path is not None and f'"phase":"{phase}"' in (path / "samples.jsonl").read_text()
+            samples = [] if self.results is None else list(self.results.glob("*-hold-*/samples.jsonl"))
+            return any(f'"phase":"{phase}"' in path.read_text() for path in samples)
 
         assert eventually(look), self.finish(kill=True)
 

@@ -1,4 +1,4 @@
-"""One hold from facts to record: prepare, open, hold, check, close, undo."""
+"""One hold from plan to record: set up, open, hold, check, close, undo."""
 
 import os
 import platform
@@ -7,98 +7,30 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
-from random import SystemRandom
 from socket import AF_INET, AF_INET6
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any
 
 from connprobe.engine import counters
 from connprobe.engine.task import Task, TlsTask
-from connprobe.errors import UsageError
 from connprobe.fleet.fleet import Fleet
-from connprobe.model import (
-    HoldPlan,
-    HoldRequest,
-    HostFacts,
-    HostRecord,
-    Obstacle,
-    RunRecord,
-    Sample,
-    Target,
-)
+from connprobe.model import HostRecord, RunRecord, Target
 from connprobe.observe.client import cpu_of, pss_of
 from connprobe.observe.listeners import listener_pids
-from connprobe.observe.machine import available_memory
 from connprobe.observe.process import ProcessGroup
-from connprobe.plan.histogram import percentile
-from connprobe.plan.hold import plan_hold
-from connprobe.plan.parse import parse_target
 from connprobe.session.embedded import start_server
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.outcome import Seen, build_record
-from connprobe.session.target import resolve, sockaddr, survey
+from connprobe.session.prepare import Prepared
+from connprobe.session.sampling import Phase, Progress, Sampler
+from connprobe.session.target import sockaddr
 from connprobe.session.undo import undo_all
 from connprobe.store.journal import Journal
-from connprobe.store.rundir import RunDirectory, check_writable
+from connprobe.store.rundir import RunDirectory
 from connprobe.system.addresses import add_addresses
-from connprobe.system.apart import apart
-from connprobe.system.facts import raise_nofile
 
 POLL_S = 0.1
-SAMPLE_S = 1.0
-DRAW_S = 0.5
 HOPELESS = 1000  # this many failures and not one success: the rest is not tried
 CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
-
-
-class Progress(Protocol):
-    def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None: ...
-
-
-class Prepared(NamedTuple):
-    """All that is known before anything is touched."""
-
-    request: HoldRequest
-    target: Target | None
-    facts: HostFacts
-    plan: HoldPlan
-    obstacles: tuple[Obstacle, ...]
-
-
-def prepare(request: HoldRequest, results: Path) -> Prepared:
-    """Facts and plan. Touches nothing but this process's own RLIMIT_NOFILE."""
-    target = resolve(*parse_target(request.target)) if request.target is not None else None
-    if target is None and request.tls is not None:
-        raise UsageError(
-            "the embedded server of hold speaks no TLS", fix="connprobe serve --tls, then hold --target"
-        )
-    if request.workers is not None and request.workers > request.count:
-        raise UsageError(
-            f"--workers {request.workers:,} for {request.count:,} connections", fix="--workers auto"
-        )
-    nofile, _ = raise_nofile(request.count + 1024)
-    facts, route = apart(survey, target)
-    _check_sources(request, facts, target)
-    plan, obstacles = plan_hold(request, facts, target, route, nofile, SystemRandom().randrange(1 << 24))
-    unwritable = check_writable(results, 10_000_000)
-    if unwritable is not None:
-        obstacles = (*obstacles, unwritable)
-    return Prepared(request, target, facts, plan, obstacles)
-
-
-def _check_sources(request: HoldRequest, facts: HostFacts, target: Target | None) -> None:
-    """Named sources must be of the target's family, and be there (or be added)."""
-    local = {each.address for each in facts.addresses} | set(request.alias_addresses)
-    family = "ipv4" if target is None else target.family
-    for address in (*(request.sources or ()), *request.alias_addresses):
-        if ("ipv6" if ":" in address else "ipv4") != family:
-            raise UsageError(
-                f"the source {address} is no {family} address, as the target is", fix="--sources auto"
-            )
-        if address not in local and not address.startswith("127."):
-            raise UsageError(
-                f"the source {address} is not an address of this host", fix=f"--alias IFACE:{address}"
-            )
 
 
 class Hold:
@@ -107,33 +39,33 @@ class Hold:
     def __init__(self, prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
         self.request, self.plan, self.facts = prepared.request, prepared.plan, prepared.facts
         self.target = prepared.target
-        self.directory = directory
-        self.progress = progress
+        self._directory, self._progress = directory, progress
         self.interrupts = Interrupts()
         self.seen = Seen(started_at=datetime.now(UTC).isoformat(timespec="seconds"))
-        self.began = time.monotonic()
         self.fleet: Fleet
         self.server_fleet: Fleet | None = None
-        self.server: ProcessGroup | None = None
-        self.next_sample = self.next_draw = 0.0
-        self.last: Sample | None = None
-        self.gave_up = False
         self.checked: set[int] = set()
+        self._sampler: Sampler
 
     def execute(self) -> RunRecord:
         cpu_before = time.process_time()
         with self.interrupts, ExitStack() as undo:
-            log: IO[bytes] = undo.enter_context((self.directory.path / "workers.log").open("xb"))
+            log: IO[bytes] = undo.enter_context((self._directory.path / "workers.log").open("xb"))
             if self.plan.alias_addresses:
                 self._add_addresses(undo)
             if self.target is None:
                 self._start_server(undo, log)
-            self._find_server()
-            self._observe_server()
+            self._sampler = Sampler(self._directory, self._progress, self._find_server())
             if self.interrupts.by is None:
                 self._run(undo, log)
         self.seen.observer_cpu_s = time.process_time() - cpu_before
+        self._take_over(self._sampler)
         return self._record()
+
+    def _take_over(self, sampler: Sampler) -> None:
+        self.seen.samples, self.seen.late_samples = sampler.samples, sampler.late_samples
+        self.seen.server_start, self.seen.server_last = sampler.server_start, sampler.server_last
+        self.seen.server_peak_rss_bytes = sampler.server_peak_rss_bytes
 
     def _add_addresses(self, undo: ExitStack) -> None:
         assert self.plan.alias_interface is not None
@@ -162,11 +94,10 @@ class Hold:
         self.server_fleet = fleet
         self.target = Target(host="127.0.0.1", address="127.0.0.1", port=port, family="ipv4")
 
-    def _find_server(self) -> None:
+    def _find_server(self) -> ProcessGroup | None:
         assert self.target is not None
         if self.server_fleet is not None:
-            self.server = ProcessGroup(self.server_fleet.pids, follow_children=False)
-            return
+            return ProcessGroup(self.server_fleet.pids, follow_children=False)
         if self.request.server_pid is not None:
             pids: tuple[int, ...] = (self.request.server_pid,)
         else:
@@ -179,12 +110,7 @@ class Hold:
             pids = found.pids
             if found.reason is not None:
                 self.seen.unknown["server"] = found.reason
-        if pids:
-            self.server = ProcessGroup(pids)
-
-    def _observe_server(self) -> None:
-        if self.server is not None:
-            self.seen.server_start = self.seen.server_last = self.server.sample(time.monotonic())
+        return ProcessGroup(pids) if pids else None
 
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
         self.fleet = undo.enter_context(
@@ -197,7 +123,7 @@ class Hold:
             self._watch("hold", self._nothing_left, held_since + self.request.hold_s)
             self.seen.hold_s = time.monotonic() - held_since
             self._measure_client()
-            self.seen.server_idle = self.seen.server_last
+            self.seen.server_idle = self._sampler.server_last
         if self.interrupts.by is None:
             self.fleet.send("check")
             slowest = self.request.timeout_s + 30 + self.plan.count / 5000
@@ -209,7 +135,7 @@ class Hold:
         if self.server_fleet is not None:
             self.server_fleet.poll(0)
             self.seen.servers_lost = tuple(self.server_fleet.lost.values())
-        self._draw("close", time.monotonic(), None)
+        self._sampler.tick("close", self._read_totals(), self.fleet.table, None)
         closing_s = CLOSE_S if self.interrupts.by is None else CLOSE_INTERRUPTED_S
         for index, message in self.fleet.stop(closing_s):
             self._hear(index, message)
@@ -251,7 +177,7 @@ class Hold:
     # the main loop
 
     def _watch(
-        self, phase: Any, over: Callable[[counters.Totals], bool], deadline: float = float("inf")
+        self, phase: Phase, over: Callable[[counters.Totals], bool], deadline: float = float("inf")
     ) -> None:
         """Listens, samples and draws until `over`, the deadline or an interruption."""
         while self.interrupts.by is None:
@@ -259,7 +185,7 @@ class Hold:
             for index, message in self.fleet.poll(max(0.0, min(POLL_S, deadline - now))):
                 self._hear(index, message)
             totals = self._read_totals()
-            self._draw(phase, time.monotonic(), deadline if phase == "hold" else None)
+            self._sampler.tick(phase, totals, self.fleet.table, deadline if phase == "hold" else None)
             if over(totals) or time.monotonic() >= deadline or not self.fleet.alive:
                 return
 
@@ -277,10 +203,10 @@ class Hold:
         return self.seen.totals
 
     def _ramp_is_over(self, totals: counters.Totals) -> bool:
-        if not totals.established and totals.failed >= HOPELESS and not self.gave_up:
-            self.gave_up = self.seen.gave_up = True
+        if not totals.established and totals.failed >= HOPELESS and not self.seen.gave_up:
+            self.seen.gave_up = True
             self.fleet.send("stop")
-        if self.gave_up:
+        if self.seen.gave_up:
             return totals.in_flight == 0 and totals.started == totals.established + totals.failed
         return totals.established + totals.failed >= self.plan.count
 
@@ -290,50 +216,6 @@ class Hold:
     def _all_checked(self, totals: counters.Totals) -> bool:
         return self.checked >= set(self.fleet.alive)
 
-    def _draw(self, phase: Any, now: float, deadline: float | None) -> None:
-        if now >= self.next_sample or self.last is None or phase != self.last.phase:
-            self._sample(phase, now)
-        if now >= self.next_draw or phase != getattr(self.last, "phase", None):
-            self.next_draw = now + DRAW_S
-            assert self.last is not None
-            self.progress.update(self.last, None if deadline is None else max(0.0, deadline - now))
-
-    def _sample(self, phase: Any, now: float) -> None:
-        lateness = max(0.0, now - self.next_sample) if self.next_sample else 0.0
-        self.next_sample = (
-            max(self.next_sample + SAMPLE_S, now + SAMPLE_S / 2) if self.next_sample else now + SAMPLE_S
-        )
-        totals, before = self.seen.totals, self.last
-        assert totals is not None
-        handshakes = counters.read_handshakes(self.fleet.table)
-        p50, p99 = percentile(handshakes, 0.5), percentile(handshakes, 0.99)
-        use = self.server.sample(now) if self.server is not None else None
-        if use is not None:
-            self.seen.server_last = use
-            self.seen.server_peak_rss_bytes = max(self.seen.server_peak_rss_bytes, use.rss_bytes)
-        at_s = now - self.began
-        elapsed = at_s - (before.at_s if before else 0.0)
-        opened = totals.established - (before.established if before else 0)
-        self.last = Sample(
-            at_s=round(at_s, 3),
-            lateness_s=round(lateness, 3),
-            phase=phase,
-            started=totals.started,
-            established=totals.established,
-            held=totals.held,
-            in_flight=totals.in_flight,
-            failures=totals.failures,
-            drops=totals.drops,
-            rate_per_s=round(opened / elapsed, 1) if elapsed > 0 else 0.0,
-            handshake_p50_ms=p50 / 1000 if p50 is not None else None,
-            handshake_p99_ms=p99 / 1000 if p99 is not None else None,
-            memory_available_bytes=available_memory(),
-            server=use,
-        )
-        self.seen.samples += 1
-        self.seen.late_samples += lateness > SAMPLE_S / 2
-        self.directory.append_sample(self.last)
-
     def _measure_client(self) -> None:
         workers = [self.fleet.pids[index] for index in self.fleet.alive]
         self.seen.workers_pss_bytes = pss_of(workers)
@@ -342,8 +224,8 @@ class Hold:
 
     def _record(self) -> RunRecord:
         assert self.target is not None
-        if self.directory.error is not None:
-            self.seen.unknown["samples"] = f"samples.jsonl is not complete: {self.directory.error}"
+        if self._directory.error is not None:
+            self.seen.unknown["samples"] = f"samples.jsonl is not complete: {self._directory.error}"
         return build_record(
             self.request,
             self.plan,

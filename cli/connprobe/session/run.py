@@ -10,7 +10,8 @@ from connprobe.model import HoldRequest, RunRecord
 from connprobe.report.dashboard import progress
 from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.report.summary import render_summary
-from connprobe.session.hold import Hold, prepare
+from connprobe.session.hold import Hold
+from connprobe.session.prepare import prepare
 from connprobe.session.undo import restore_stale
 from connprobe.store.rundir import RunDirectory
 

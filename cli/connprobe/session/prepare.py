@@ -1,0 +1,60 @@
+"""From a request to a plan or its obstacles: everything that is known before anything is touched."""
+
+from pathlib import Path
+from random import SystemRandom
+from typing import NamedTuple
+
+from connprobe.errors import UsageError
+from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Target
+from connprobe.plan.hold import plan_hold
+from connprobe.plan.parse import parse_target
+from connprobe.session.target import resolve, survey
+from connprobe.store.rundir import check_writable
+from connprobe.system.apart import apart
+from connprobe.system.facts import raise_nofile
+
+
+class Prepared(NamedTuple):
+    """All that is known before anything is touched."""
+
+    request: HoldRequest
+    target: Target | None
+    facts: HostFacts
+    plan: HoldPlan
+    obstacles: tuple[Obstacle, ...]
+
+
+def prepare(request: HoldRequest, results: Path) -> Prepared:
+    """Facts and plan. Touches nothing but this process's own RLIMIT_NOFILE."""
+    target = resolve(*parse_target(request.target)) if request.target is not None else None
+    if target is None and request.tls is not None:
+        raise UsageError(
+            "the embedded server of hold speaks no TLS", fix="connprobe serve --tls, then hold --target"
+        )
+    if request.workers is not None and request.workers > request.count:
+        raise UsageError(
+            f"--workers {request.workers:,} for {request.count:,} connections", fix="--workers auto"
+        )
+    nofile, _ = raise_nofile(request.count + 1024)
+    facts, route = apart(survey, target)
+    _check_sources(request, facts, target)
+    plan, obstacles = plan_hold(request, facts, target, route, nofile, SystemRandom().randrange(1 << 24))
+    unwritable = check_writable(results, 10_000_000)
+    if unwritable is not None:
+        obstacles = (*obstacles, unwritable)
+    return Prepared(request, target, facts, plan, obstacles)
+
+
+def _check_sources(request: HoldRequest, facts: HostFacts, target: Target | None) -> None:
+    """Named sources must be of the target's family, and be there (or be added)."""
+    local = {each.address for each in facts.addresses} | set(request.alias_addresses)
+    family = "ipv4" if target is None else target.family
+    for address in (*(request.sources or ()), *request.alias_addresses):
+        if ("ipv6" if ":" in address else "ipv4") != family:
+            raise UsageError(
+                f"the source {address} is no {family} address, as the target is", fix="--sources auto"
+            )
+        if address not in local and not address.startswith("127."):
+            raise UsageError(
+                f"the source {address} is not an address of this host", fix=f"--alias IFACE:{address}"
+            )
