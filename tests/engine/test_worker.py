@@ -13,7 +13,7 @@ import pytest
 from connprobe import causes
 from connprobe.engine import counters
 from connprobe.engine.task import Task
-from connprobe.engine.worker import BACKOFF_FIRST_S, BACKOFF_MOST_S, Worker, prepare
+from connprobe.engine.worker import Worker, prepare
 from connprobe.fleet.shared import SharedTable
 
 Serve = Callable[[socket.socket], None]
@@ -184,32 +184,6 @@ def test_giving_up_after_so_many_attempts(run: Callable[..., Running], listener:
     assert totals.failed == 0  # a reconnection that fails is no connection that was never established
     worker.tell("check")
     assert worker.hear()[0] == "checked"
-
-
-def test_backoff_is_bounded_and_spread(run: Callable[..., Running], listener: socket.socket) -> None:
-    """Full jitter: evenly spread between nothing and a ceiling that doubles up to half a minute."""
-    worker = run(share=0, target=listener.getsockname(), reconnect_attempts=1000)
-    worker.tell("quit")
-    worker.thread.join(10)
-    for attempts, ceiling in (
-        (0, BACKOFF_FIRST_S),
-        (3, 8 * BACKOFF_FIRST_S),
-        (20, BACKOFF_MOST_S),
-        (999, BACKOFF_MOST_S),
-    ):
-        worker.worker.waiting.clear()
-        began = time.monotonic()
-        for _ in range(997):
-            worker.worker._try_again(attempts)
-        took = time.monotonic() - began
-        delays = [due - began for due, _ in worker.worker.waiting]
-        assert {attempt for _, attempt in worker.worker.waiting} == {attempts + 1}
-        assert min(delays) >= 0
-        assert max(delays) <= ceiling + took
-        assert min(delays) < 0.1 * ceiling + took
-        assert max(delays) > 0.9 * ceiling
-    worker.worker._try_again(1000)
-    assert worker.worker.given_up == 1
 
 
 def test_a_source_that_is_not_of_this_host(run: Callable[..., Running], listener: socket.socket) -> None:

@@ -1,0 +1,61 @@
+"""What one worker counts: numbers for its row of shared memory, words for its last message."""
+
+from array import array
+
+from connprobe.causes import INDEX
+from connprobe.engine import counters
+from connprobe.plan.histogram import BUCKETS, bucket
+
+MAX_DETAILS = 20
+Details = dict[str, dict[str, int]]  # cause -> what exactly was seen -> how often
+
+
+class Tally:
+    def __init__(self, row: memoryview) -> None:
+        self.started = self.established = self.failed = 0
+        self.reconnect_attempts = self.reconnected = self.given_up = 0
+        self.failure_details: Details = {}
+        self.drop_details: Details = {}
+        self._row = row
+        self._handshakes = array("Q", bytes(8 * BUCKETS))
+        self._handshake_sum_us = self._handshake_max_us = 0
+
+    def handshake(self, took_us: int) -> None:
+        self._handshakes[bucket(took_us)] += 1
+        self._handshake_sum_us += took_us
+        if took_us > self._handshake_max_us:
+            self._handshake_max_us = took_us
+
+    def failure(self, cause: str, detail: str) -> None:
+        """A connection that was never established."""
+        self.failed += 1
+        self._row[counters.FAILED + INDEX[cause]] += 1
+        _count(self.failure_details, cause, detail)
+
+    def drop(self, cause: str, detail: str) -> None:
+        """An established connection that was lost."""
+        self._row[counters.DROPPED + INDEX[cause]] += 1
+        _count(self.drop_details, cause, detail)
+
+    def publish(self) -> None:
+        """The counts that change with every turn of the loop."""
+        row = self._row
+        row[counters.STARTED] = self.started
+        row[counters.ESTABLISHED] = self.established
+        row[counters.RECONNECT_ATTEMPTS] = self.reconnect_attempts
+        row[counters.RECONNECTED] = self.reconnected
+        row[counters.GIVEN_UP] = self.given_up
+
+    def publish_handshakes(self) -> None:
+        """8 kB: now and then."""
+        row = self._row
+        row[counters.HANDSHAKES :] = memoryview(self._handshakes)
+        row[counters.HANDSHAKE_SUM_US] = self._handshake_sum_us
+        row[counters.HANDSHAKE_MAX_US] = self._handshake_max_us
+
+
+def _count(details: Details, cause: str, detail: str) -> None:
+    seen = details.setdefault(cause, {})
+    if detail not in seen and len(seen) >= MAX_DETAILS:
+        detail = "others"
+    seen[detail] = seen.get(detail, 0) + 1
