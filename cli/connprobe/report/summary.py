@@ -25,9 +25,11 @@ def render_summary(record: RunRecord, console: Console, *, results: str | None =
     _causes(record, page, "Dropped: established, then lost", record.drops, established=True)
     _memory(record, page)
     _verdicts(record, page)
-    if record.unknown:
+    # What this version never measures is no news at the end of a run; run.json says it.
+    news = {path: why for path, why in record.unknown.items() if not why.startswith("this version")}
+    if news:
         page.heading("Not known")
-        page.table([(path, reason) for path, reason in record.unknown.items()])
+        page.table(list(news.items()))
     if results is not None:
         page.console.print()
         page.line(("results  ", "bold"), results)

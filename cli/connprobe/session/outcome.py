@@ -31,8 +31,8 @@ _NOT_YET = {
     "listeners": "this version reads no accept queues",
     "limits": "this version extrapolates no limits",
     "runtime": "this version asks no runtime for its heap",
-    "observer.pss_bytes": "the observer runs inside the command: its memory is part of client.pss_bytes",
-    "server.messaging_rss_bytes": "hold sends no messages",
+    "observer.pss_bytes": "this version observes from inside the command: part of client.pss_bytes",
+    "server.messaging_rss_bytes": "this version's hold sends no messages",
 }
 
 
