@@ -39,6 +39,7 @@ def rendered(width: int = 80) -> str:
     render_doctor(
         {"to a remote server": [MEMORY, PORTS, NOFILE], "pairs on loopback": [MEMORY, NOFILE], "none": []},
         Console(file=file, width=width, force_terminal=False),
+        1_000_000,
         [("CAP_NET_ADMIN", False, "absent", "run as root"), ("IPv6", True, "::1 answers", "not needed")],
     )
     return file.getvalue()

@@ -14,5 +14,5 @@ def doctor(
 ) -> None:
     """What this host can hold and what it cannot, each line with its fix."""
     tables, checks = examine(count)
-    render_doctor(tables, stdout(), checks)
+    render_doctor(tables, stdout(), count, checks)
     finish(0)

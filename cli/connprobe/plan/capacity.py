@@ -6,6 +6,8 @@ One table serves `doctor` (what can this host hold?) and the preflight (is what 
 import math
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from connprobe.model import Capacity, HostFacts
 
 FD_RESERVE = 64  # descriptors of a process that are not connections
@@ -59,7 +61,9 @@ def server_processes_for(count: int, nofile: int, cpus: int) -> int:
 
 
 def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple[Capacity, ...]:
-    """Every resource of this host that can stop a hold, smallest first. `asked` is what the fixes reach for.
+    """Every resource of this host that can stop a hold, smallest first.
+
+    asked: what the fixes reach for; a resource that has room for it needs none.
 
     nofile: descriptors a process may have, after its soft limit was raised as far as it goes.
     """
@@ -118,7 +122,8 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
     ):
         if limit is not None:
             found.append(_processes(source, limit, used, processes, asked))
-    return tuple(sorted(found, key=lambda capacity: capacity.connections))
+    enough = (replace(each, fix="") if each.connections >= asked else each for each in found)
+    return tuple(sorted(enough, key=lambda capacity: capacity.connections))
 
 
 def _capacity(

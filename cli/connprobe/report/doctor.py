@@ -13,9 +13,10 @@ Check = tuple[str, bool, str, str]  # what, whether it is well, what was found, 
 
 
 def render_doctor(
-    tables: Mapping[str, Sequence[Capacity]], console: Console, checks: Sequence[Check] = ()
+    tables: Mapping[str, Sequence[Capacity]], console: Console, asked: int, checks: Sequence[Check] = ()
 ) -> None:
-    """Prints one table for each way to connect, e.g. "to a remote server", then `checks`.
+    """Prints one table for each way to connect, e.g. "to a remote server", what would lift what is too
+    small for `asked` connections, then `checks`.
 
     A table is sorted by connections: its first row binds. Sources and fixes follow on lines of their own,
     once for each resource, so that they can be copied.
@@ -27,10 +28,11 @@ def render_doctor(
         _capacities(page, title, ordered)
         everything += ordered
     if everything:
-        page.heading("Where from, and what lifts it")
-    for resource, source, fix in dict.fromkeys((it.resource, it.source, it.fix) for it in everything):
+        page.heading(f"Where from, and what makes room for {fmt.count(asked)}")
+    for resource, source in dict.fromkeys((it.resource, it.source) for it in everything):
         page.line("  ", (resource, "bold"), f": {source}")
-        if fix:
+        fixes = (it.fix for it in everything if (it.resource, it.source) == (resource, source))
+        for fix in dict.fromkeys(fix for fix in fixes if fix):
             page.line("      ", ("fix: ", "green"), fix)
     if checks:
         page.heading("Checks")
