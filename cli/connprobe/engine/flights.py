@@ -59,8 +59,8 @@ class Flights:
     def __len__(self) -> int:
         return len(self.by_fd)
 
-    def open(self, attempt: int) -> int:
-        """Begins a connection and returns its descriptor."""
+    def open(self, attempt: int) -> Flight:
+        """Begins a connection; `launch` is to follow."""
         began = time.monotonic()
         try:
             sock = self._socket_type(self._task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -74,21 +74,28 @@ class Flights:
             if number not in (0, errno.EINPROGRESS):
                 raise OSError(number, os.strerror(number))
             request, expected = self._opening.request()
-            flight = Flight(sock, request, expected, began, attempt)
-            interest = select.EPOLLOUT
+        except OSError as error:
+            sock.close()
+            raise Refusal(*cause_of(error.errno or 0)) from error
+        flight = Flight(sock, request, expected, began, attempt)
+        self.by_fd[flight.fd] = flight
+        return flight
+
+    def launch(self, flight: Flight) -> None:
+        """Sends the request if it can be sent already, and waits for what comes next."""
+        interest = select.EPOLLOUT
+        try:
             if self._speaks_first:
                 try:  # on loopback the handshake is over already: one wake-up less
-                    flight.unsent = request[sock.send(request) :]
+                    flight.unsent = flight.unsent[flight.sock.send(flight.unsent) :]
                     if not flight.unsent:
                         flight.stage, interest = READING, select.EPOLLIN
                 except BlockingIOError:
                     pass
             self._epoll.register(flight.fd, interest)
         except OSError as error:
-            sock.close()
+            self._forget(flight)
             raise Refusal(*cause_of(error.errno or 0)) from error
-        self.by_fd[flight.fd] = flight
-        return flight.fd
 
     def advance(self, flight: Flight) -> bytes | None:
         """None: still in flight. Bytes: established, and these followed the answer; the socket is the

@@ -75,21 +75,29 @@ class Worker:
         self._close_all()
 
     def _open_some(self, now: float) -> None:
+        """All connect before the first speaks: what wakes a server are requests, and it finds many."""
         budget = min(OPENS_PER_TURN, self.task.concurrency - len(self.flights))
+        opened: list[Flight] = []
         while budget > 0 and (attempt := self.backoff.due(now)) is not None:
             self.tally.reconnect_attempts += 1
-            self._open(attempt)
+            self._open(attempt, opened)
             budget -= 1
         while budget > 0 and self.to_open > 0 and self.next_open <= now:
             self.to_open -= 1
             self.tally.started += 1
-            self._open(0)
+            self._open(0, opened)
             self.next_open += self.task.interval_s
             budget -= 1
+        for flight in opened:
+            try:
+                self.flights.launch(flight)
+                self.held.state[flight.fd] = IN_FLIGHT
+            except Refusal as refusal:
+                self._failed(flight.attempt, refusal)
 
-    def _open(self, attempt: int) -> None:
+    def _open(self, attempt: int, opened: list[Flight]) -> None:
         try:
-            self.held.state[self.flights.open(attempt)] = IN_FLIGHT
+            opened.append(self.flights.open(attempt))
         except Refusal as refusal:
             self._failed(attempt, refusal)
 
@@ -171,10 +179,9 @@ class Worker:
         except OSError:
             data = b""
         command = marshal.loads(data)[0] if data else "abandoned"
-        if command == "stop":
+        if command in ("stop", "check"):
             self.to_open = 0
-        elif command == "check":
-            self.to_open = 0
+        if command == "check":
             self.backoff = Backoff(0)
             self.pings.begin_check()
             self.checking, self.drained = True, False

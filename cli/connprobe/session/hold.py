@@ -114,7 +114,13 @@ class Hold:
 
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
         self.fleet = undo.enter_context(
-            Fleet("connprobe.engine.worker", "connprobe-w", self._tasks(), counters.COLUMNS, log)
+            Fleet(
+                "connprobe.engine.worker",
+                "connprobe-w",
+                self._tasks(),
+                counters.COLUMNS,
+                log,
+            )
         )
         self._watch("ramp", self._ramp_is_over)
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
