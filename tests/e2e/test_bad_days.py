@@ -266,7 +266,7 @@ def test_interrupted_in_the_hold(start: Callable[..., Command], interrupt: Calla
     assert run.record.unknown["held"].startswith("not checked")
 
 
-@pytest.mark.parametrize("name", ["connprobe-s-for", "connprobe-w-for", "python", "connprobe-w-0"])
+@pytest.mark.parametrize("name", ["connprobe-s-z", "connprobe-w-z", "python", "connprobe-w-0"])
 def test_ctrl_c_while_processes_start(start: Callable[..., Command], name: str) -> None:
     """At the moment that one of that name is seen, beside the command itself."""
     command = start("hold", "--count", "23", "--for", "10m")

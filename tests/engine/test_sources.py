@@ -1,5 +1,6 @@
 import errno
 import socket
+from contextlib import ExitStack
 from itertools import islice
 
 import pytest
@@ -14,24 +15,38 @@ def test_sources_come_in_turn_and_go_round() -> None:
 
 
 def test_ports_that_are_taken_are_passed_over() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        low = 20_001
-        taken = [socket.socket() for _ in range(2)]
-        for offset, each in zip((0, 4), taken, strict=True):
-            each.bind(("127.0.0.7", low + offset))
+    low = 20_001
+    with ExitStack() as closing:
+        for offset in (0, 4):
+            closing.enter_context(socket.socket()).bind(("127.0.0.7", low + offset))
         source = Source("127.0.0.7", 0, low, (low, low + 6, 2))
-        socks = []
         for expected in (low + 2, low + 6):
-            sock = socket.socket()
+            sock = closing.enter_context(socket.socket())
+            source.bind(sock)
+            assert sock.getsockname() == ("127.0.0.7", expected)
+
+
+def test_none_is_free() -> None:
+    low = 20_011
+    with ExitStack() as closing:
+        for offset in (0, 2):
+            closing.enter_context(socket.socket()).bind(("127.0.0.7", low + offset))
+        late = closing.enter_context(socket.socket())
+        with pytest.raises(OSError, match="every source port") as caught:
+            Source("127.0.0.7", 0, low, (low, low + 2, 2)).bind(late)
+        assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_a_port_in_time_wait_serves_another_target() -> None:
+    port = 20_021
+    source = Source("127.0.0.7", 0, port, (port, port, 1))
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sock:
             source.bind(sock)
             sock.connect(server.getsockname())
-            assert sock.getsockname() == ("127.0.0.7", expected)
-            socks.append(sock)
-        with socket.socket() as late, pytest.raises(OSError, match="every source port") as caught:
-            source.bind(late)
-        assert caught.value.errno == errno.EADDRINUSE
-        for each in (*taken, *socks):
-            each.close()
+            sock.shutdown(socket.SHUT_WR)
+            server.accept()[0].close()
+            assert sock.recv(1) == b""  # the server's FIN came second: ours is the TIME_WAIT
 
 
 def test_an_address_that_is_not_ours_is_no_port_problem() -> None:

@@ -121,7 +121,7 @@ def test_the_context_manager_stops(tmp_path: Path) -> None:
 def test_names_for_ps(start: Start) -> None:
     fleet = start("plain", "plain")
     names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in (*fleet.pids, fleet.zygote_pid)]
-    assert names == ["probe-t-0", "probe-t-1", "probe-t-fork"]
+    assert names == ["probe-t-0", "probe-t-1", "probe-t-z"]
 
 
 def test_a_crash_is_told_and_its_traceback_goes_to_the_log(

@@ -11,7 +11,7 @@ from connprobe import causes
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.held import end, wants_more
 from connprobe.engine.opening import Opening
-from connprobe.engine.sources import each_source
+from connprobe.engine.sources import Source, each_source
 from connprobe.engine.task import Task, TlsTask
 from connprobe.wire.http import ResponseReader
 
@@ -62,24 +62,34 @@ class Flights:
     def open(self, attempt: int) -> Flight:
         """Begins a connection; `launch` is to follow."""
         began = time.monotonic()
+        source = next(self._sources)
+        for _ in range(source.tries):
+            try:
+                sock = self._connect(source)
+            except OSError as error:
+                refusal = Refusal(*cause_of(error.errno or 0))
+                if error.errno != errno.EADDRNOTAVAIL:
+                    break
+            else:
+                request, expected = self._opening.request()
+                flight = Flight(sock, request, expected, began, attempt)
+                self.by_fd[flight.fd] = flight
+                return flight
+        raise refusal
+
+    def _connect(self, source: Source) -> socket.SocketType:
+        sock = self._socket_type(self._task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            sock = self._socket_type(self._task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            raise Refusal(*cause_of(error.errno or 0)) from error
-        try:
-            next(self._sources).bind(sock)
+            source.bind(sock)
             if self._speaks_first:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             number = sock.connect_ex(self._task.target)
             if number not in (0, errno.EINPROGRESS):
                 raise OSError(number, os.strerror(number))
-            request, expected = self._opening.request()
-        except OSError as error:
+        except OSError:
             sock.close()
-            raise Refusal(*cause_of(error.errno or 0)) from error
-        flight = Flight(sock, request, expected, began, attempt)
-        self.by_fd[flight.fd] = flight
-        return flight
+            raise
+        return sock
 
     def launch(self, flight: Flight) -> None:
         """Sends the request if it can be sent already, and waits for what comes next."""

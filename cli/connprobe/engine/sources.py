@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle, repeat
 
 IP_BIND_ADDRESS_NO_PORT = 24
+PORT_TRIES = 64
 
 
 class Source:
@@ -20,14 +21,24 @@ class Source:
         self._ports: Sequence[int] = range(ports[0], ports[1] + 1, ports[2]) if ports else ()
         self._next = self._ports.index(first_port) if ports else 0
 
+    @property
+    def tries(self) -> int:
+        """How many ports are worth a try for one connection; where the kernel chooses, it has tried them."""
+        return min(len(self._ports), PORT_TRIES) or 1
+
     def bind(self, sock: socket.SocketType) -> None:
-        """Raises OSError; EADDRINUSE when none of the ports is free."""
+        """Raises OSError; EADDRINUSE when none of the ports is free.
+
+        Ports in TIME_WAIT are taken (SO_REUSEADDR): whether the pair of both ends is free, connect(2) says
+        with EADDRNOTAVAIL, and another port may be.
+        """
         if not self._ports:
             if self.address:
                 # Or the port would be spent for all destinations at once.
                 sock.setsockopt(socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind(self._any_port)
             return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for _ in range(len(self._ports)):
             port = self._ports[self._next]
             self._next = (self._next + 1) % len(self._ports)

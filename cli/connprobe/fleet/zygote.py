@@ -60,7 +60,7 @@ def main() -> None:
         pids[pid] = index
     for end in ends:
         end.close()
-    _name_process(f"{orders['name']}-fork")
+    _name_process(f"{orders['name']}-z")
     if len(pids) == len(ends):
         _tell(control, "forked", sorted(pids, key=lambda pid: pids[pid]))
     while pids:

@@ -43,7 +43,8 @@ def ports_per_source(facts: HostFacts, source_ports: tuple[int, int] | None) -> 
     """Source ports that one address offers towards one destination."""
     if source_ports is not None:
         return source_ports[1] - source_ports[0] + 1
-    return facts.port_high - facts.port_low + 1 - facts.reserved_ports
+    ports = facts.port_high - facts.port_low + 1 - facts.reserved_ports
+    return ports if facts.reserved_ports else ports - ports % 2 * (ports > 1)  # as `plan.sources` deals them
 
 
 def processes_for(count: int, nofile: int) -> int:

@@ -169,6 +169,8 @@ def _notes(request: HoldRequest, facts: HostFacts, workers: int) -> list[str]:
             f"--concurrency {request.concurrency:,} is above net.core.somaxconn {facts.somaxconn:,}: "
             "a server on this host may overflow its accept queue"
         )
+    if request.concurrency < workers:
+        notes.append(f"--concurrency {request.concurrency:,} becomes {workers:,}: one for each worker")
     ramp_s = request.count / request.rate_per_s if request.rate_per_s else 0
     if ramp_s > 3600:
         notes.append(f"at {request.rate_per_s:,.0f} a second the ramp takes {ramp_s / 3600:.1f} h")

@@ -52,10 +52,10 @@ def segments(facts: HostFacts, source_ports: tuple[int, int] | None) -> list[Seg
         low, high = source_ports
         return [Segment(high - low + 1, low, high)]
     total = facts.port_high - facts.port_low + 1 - facts.reserved_ports
-    if facts.reserved_ports or total < 2:  # an explicit bind would take reserved ports too
+    half = total // 2  # of an odd number the kernel leaves one out (remaining &= ~1U)
+    if facts.reserved_ports or not half:  # an explicit bind would take reserved ports too
         return [Segment(total)]
-    half = (total + 1) // 2
-    return [Segment(half), Segment(total - half, facts.port_low + 1, facts.port_high, 2)]
+    return [Segment(half), Segment(half, facts.port_low + 1, facts.port_high, 2)]
 
 
 def deal(count: int, workers: int, pool: Sequence[str], offered: Sequence[Segment]) -> list[Shard]:
