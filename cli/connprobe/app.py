@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from connprobe.commands import doctor, hold, report, restore, serve
 from connprobe.errors import ConnprobeError
@@ -19,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=hold.EXAMPLES)(hold.hold)
 app.command()(serve.serve)
@@ -55,7 +57,7 @@ def run() -> None:
     """Runs the command line. Exits 0 done, 1 failed, 2 usage, 3 refused, 4 missed, 130 interrupted."""
     sys.excepthook = _our_fault
     try:
-        app()
+        get_command(app)()  # Typer.__call__ would put its own excepthook over ours
     except ConnprobeError as error:
         sys.stderr.write(f"connprobe: {error.message}\n")
         if error.fix:

@@ -231,7 +231,7 @@ class ClientFigures(Record, frozen=True):
     pss_bytes: int | None
     pss_bytes_per_connection: float | None
     workers_pss_bytes_per_connection: float | None
-    cpu_s: float
+    cpu_s: float | None
 
 
 class ServerFigures(Record, frozen=True):

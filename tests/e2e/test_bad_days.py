@@ -253,7 +253,7 @@ def test_interrupted_in_the_ramp(start: Callable[..., Command], interrupt: Calla
     record = run.record
     assert record.outcome == "interrupted"
     assert (record.held, record.failed, record.dropped, record.not_attempted) == (7, 0, 0, 90)
-    assert run.says("Interrupted. Held 7 of 97")
+    assert run.says("Interrupted in the ramp: 7 of 97")
 
 
 @INTERRUPTIONS
@@ -479,6 +479,18 @@ def test_the_reader_of_stdout_went_away(tmp_path: Path) -> None:
         timeout=60,
     )
     os.close(writing)
-    assert ran.returncode == 1
+    assert ran.returncode == 0  # `| head` is no failure of the run
+    assert len(list(tmp_path.glob("*/run.json"))) == 1
     assert "Traceback" not in ran.stderr
     assert "Exception" not in ran.stderr
+
+
+def test_a_worker_that_is_stopped_is_not_taken_for_checked(start: Callable[..., Command]) -> None:
+    """It cannot say that its connections live: they are lost with it, and the exit code says so."""
+    with OddServer(servers.websocket) as server:
+        options = ("--count", "97", "--workers", "2", "--for", "2s", "--timeout", "300ms")
+        command = start("hold", "--target", server.target, *options)
+        command.sampled("hold")
+        os.kill(command.named("connprobe-w-1"), signal.SIGSTOP)
+        run = check(command.finish(timeout_s=90), 4)
+    assert (run.record.held, run.record.drops) == (49, {"worker_lost": 48})

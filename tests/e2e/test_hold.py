@@ -139,7 +139,7 @@ def test_a_server_that_falls_silent_is_found_out_by_pings(hold: Holds) -> None:
             connection.sock.sendall(b"\x8a\x04" + payload)
 
     with OddServer(behave) as server:
-        options = ("--ping", "500ms", "--for", "2500ms", "--timeout", "2s")
+        options = ("--ping", "500ms", "--for", "2500ms", "--timeout", "1s")
         run = hold("--target", server.target, "--count", "97", *options, code=4)
     assert run.record.drops == {"timeout": 48}
     assert any(sample.phase == "hold" and sample.drops == {"timeout": 48} for sample in run.samples)
@@ -523,3 +523,34 @@ def test_tls_where_none_is_spoken(start: Start, serve: Serves) -> None:
     ).finish()
     assert check(run, 4).record.failures == {"tls": 23}
     assert run.says("leave out --tls")
+
+
+def test_a_long_poll_that_is_answered_is_over(hold: Holds) -> None:
+    def behave(connection: Connection) -> None:
+        connection.read_head()
+        status = ("503 Busy", "200 OK")[connection.index % 2]
+        connection.sock.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok".encode())
+        connection.drain()
+
+    with OddServer(behave) as server:
+        options = ("--protocol", "http", "--http-mode", "longpoll", "--for", "500ms")
+        run = hold("--target", server.target, "--count", "23", *options, code=4)
+    assert run.record.drops == {"rejected": 12, "eof": 11}
+    assert run.record.drop_details["eof"] == {"the long poll was answered": 11}
+
+
+def test_a_stream_whose_response_ends_is_lost(hold: Holds) -> None:
+    def behave(connection: Connection) -> None:
+        connection.read_head()
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhi\n\r\n"
+        connection.sock.sendall(head)
+        if connection.index % 2:
+            connection.server.gate.wait(0.3)
+            connection.sock.sendall(b"0\r\n\r\n")
+        connection.drain()
+
+    with OddServer(behave) as server:
+        options = ("--protocol", "http", "--http-mode", "stream", "--for", "1s")
+        run = hold("--target", server.target, "--count", "23", *options, code=4)
+    assert run.record.drops == {"eof": 11}
+    assert run.record.held == 12

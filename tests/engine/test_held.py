@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from connprobe import causes
-from connprobe.engine.held import AWAITS_PONG, FREE, HELD, HeldSet, Lost
+from connprobe.engine.held import FIRST_ROUND, FREE, HELD, HeldSet, Lost
 from connprobe.wire.websocket import CLOSE, PING, PONG, TEXT, Event, FrameReader, close_payload, frame
 
 MASK = b"\x01\x02\x03\x04"
@@ -18,7 +18,7 @@ class Pair:
     """A connection that `held` holds under `fd`, and the server's end of it."""
 
     def __init__(self, websocket: bool = True) -> None:
-        self.held = HeldSet(1024, socket.AF_INET, websocket=websocket, tls=False)
+        self.held = HeldSet(1024, socket.AF_INET, websocket=websocket, longpoll=False, tls=False)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             client = socket.create_connection(listener.getsockname())
             self.server, self.client_address = listener.accept()
@@ -62,21 +62,23 @@ def pair() -> Iterator[Pair]:
 
 
 def test_ping_and_pong(pair: Pair) -> None:
-    pair.held.ping(pair.fd)
-    assert pair.held.state[pair.fd] == AWAITS_PONG
-    assert pair.held.next_unanswered(0, 1024) == pair.fd
+    pair.held.ping(pair.fd, 7)
+    assert pair.held.state[pair.fd] == FIRST_ROUND + 7
+    assert pair.held.unanswered() == pair.held.unanswered(7) == pair.held.unanswered(257) == [pair.fd]
+    assert pair.held.unanswered(8) == []
+    assert (pair.held.awaiting, pair.held.next_held(0)) == (1, -1)
     (ping,) = pair.said()
     assert ping.opcode == PING
     pair.deliver(frame(PONG, ping.payload))
     pair.held.readable(pair.fd)
     assert pair.held.state[pair.fd] == HELD
     assert (pair.held.pings, pair.held.pongs) == (1, 1)
-    assert pair.held.next_held(0, 1024) == pair.fd
+    assert pair.held.next_held(0) == pair.fd
 
 
 def test_a_pong_in_pieces_or_behind_a_message_counts(pair: Pair) -> None:
     for _ in range(2):
-        pair.held.ping(pair.fd)
+        pair.held.ping(pair.fd, 7)
     (first, _) = pair.said()
     answer = frame(TEXT, b"hello") + frame(PONG, first.payload)
     for i in range(len(answer)):
@@ -89,15 +91,15 @@ def test_a_pong_in_pieces_or_behind_a_message_counts(pair: Pair) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"else", b"x" * 125])
 def test_other_pongs_answer_nothing(pair: Pair, payload: bytes) -> None:
-    pair.held.ping(pair.fd)
+    pair.held.ping(pair.fd, 7)
     pair.deliver(frame(PONG, payload))
     pair.held.readable(pair.fd)
-    assert pair.held.state[pair.fd] == AWAITS_PONG
+    assert pair.held.state[pair.fd] == FIRST_ROUND + 7
     assert pair.held.pongs == 0
 
 
 def test_a_pong_nobody_waits_for(pair: Pair) -> None:
-    pair.held.ping(pair.fd)
+    pair.held.ping(pair.fd, 7)
     (ping,) = pair.said()
     for _ in range(3):
         pair.deliver(frame(PONG, ping.payload))
@@ -209,9 +211,9 @@ def test_a_server_that_does_not_read_loses_no_connection(pair: Pair) -> None:
     """When not even a ping fits, nothing was sent and nothing is counted."""
     for _ in range(1_000_003):
         before = pair.held.pings
-        pair.held.ping(pair.fd)
+        pair.held.ping(pair.fd, 7)
         if pair.held.pings == before:
             break
     else:
         pytest.fail("the socket buffer never filled")
-    assert pair.held.state[pair.fd] == AWAITS_PONG
+    assert pair.held.state[pair.fd] == FIRST_ROUND + 7

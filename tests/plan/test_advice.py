@@ -86,7 +86,7 @@ def test_what_openssl_says_sharpens_the_advice(detail: str, remedy: str) -> None
         (causes.TIMEOUT, "no answer to SYN", "server", "TcpExtListenOverflows"),
         (causes.TIMEOUT, "connected, but the request was not answered", "server", "top -H"),
         (causes.UNREACHABLE, "EACCES: Permission denied", "client", "nft"),
-        (causes.UNREACHABLE, "ENOBUFS: No buffer space available", "client", "memory.max"),
+        (causes.FD_LIMIT, "ENOBUFS: No buffer space available", "client", "memory.max"),
     ],
 )
 def test_stages_and_errnos_sharpen_the_advice(cause: str, detail: str, side: str, remedy: str) -> None:

@@ -61,6 +61,7 @@ def test_a_good_run() -> None:
         use(103_000, 3.5),
     )
     seen.server_peak_rss_bytes = 200_000
+    seen.measured_at = 1009
     made = record(seen)
     assert (made.outcome, made.held, made.not_attempted) == ("done", 1009, 0)
     assert made.connections_per_s == 504.5
@@ -135,3 +136,29 @@ def test_what_was_not_undone_is_said_with_the_remedy() -> None:
     seen.not_undone = ("10.0.0.32 is still on eth0",)
     (verdict,) = [each for each in record(seen).verdicts if "10.0.0.32" in each.text]
     assert (verdict.level, verdict.fix) == ("bad", "connprobe restore")
+
+
+def test_what_nobody_checked_is_not_held_for_good() -> None:
+    seen = finished()
+    seen.checked = False
+    made = record(seen)
+    assert made.outcome == "missed"
+    assert "did not answer" in made.unknown["held"]
+    assert any("not checked" in verdict.text for verdict in made.verdicts)
+
+
+def test_credentials_are_not_recorded() -> None:
+    given = (("Authorization", "Bearer s3cret"), ("Cookie", "s3cret"), ("X-Api-Key", "s3cret"), ("X-A", "b"))
+    made = record(finished(), headers=given)
+    assert "s3cret" not in msgspec.json.encode(made).decode()
+    assert made.request.headers[-1] == ("X-A", "b")
+
+
+def test_a_server_that_shrank_says_nothing_of_a_connection() -> None:
+    seen = finished()
+    seen.server_start, seen.server_idle, seen.server_last = use(2000, 1.0), use(1000, 1.0), use(1000, 1.0)
+    seen.measured_at = 1009
+    made = record(seen)
+    assert made.server is not None
+    assert made.server.bytes_per_connection is None
+    assert "shrank" in made.unknown["server.bytes_per_connection"]

@@ -138,7 +138,7 @@ def hold(
         reconnect=reconnect,
         reconnect_attempts=_between(reconnect_attempts, 1, 1000, "--reconnect-attempts"),
         fail_under=None if fail_under is None else _between(fail_under, 0, count, "--fail-under"),
-        server_pid=pid,
+        server_pid=None if pid is None else _process(pid),
     )
     _check(request)
     finish(run_hold(request, results, stdout(), stderr(), dry_run=dry_run, json=json))
@@ -151,6 +151,12 @@ def _between(value: int, low: int, high: int, option: str) -> int:
             fix=f"{option} {max(low, min(value, high))}",
         )
     return value
+
+
+def _process(pid: int) -> int:
+    if pid < 1 or not Path(f"/proc/{pid}").is_dir():
+        raise UsageError(f"--pid {pid}: there is no such process", fix="pgrep -a NAME shows what runs")
+    return pid
 
 
 def _tls(tls: bool, ca: Path | None, insecure: bool, sni: str | None) -> TlsRequest | None:
@@ -168,6 +174,13 @@ def _tls(tls: bool, ca: Path | None, insecure: bool, sni: str | None) -> TlsRequ
         except OSError as error:  # ssl.SSLError is one
             reason = getattr(error, "reason", None) or error.strerror
             raise UsageError(f"--ca {ca} holds no certificate: {reason}", fix="--ca FILE.pem") from error
+    if sni is not None:
+        import ssl
+
+        try:
+            ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=sni)
+        except ValueError as error:
+            raise UsageError(f"--sni {sni!r}: {error}", fix="--sni www.example.org") from error
     return TlsRequest(ca=None if ca is None else str(ca.resolve()), insecure=insecure, server_name=sni)
 
 

@@ -15,6 +15,9 @@ _BY_ERRNO = {
     errno.EADDRINUSE: causes.NO_SOURCE_PORT,
     errno.EMFILE: causes.FD_LIMIT,
     errno.ENFILE: causes.FD_LIMIT,
+    errno.ENOSPC: causes.FD_LIMIT,  # epoll_ctl: fs.epoll.max_user_watches
+    errno.ENOBUFS: causes.FD_LIMIT,
+    errno.ENOMEM: causes.FD_LIMIT,
 }
 
 

@@ -132,7 +132,10 @@ class Flights:
     def give_up(self, flight: Flight) -> Refusal:
         """Ends a flight that took too long; what it waited for is the detail."""
         self._forget(flight)
-        return Refusal(causes.TIMEOUT, _WAITED_FOR[flight.stage])
+        waited_for = _WAITED_FOR[flight.stage]
+        if flight.reader is not None:
+            waited_for = "the response began and did not end"
+        return Refusal(causes.TIMEOUT, waited_for)
 
     def close(self) -> None:
         for flight in self.by_fd.values():
@@ -146,6 +149,8 @@ class Flights:
     def _advance(self, flight: Flight) -> bytes | None:
         if flight.stage == READING:
             data = flight.sock.recv(4096)
+            if self._context is not None:  # the rest of the record is here already: no event will tell
+                data += flight.sock.recv(flight.sock.pending()) if flight.sock.pending() else b""  # type: ignore[attr-defined]
             if not data:
                 got = "in the middle of the response" if flight.reader else "before any response"
                 raise Refusal(causes.EOF, f"closed {got}")

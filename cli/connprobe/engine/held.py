@@ -11,11 +11,14 @@ from typing import Any
 from connprobe import causes
 from connprobe.engine.failure import cause_of
 from connprobe.errors import ProtocolViolation
+from connprobe.wire.http import ResponseReader
 from connprobe.wire.websocket import CLOSE, PING, PONG, FrameReader, close_payload, frame
 
-FREE, IN_FLIGHT, HELD, AWAITS_PONG = 0, 1, 2, 3
+FREE, IN_FLIGHT, HELD = 0, 1, 2
+FIRST_ROUND, ROUNDS = 3, 250  # states above HELD: awaits the pong of that round of pings
+READ_BYTES = 16384  # at most, of one connection in one turn
 _LINGER_RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # struct linger {1, 0}
-_HELD, _AWAITS_PONG = b"\x02", b"\x03"
+_HELD = b"\x02"
 
 
 class Lost(Exception):
@@ -29,21 +32,26 @@ class Lost(Exception):
 class HeldSet:
     """State of up to `size` descriptors of one worker."""
 
-    def __init__(self, size: int, family: int, *, websocket: bool, tls: bool) -> None:
+    def __init__(self, size: int, family: int, *, websocket: bool, longpoll: bool, tls: bool) -> None:
         self.state = bytearray(size)
         self.count = 0
+        self.awaiting = 0  # pongs
         self.pings = 0
         self.pongs = 0
         self.bytes_read = 0
         self._family = family
-        self._websocket, self._tls = websocket, tls
+        self._websocket, self._longpoll, self._tls = websocket, longpoll, tls
         self._readers: dict[int, FrameReader] = {}
+        self._responses: dict[int, ResponseReader] = {}  # of streams, and of long polls being answered
         self._sessions: dict[int, Any] = {}  # fd -> ssl.SSLSocket
         self._payload = os.urandom(4)  # of all our pings: a pong that carries it answers one of them
         self._pong = b"\x8a\x04" + self._payload
 
-    def add(self, sock: socket.SocketType, leftover: bytes) -> None:
-        """Takes over an established socket. Raises Lost when what followed the handshake ends it."""
+    def add(self, sock: socket.SocketType, leftover: bytes, response: ResponseReader | None = None) -> None:
+        """Takes over an established socket. Raises Lost when what followed the handshake ends it.
+
+        response: the reader of a response that is still open.
+        """
         fd = sock.fileno()
         if self._tls:
             self._sessions[fd] = sock
@@ -51,6 +59,8 @@ class HeldSet:
             sock.detach()
         self.state[fd] = HELD
         self.count += 1
+        if response is not None:
+            self._responses[fd] = response
         if leftover and self._websocket:
             self._frames(fd, leftover)
 
@@ -58,7 +68,7 @@ class HeldSet:
         """Reads what arrived on a held connection. Raises Lost."""
         session = self._sessions.get(fd)
         try:
-            data = os.read(fd, 65536) if session is None else session.recv(65536)
+            data = os.read(fd, READ_BYTES) if session is None else session.recv(READ_BYTES)
             while True:
                 if not data:
                     raise Lost(causes.EOF, "closed by the server")
@@ -67,17 +77,32 @@ class HeldSet:
                     self._ponged(fd)
                 elif self._websocket:
                     self._frames(fd, data)
+                elif self._longpoll or fd in self._responses:
+                    self._response(fd, data)
                 if session is None or not session.pending():
                     return
-                data = session.recv(65536)
+                data = session.recv(session.pending())
         except OSError as error:
             if wants_more(error):
                 return
             raise _lost(error) from error
 
+    def _response(self, fd: int, data: bytes) -> None:
+        """An open response goes on, or a long poll is answered."""
+        reader = self._responses.setdefault(fd, ResponseReader())
+        try:
+            reader.feed(data)
+        except ProtocolViolation as violation:
+            raise Lost(causes.PROTOCOL, str(violation)) from violation
+        if reader.head is not None and reader.head.status // 100 != 2:
+            raise Lost(causes.REJECTED, f"{reader.head.status} {reader.head.reason}".strip())
+        if reader.complete:
+            raise Lost(causes.EOF, "the long poll was answered" if self._longpoll else "the response ended")
+
     def _ponged(self, fd: int) -> None:
-        if self.state[fd] == AWAITS_PONG:
+        if self.state[fd] > HELD:
             self.state[fd] = HELD
+            self.awaiting -= 1
             self.pongs += 1
 
     def _frames(self, fd: int, data: bytes) -> None:
@@ -87,15 +112,18 @@ class HeldSet:
         except ProtocolViolation as violation:
             self._write(fd, frame(CLOSE, close_payload(getattr(violation, "code", 1002)), os.urandom(4)))
             raise Lost(causes.PROTOCOL, str(violation)) from violation
+        pinged: bytes | None = None
         for event in events:
             if event.opcode == PING:
-                self._write(fd, frame(PONG, event.payload, os.urandom(4)))
+                pinged = event.payload
             elif event.opcode == PONG:
                 if event.payload == self._payload:
                     self._ponged(fd)
             elif event.opcode == CLOSE:
                 self._write(fd, frame(CLOSE, event.payload[:2], os.urandom(4)))
                 raise Lost(causes.EOF, f"close frame {event.code or 'without a code'}")
+        if pinged is not None:  # RFC 6455, 5.5.3: of several, the latest may be answered alone
+            self._write(fd, frame(PONG, pinged, os.urandom(4)))
         if not reader.at_boundary:
             self._readers[fd] = reader
 
@@ -113,18 +141,27 @@ class HeldSet:
             raise _lost(error) from error
         return True
 
-    def ping(self, fd: int) -> None:
-        """Sends a ping and waits for its pong. Raises Lost."""
-        self.state[fd] = AWAITS_PONG
+    def ping(self, fd: int, number: int) -> None:
+        """Sends a ping of this round and waits for its pong. Raises Lost."""
+        self.awaiting += self.state[fd] == HELD
+        self.state[fd] = FIRST_ROUND + number % ROUNDS
         if self._write(fd, frame(PING, self._payload, os.urandom(4))):
             self.pings += 1
 
-    def next_held(self, start: int, end: int) -> int:
-        """The first held descriptor in [start, end) that waits for no pong, or -1."""
-        return self.state.find(_HELD, start, end)
+    def next_held(self, start: int) -> int:
+        """The first held descriptor from `start` on that waits for no pong, or -1."""
+        return self.state.find(_HELD, start)
 
-    def next_unanswered(self, start: int, end: int) -> int:
-        return self.state.find(_AWAITS_PONG, start, end)
+    def unanswered(self, number: int | None = None) -> list[int]:
+        """The descriptors that await a pong of this round, or of any."""
+        if number is None:
+            return [fd for fd, state in enumerate(self.state) if state > HELD]
+        wanted, found = FIRST_ROUND + number % ROUNDS, []
+        fd = self.state.find(wanted)
+        while fd >= 0:
+            found.append(fd)
+            fd = self.state.find(wanted, fd + 1)
+        return found
 
     def close(self, fd: int) -> None:
         """Ends one connection so that the server reads a clean end and hardly one keeps TIME_WAIT.
@@ -145,9 +182,11 @@ class HeldSet:
                 return
 
     def _forget(self, fd: int) -> None:
+        self.awaiting -= self.state[fd] > HELD
         self.state[fd] = FREE
         self.count -= 1
         self._readers.pop(fd, None)
+        self._responses.pop(fd, None)
         session = self._sessions.pop(fd, None)
         if session is not None:
             session.detach()

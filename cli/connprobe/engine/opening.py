@@ -26,6 +26,7 @@ class Pending(Protocol):
 
 class Opening(Protocol):
     answers: bool  # False: established as soon as connected and the request is sent
+    stays_open: bool  # the response goes on after that
 
     def request(self) -> tuple[bytes, bytes]:
         """(what to send first, what to expect in the answer)."""
@@ -36,6 +37,7 @@ class Opening(Protocol):
 
 class TcpOpening:
     answers = False
+    stays_open = False
 
     def request(self) -> tuple[bytes, bytes]:
         return b"", b""
@@ -49,7 +51,7 @@ class HttpOpening:
 
     def __init__(self, task: Task) -> None:
         self.answers = task.http_mode != "longpoll"
-        self._stream = task.http_mode == "stream"
+        self._stream = self.stays_open = task.http_mode == "stream"
         accept = "text/event-stream" if self._stream else "*/*"
         given = {name.lower() for name, _ in task.headers}
         defaults = (("Host", task.host), ("User-Agent", "connprobe"), ("Accept", accept))
@@ -92,7 +94,7 @@ class HttpOpening:
 
 class WebSocketOpening:
     def __init__(self, task: Task) -> None:
-        self.answers = True
+        self.answers, self.stays_open = True, False
         marker = "connprobe-key-marker-here"
         given = {name.lower(): value for name, value in task.headers}
         upgrade = [

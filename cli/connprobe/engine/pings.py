@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 
 from connprobe import causes
-from connprobe.engine.held import HeldSet, Lost
+from connprobe.engine.held import ROUNDS, HeldSet, Lost
 
 PINGS_PER_TURN = 256
 
@@ -23,36 +23,33 @@ class Pings:
         self._timeout_s = timeout_s
         self._cursor = 0
         self._debt = 0.0
-        self._sent: deque[tuple[float, int, int]] = deque()  # (pong due, first fd, past last fd)
+        self._round, self._round_until = 0, 0.0  # pings sent close together share a number
+        self._sent: deque[tuple[float, int]] = deque()  # (pong due, round)
         self._check_due = 0.0
 
-    def tick(self, now: float, elapsed_s: float) -> None:
-        """Pings a slice, so that each is pinged once in an interval; drops those whose pong is overdue."""
+    def tick(self, now: float, elapsed_s: float) -> bool:
+        """Pings a slice, so that each is pinged once in an interval; drops those whose pong is overdue.
+
+        True: more are due at once. A connection whose pong is still awaited is passed over.
+        """
         while self._sent and self._sent[0][0] <= now:
-            self._drop_unanswered(*self._sent.popleft()[1:])
+            self._drop_silent(self._held.unanswered(self._sent.popleft()[1]))
         if not self._interval_s or not self._held.count:
-            return
+            return False
         owed = self._debt + self._held.count * elapsed_s / self._interval_s
         self._debt = min(owed, self._held.count)  # one round at the most: no flood after a stall
-        self._ping_slice(now, min(int(self._debt), PINGS_PER_TURN))
-
-    def _ping_slice(self, now: float, most: int) -> None:
-        """A slice of the round before whose pongs are not yet due is not entered: its check would take the
-        new ping, a moment old, for the one that was never answered."""
-        size, first = len(self._held.state), self._cursor
-        end = self._sent[0][1] if self._sent and self._sent[0][1] >= first else size
-        for _ in range(most):
-            fd = self._held.next_held(self._cursor, end)
-            if fd < 0:
-                self._cursor = end
+        if now >= self._round_until:
+            self._round += 1
+            self._round_until = now + self._timeout_s / (ROUNDS - 50)  # so that fewer than ROUNDS are open
+            self._sent.append((0.0, self._round))
+        for _ in range(min(int(self._debt), PINGS_PER_TURN)):
+            if not self._ping_next():
+                self._cursor = 0
+                self._debt -= 1
                 break
-            self._cursor = fd + 1
             self._debt -= 1
-            self._ping(fd)
-        if self._cursor > first:
-            self._sent.append((now + min(self._timeout_s, self._interval_s), first, self._cursor))
-        if self._cursor == size:
-            self._cursor = 0
+        self._sent[-1] = (now + self._timeout_s, self._round)
+        return self._debt >= PINGS_PER_TURN
 
     def begin_check(self) -> None:
         """From now on `check` counts; periodic pings are over."""
@@ -62,32 +59,28 @@ class Pings:
 
     def check(self, now: float) -> bool | None:
         """True: every connection has answered or was dropped. None: there are more to ping. False: wait."""
-        size = len(self._held.state)
         for _ in range(PINGS_PER_TURN):
-            fd = self._held.next_held(self._cursor, size)
-            if fd < 0:
+            if not self._ping_next():
                 break
-            self._cursor = fd + 1
-            self._ping(fd)
+            self._check_due = now + self._timeout_s
         else:
-            self._check_due = now + self._timeout_s
             return None
-        if self._cursor < size:
-            self._cursor = size
-            self._check_due = now + self._timeout_s
-        if self._held.next_unanswered(0, size) >= 0 and now < self._check_due:
+        if self._held.awaiting and now < self._check_due:
             return False
-        self._drop_unanswered(0, size)
+        self._drop_silent(self._held.unanswered())
         return True
 
-    def _ping(self, fd: int) -> None:
+    def _ping_next(self) -> bool:
+        fd = self._held.next_held(self._cursor)
+        if fd < 0:
+            return False
+        self._cursor = fd + 1
         try:
-            self._held.ping(fd)
+            self._held.ping(fd, self._round)
         except Lost as lost:
             self._drop(fd, lost.cause, lost.detail)
+        return True
 
-    def _drop_unanswered(self, first: int, last: int) -> None:
-        fd = self._held.next_unanswered(first, last)
-        while fd >= 0:
+    def _drop_silent(self, fds: list[int]) -> None:
+        for fd in fds:
             self._drop(fd, causes.TIMEOUT, "no pong")
-            fd = self._held.next_unanswered(fd + 1, last)

@@ -2,11 +2,11 @@
 
 from array import array
 
-from connprobe.causes import INDEX
+from connprobe.causes import CAUSES, INDEX
 from connprobe.engine import counters
 from connprobe.plan.histogram import BUCKETS, bucket
 
-MAX_DETAILS = 20
+MAX_DETAILS, MAX_LENGTH = 20, 120  # so that the last message fits a socket, whatever a server says
 Details = dict[str, dict[str, int]]  # cause -> what exactly was seen -> how often
 
 
@@ -17,6 +17,7 @@ class Tally:
         self.failure_details: Details = {}
         self.drop_details: Details = {}
         self._row = row
+        self._lost = array("Q", bytes(8 * 2 * len(CAUSES)))  # failures by cause, then drops
         self._handshakes = array("Q", bytes(8 * BUCKETS))
         self._handshake_sum_us = self._handshake_max_us = 0
 
@@ -29,18 +30,19 @@ class Tally:
     def failure(self, cause: str, detail: str) -> None:
         """A connection that was never established."""
         self.failed += 1
-        self._row[counters.FAILED + INDEX[cause]] += 1
+        self._lost[INDEX[cause]] += 1
         _count(self.failure_details, cause, detail)
 
     def drop(self, cause: str, detail: str) -> None:
         """An established connection that was lost."""
-        self._row[counters.DROPPED + INDEX[cause]] += 1
+        self._lost[len(CAUSES) + INDEX[cause]] += 1
         _count(self.drop_details, cause, detail)
 
     def publish(self) -> None:
         """The counts that change with every turn of the loop."""
         row = self._row
         row[counters.STARTED] = self.started
+        row[counters.FAILED : counters.HANDSHAKES] = memoryview(self._lost)
         row[counters.ESTABLISHED] = self.established
         row[counters.RECONNECT_ATTEMPTS] = self.reconnect_attempts
         row[counters.RECONNECTED] = self.reconnected
@@ -56,6 +58,12 @@ class Tally:
 
 def _count(details: Details, cause: str, detail: str) -> None:
     seen = details.setdefault(cause, {})
+    detail = printable(detail)
     if detail not in seen and len(seen) >= MAX_DETAILS:
         detail = "others"
     seen[detail] = seen.get(detail, 0) + 1
+
+
+def printable(detail: str) -> str:
+    """Short, and without what a terminal would obey: parts of it may be a server's own words."""
+    return "".join(char if char.isprintable() else "?" for char in detail[:MAX_LENGTH])

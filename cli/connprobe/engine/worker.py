@@ -24,6 +24,8 @@ from connprobe.engine.task import Task, TlsTask
 OPENS_PER_TURN = 64  # so that answers are read, and their time taken, between bursts
 EVENTS_PER_TURN = 512
 TICK_S = 0.05
+RECOVERED_S = 30.0  # a reconnection that lasts so long was a success: the back-off begins anew
+BURST_S = 0.1  # what a rate may catch up after a stall
 
 
 class Worker:
@@ -34,30 +36,34 @@ class Worker:
         self.websocket = task.protocol == "ws"
         self.epoll = select.epoll()
         self.tally = Tally(row)
+        self.opening = opening
         self.flights = Flights(task, self.epoll, opening, context)
         self.held = HeldSet(
-            task.share + 1024, task.family, websocket=self.websocket, tls=task.tls is not None
+            task.share + 1024,
+            task.family,
+            websocket=self.websocket,
+            longpoll=task.protocol == "http" and task.http_mode == "longpoll",
+            tls=task.tls is not None,
         )
         self.pings = Pings(self.held, self._drop, task.ping_s, task.timeout_s)
         self.backoff = Backoff(task.reconnect_attempts)
         self.to_open = task.share
         self.next_open = time.monotonic() + task.delay_s
-        self.next_tick = 0.0
+        self.last_tick = self.next_tick = time.monotonic()
         self.ramping = True
         self.checking = False
-        self.drained = False  # everything the kernel had to report since the check began was read
+        self.unread = 0  # connections that may have something to report that came before the check
+        self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
         self.quitting = False
 
     def run(self) -> None:
         self.control.setblocking(False)
         control_fd = self.control.fileno()
         self.epoll.register(control_fd, select.EPOLLIN)
-        self.row[counters.BEGAN_NS] = time.monotonic_ns()
+        self.row[counters.BEGAN_NS] = self.row[counters.TICKED_NS] = time.monotonic_ns()
         state, flying = self.held.state, self.flights.by_fd
         while not self.quitting:
             now = time.monotonic()
-            if now >= self.next_tick:
-                self._tick(now)
             self._open_some(now)
             self._publish()
             ready = self.epoll.poll(self._patience(), EVENTS_PER_TURN)
@@ -71,7 +77,11 @@ class Worker:
                         self.held.readable(fd)
                     except Lost as lost:
                         self._drop(fd, lost.cause, lost.detail)
-            self.drained = self.checking and len(ready) < EVENTS_PER_TURN
+            all_read = len(ready) < EVENTS_PER_TURN
+            self.unread = 0 if all_read else self.unread - len(ready)
+            # Nobody is too late whose answer lies here unread; with `now` from before the poll, none does.
+            if now >= self.next_tick and (all_read or now >= self.next_tick + 20 * TICK_S):
+                self._tick(now)
         self._close_all()
 
     def _open_some(self, now: float) -> None:
@@ -86,7 +96,7 @@ class Worker:
             self.to_open -= 1
             self.tally.started += 1
             self._open(0, opened)
-            self.next_open += self.task.interval_s
+            self.next_open = max(self.next_open, now - BURST_S) + self.task.interval_s
             budget -= 1
         for flight in opened:
             try:
@@ -113,10 +123,11 @@ class Worker:
         self.tally.handshake(int((time.monotonic() - flight.began) * 1e6))
         if flight.attempt:
             self.tally.reconnected += 1
+            self.reborn[fd] = (flight.attempt, time.monotonic())
         else:
             self.tally.established += 1
         try:
-            self.held.add(flight.sock, leftover)
+            self.held.add(flight.sock, leftover, flight.reader if self.opening.stays_open else None)
         except Lost as lost:
             self._drop(fd, lost.cause, lost.detail)
 
@@ -130,29 +141,32 @@ class Worker:
         self.held.close(fd)
         self.tally.drop(cause, detail)
         if self.backoff.attempts:
-            self._try_again(0)
+            now = time.monotonic()
+            attempt, since = self.reborn.pop(fd, (0, now))
+            self._try_again(attempt if now - since < RECOVERED_S else 0)
 
     def _try_again(self, attempts_made: int) -> None:
         if not self.backoff.wait(attempts_made, time.monotonic()):
             self.tally.given_up += 1
 
     def _tick(self, now: float) -> None:
-        self.next_tick = now + TICK_S
+        elapsed_s, self.last_tick, self.next_tick = now - self.last_tick, now, now + TICK_S
+        self.row[counters.TICKED_NS] = time.monotonic_ns()
         self.tally.publish_handshakes()
         while (flight := self.flights.overdue(now - self.task.timeout_s)) is not None:
             self.held.state[flight.fd] = FREE
             self._failed(flight.attempt, self.flights.give_up(flight))
         if self.checking:
             self._check(now)
-        else:
-            self.pings.tick(now, TICK_S)
+        elif self.pings.tick(now, elapsed_s):
+            self.next_tick = now
 
     def _check(self, now: float) -> None:
         """The end of the hold: every WebSocket is pinged, and what does not answer in time is not alive.
 
         For the other protocols, what the kernel has to say (end of file, reset) was read by this turn.
         """
-        answered = self.pings.check(now) if self.websocket else self.drained
+        answered = self.pings.check(now) if self.websocket else self.unread <= 0
         if answered is None:
             self.next_tick = now
         if answered:
@@ -166,7 +180,7 @@ class Worker:
         now = time.monotonic()
         pinging = self.task.ping_s and self.held.count
         timed = self.flights or len(self.backoff) or self.checking or pinging
-        wake = self.next_tick if timed else now + 1
+        wake = self.next_tick if timed else max(now, self.next_tick) + 1
         if self.to_open and len(self.flights) < self.task.concurrency:
             wake = min(wake, self.next_open)
         return max(0.0, wake - now)
@@ -184,7 +198,7 @@ class Worker:
         if command == "check":
             self.backoff = Backoff(0)
             self.pings.begin_check()
-            self.checking, self.drained = True, False
+            self.checking, self.unread = True, self.held.count + len(self.flights) + 1
             self.next_tick = 0.0
         elif command in ("quit", "abandoned"):
             self.quitting = True

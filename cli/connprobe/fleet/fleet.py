@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -205,17 +205,28 @@ class Fleet:
             _, index, code = marshal.loads(data)
             self._ended[index] = code
 
-    def stop(self, timeout_s: float) -> list[tuple[int, tuple[Any, ...]]]:
-        """Tells all to end, collects their last messages, kills what has not ended in time. Idempotent."""
+    def kill(self, index: int) -> None:
+        """SIGKILL for one that does not answer any more; it is found lost at a later poll."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pids[index], signal.SIGKILL)
+
+    def stop(
+        self, timeout_s: float, hurry: Callable[[], bool] = lambda: False, hurried_s: float = 0.0
+    ) -> list[tuple[int, tuple[Any, ...]]]:
+        """Tells all to end, collects their last messages, kills what has not ended in time. Idempotent.
+
+        From the moment `hurry` says so, no more than hurried_s are left.
+        """
         self._stopping = True
         self.send("quit")
         deadline = time.monotonic() + timeout_s
         messages = []
         while self._sockets and time.monotonic() < deadline:
             messages += self.poll(min(0.2, max(0.0, deadline - time.monotonic())))
+            if hurried_s and hurry():
+                deadline, hurried_s = min(deadline, time.monotonic() + hurried_s), 0.0
         for index in list(self._sockets):
-            with suppress(ProcessLookupError):
-                os.kill(self.pids[index], signal.SIGKILL)
+            self.kill(index)
         deadline = time.monotonic() + KILLED_S
         while self._sockets and time.monotonic() < deadline:
             messages += self.poll(0.2)

@@ -109,9 +109,41 @@ _PATTERNS: Final[tuple[tuple[str, re.Pattern[str], Advice], ...]] = (
             "(SO_REUSEPORT), a lower --rate or --concurrency, or a longer --timeout",
         ),
     ),
+    (
+        causes.TIMEOUT,
+        re.compile("did not end"),
+        Advice(
+            "the server answered, and its response goes on: a stream",
+            "server",
+            "--http-mode stream holds these",
+        ),
+    ),
+    (
+        causes.PROTOCOL,
+        re.compile("no keep-alive"),
+        Advice(
+            "the server or a proxy before it closes after each response",
+            "server",
+            "switch keep-alive on there (HTTP/1.1), or --protocol tcp to hold bare connections",
+        ),
+    ),
+    (
+        causes.PROTOCOL,
+        re.compile("not a stream"),
+        Advice("an ordinary page answered", "client", "--http-mode keepalive, or the --path of the stream"),
+    ),
+    (
+        causes.FD_LIMIT,
+        re.compile("^ENOSPC"),
+        Advice(
+            "this user's epoll watches are used up",
+            "client",
+            "sysctl -w fs.epoll.max_user_watches=10000000",
+        ),
+    ),
     (causes.UNREACHABLE, re.compile("^(EACCES|EPERM)"), _FIREWALL),
     (
-        causes.UNREACHABLE,
+        causes.FD_LIMIT,
         re.compile("^(ENOBUFS|ENOMEM)"),
         Advice(
             "this kernel has no memory left for another socket",

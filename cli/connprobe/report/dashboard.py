@@ -115,7 +115,8 @@ class Dashboard:
     def _view(self, sample: Sample, left_s: float | None, note: str | None) -> Panel | Text:
         size = self._console.size
         framed = size.width >= 40
-        width = max(size.width - 4 if framed else size.width, 1)
+        # Framed, two columns stay free: the ^C that a terminal echoes must not wrap the last line.
+        width = max(size.width - 6 if framed else size.width, 1)
         lines = [*self._progress(sample, left_s, width), Text()]
         figures = self._figures(sample, width)
         if note:
@@ -127,7 +128,9 @@ class Dashboard:
         if not framed:
             return body
         title = Text.assemble(("connprobe", "bold"), "  ", self._text(self._title))
-        return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
+        return Panel(
+            body, title=title, title_align="left", border_style="dim", padding=(0, 1), width=width + 4
+        )
 
     def _text(self, text: str, style: str = "") -> Text:
         return Text(fmt.printable(text, encoding=self._console.encoding, limit=400), style)

@@ -45,6 +45,9 @@ def headline(record: RunRecord) -> str:
         f"{fmt.count(record.failed)} failed, {fmt.count(record.dropped)} dropped."
     )
     match record.outcome:
+        case "interrupted" if not record.hold_s:
+            share = f"{fmt.count(record.held)} of {fmt.count(record.requested)} {kind} {noun}"
+            return f"Interrupted in the ramp: {share} to {record.target} were open, not checked."
         case "interrupted":
             return f"Interrupted. Held {sentence}"
         case "failed":

@@ -77,7 +77,9 @@ class Http:
 
     def received(self, data: bytes) -> tuple[bytes, bool]:
         if self._frames is not None:
-            return self._frames.received(data)
+            reply = self._frames.received(data)
+            self.idle = self._frames.idle
+            return reply
         try:
             requests = self._requests.feed(data)
         except ProtocolViolation as violation:

@@ -104,6 +104,7 @@ class Server:
             if fd in self.shaking:
                 session.do_handshake()  # type: ignore[union-attr]
                 self.shaking.discard(fd)
+                self.epoll.modify(fd, select.EPOLLIN)  # the handshake may have waited to write
             data = os.read(fd, 65536) if session is None else session.recv(65536)
             while session is not None and (more := session.pending()):
                 data += session.recv(more)

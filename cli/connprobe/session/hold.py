@@ -29,6 +29,7 @@ from connprobe.store.rundir import RunDirectory
 from connprobe.system.addresses import add_addresses
 
 POLL_S = 0.1
+HANGING_S = 30.0
 HOPELESS = 1000  # this many failures and not one success: the rest is not tried
 CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
 
@@ -36,21 +37,24 @@ CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
 class Hold:
     """One run. `execute` returns its record; everything it set up is undone by then."""
 
-    def __init__(self, prepared: Prepared, directory: RunDirectory, progress: Progress) -> None:
+    def __init__(
+        self, prepared: Prepared, directory: RunDirectory, progress: Progress, interrupts: Interrupts
+    ) -> None:
         self.request, self.plan, self.facts = prepared.request, prepared.plan, prepared.facts
         self.target = prepared.target
         self._directory, self._progress = directory, progress
-        self.interrupts = Interrupts()
+        self.interrupts = interrupts
         self.seen = Seen(started_at=datetime.now(UTC).isoformat(timespec="seconds"))
         self.fleet: Fleet
         self.server_fleet: Fleet | None = None
         self.checked: set[int] = set()
         self._sampler: Sampler
+        self._looked = self._awake_since = time.monotonic()
 
     def execute(self) -> RunRecord:
         cpu_before = time.process_time()
-        with self.interrupts, ExitStack() as undo:
-            log: IO[bytes] = undo.enter_context((self._directory.path / "workers.log").open("xb"))
+        with ExitStack() as undo:
+            log: IO[bytes] = undo.enter_context(self._directory.open_log())
             if self.plan.alias_addresses:
                 self._add_addresses(undo)
             if self.target is None:
@@ -129,12 +133,14 @@ class Hold:
             self._watch("hold", self._nothing_left, held_since + self.request.hold_s)
             self.seen.hold_s = time.monotonic() - held_since
             self._measure_client()
-            self.seen.server_idle = self._sampler.server_last
+            self.seen.server_idle = self._sampler.server_now
         if self.interrupts.by is None:
             self.fleet.send("check")
             slowest = self.request.timeout_s + 30 + self.plan.count / 5000
             self._watch("check", self._all_checked, time.monotonic() + slowest)
-            self.seen.checked = len(self.checked) == len(self.fleet.alive)
+            if self.interrupts.by is None:
+                self._end_silent(set(self.fleet.alive) - self.checked)
+            self.seen.checked = self.checked >= set(self.fleet.alive)
         self._read_totals()
         self.seen.table = self.fleet.table
         self.seen.lost = dict(self.fleet.lost)
@@ -142,8 +148,11 @@ class Hold:
             self.server_fleet.poll(0)
             self.seen.servers_lost = tuple(self.server_fleet.lost.values())
         self._sampler.tick("close", self._read_totals(), self.fleet.table, None)
-        closing_s = CLOSE_S if self.interrupts.by is None else CLOSE_INTERRUPTED_S
-        for index, message in self.fleet.stop(closing_s):
+        interrupted = self.interrupts.by is not None
+        closing_s = CLOSE_INTERRUPTED_S if interrupted else CLOSE_S
+        for index, message in self.fleet.stop(
+            closing_s, lambda: self.interrupts.by is not None, CLOSE_INTERRUPTED_S
+        ):
             self._hear(index, message)
         self._read_totals()  # of workers that have ended: while they run, a row may be half written
 
@@ -190,10 +199,31 @@ class Hold:
             now = time.monotonic()
             for index, message in self.fleet.poll(max(0.0, min(POLL_S, deadline - now))):
                 self._hear(index, message)
+            self._end_silent(self._hanging())
             totals = self._read_totals()
             self._sampler.tick(phase, totals, self.fleet.table, deadline if phase == "hold" else None)
             if over(totals) or time.monotonic() >= deadline or not self.fleet.alive:
                 return
+
+    def _hanging(self) -> set[int]:
+        """Workers that have not looked at their clock for so long that nothing else can be the reason."""
+        now, patience_s = time.monotonic(), self.request.timeout_s + HANGING_S
+        if now - self._looked > 5:  # we were stopped ourselves (Ctrl-Z), and perhaps they with us
+            self._awake_since = now
+        self._looked = now
+        if now - self._awake_since < patience_s:
+            return set()
+        before = time.monotonic_ns() - int(patience_s * 1e9)
+        ticked = self.fleet.table.column(counters.TICKED_NS)
+        return {index for index in self.fleet.alive if 0 < ticked[index] < before}
+
+    def _end_silent(self, workers: set[int]) -> None:
+        """What they hold cannot be checked: they count as lost."""
+        for index in workers:
+            self.fleet.kill(index)
+        deadline = time.monotonic() + 5
+        while workers & set(self.fleet.alive) and time.monotonic() < deadline:
+            self.fleet.poll(0.1)
 
     def _hear(self, index: int, message: tuple[Any, ...]) -> None:
         """What a worker says of its failures: at the check, and with its last words."""
@@ -227,6 +257,7 @@ class Hold:
         self.seen.workers_pss_bytes = pss_of(workers)
         self.seen.client_pss_bytes = pss_of([*workers, self.fleet.zygote_pid, os.getpid()])
         self.seen.workers_cpu_s = cpu_of(workers)
+        self.seen.measured_at = max(1, self._read_totals().held)
 
     def _record(self) -> RunRecord:
         assert self.target is not None

@@ -1,7 +1,11 @@
 """What a run saw, and the record that is made of it."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from signal import Signals
+
+from msgspec.structs import replace
 
 from connprobe.engine.counters import Totals, read_handshakes
 from connprobe.fleet.shared import SharedTable
@@ -25,6 +29,8 @@ from connprobe.plan.histogram import percentile
 from connprobe.version import __version__
 
 Details = dict[str, dict[str, int]]
+SILENT = "not checked: a worker did not answer"
+CREDENTIAL = r"authorization|cookie|key|token|secret|password|signature"
 
 _NOT_YET = {
     "kernel": "this version reads no slab figures",
@@ -54,7 +60,8 @@ class Seen:
     not_undone: tuple[str, ...] = ()
     workers_pss_bytes: int | None = None
     client_pss_bytes: int | None = None
-    workers_cpu_s: float = 0.0
+    workers_cpu_s: float | None = None
+    measured_at: int = 0  # connections held when memory was read
     observer_cpu_s: float = 0.0
     samples: int = 0
     late_samples: int = 0
@@ -77,11 +84,9 @@ def build_record(
     totals = seen.totals or Totals()
     unknown = {**_NOT_YET, **seen.unknown}
     if not seen.checked:
-        unknown["held"] = (
-            "not checked at the end of the hold: the run was interrupted or a worker did not answer"
-        )
+        unknown["held"] = "not checked: the run was interrupted" if interrupted_by else SILENT
     threshold = plan.count if request.fail_under is None else request.fail_under
-    missed = totals.held < threshold or bool(seen.lost)
+    missed = totals.held < threshold or bool(seen.lost) or not seen.checked
     record = RunRecord(
         schema=SCHEMA,
         connprobe=__version__,
@@ -89,7 +94,7 @@ def build_record(
         outcome="interrupted" if interrupted_by else "missed" if missed else "done",
         started_at=seen.started_at,
         target=target.label,
-        request=request,
+        request=replace(request, headers=tuple(_without_secrets(request.headers))),
         requested=plan.count,
         held=totals.held,
         failed=totals.failed,
@@ -124,10 +129,16 @@ def build_record(
         ),
         host=host,
         plan=plan,
-        verdicts=tuple(_verdicts(request, seen, totals, threshold)),
+        verdicts=tuple(_verdicts(request, seen, totals, threshold, interrupted_by is not None)),
         unknown=unknown,
     )
     return record
+
+
+def _without_secrets(headers: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
+    """Run records are kept and passed on: what may be a credential is not in them."""
+    for name, value in headers:
+        yield name, "(not recorded)" if re.search(CREDENTIAL, name.lower()) else value
 
 
 def _merge(parts: dict[int, Details]) -> Details:
@@ -162,17 +173,18 @@ def _handshakes(table: SharedTable | None, totals: Totals) -> Distribution | Non
 
 def _client(plan: HoldPlan, seen: Seen, totals: Totals, unknown: dict[str, str]) -> ClientFigures:
     if seen.client_pss_bytes is None:
-        unknown["client.pss_bytes"] = "not read: the run was interrupted before the end of the hold"
+        for figure in ("pss_bytes", "cpu_s"):
+            unknown[f"client.{figure}"] = "read at the end of the hold, which was not reached"
 
     def each(total: int | None) -> float | None:
-        return round(total / totals.held, 1) if total is not None and totals.held else None
+        return round(total / seen.measured_at, 1) if total is not None and seen.measured_at else None
 
     return ClientFigures(
         workers=plan.workers,
         pss_bytes=seen.client_pss_bytes,
         pss_bytes_per_connection=each(seen.client_pss_bytes),
         workers_pss_bytes_per_connection=each(seen.workers_pss_bytes),
-        cpu_s=round(seen.workers_cpu_s + seen.observer_cpu_s, 3),
+        cpu_s=None if seen.workers_cpu_s is None else round(seen.workers_cpu_s + seen.observer_cpu_s, 3),
     )
 
 
@@ -182,10 +194,13 @@ def _server(seen: Seen, totals: Totals, unknown: dict[str, str]) -> ServerFigure
         unknown.setdefault("server", "its processes could not be read")
         return None
     if idle is None:
-        unknown["server.idle_rss_bytes"] = "the run ended before the idle plateau"
+        unknown["server.idle_rss_bytes"] = "there was no idle plateau, or no server left on it"
     growth = None
-    if idle is not None and totals.held:
-        growth = round((idle.rss_bytes - start.rss_bytes) / totals.held, 1)
+    if idle is not None and seen.measured_at:
+        growth = round((idle.rss_bytes - start.rss_bytes) / seen.measured_at, 1)
+    if growth is not None and growth < 0:
+        growth = None
+        unknown["server.bytes_per_connection"] = "its memory shrank: too few connections to tell"
     return ServerFigures(
         pids=last.pids,
         start_rss_bytes=start.rss_bytes,
@@ -200,8 +215,12 @@ def _server(seen: Seen, totals: Totals, unknown: dict[str, str]) -> ServerFigure
     )
 
 
-def _verdicts(request: HoldRequest, seen: Seen, totals: Totals, threshold: int) -> list[Verdict]:
+def _verdicts(
+    request: HoldRequest, seen: Seen, totals: Totals, threshold: int, interrupted: bool
+) -> list[Verdict]:
     verdicts = []
+    if not seen.checked and not interrupted and totals.held:
+        verdicts.append(Verdict(level="bad", text=f"What is held was {SILENT}."))
     if request.fail_under is not None and totals.held < threshold:
         verdicts.append(
             Verdict(level="bad", text=f"Held {totals.held:,}: under the threshold of {threshold:,}.")

@@ -4,6 +4,8 @@ from pathlib import Path
 from random import SystemRandom
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from connprobe.errors import UsageError
 from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Target
 from connprobe.plan.hold import plan_hold
@@ -36,9 +38,21 @@ def prepare(request: HoldRequest, results: Path) -> Prepared:
             f"--workers {request.workers:,} for {request.count:,} connections", fix="--workers auto"
         )
     nofile, _ = raise_nofile(request.count + 1024)
+    if target is not None and target.address in request.alias_addresses:
+        others = tuple(each for each in request.alias_addresses if each != target.address)
+        request = replace(request, alias_addresses=others)  # the target's own address is not for us to add
     facts, route = apart(survey, target)
     _check_sources(request, facts, target)
     plan, obstacles = plan_hold(request, facts, target, route, nofile, SystemRandom().randrange(1 << 24))
+    if request.alias_interface is not None and not Path(f"/sys/class/net/{request.alias_interface}").exists():
+        names = ", ".join(sorted(each.name for each in Path("/sys/class/net").iterdir()))
+        missing = Obstacle(
+            what="interface of --alias",
+            have=f"no {request.alias_interface}; there are {names}",
+            need="an interface of this host",
+            fix="ip link shows them",
+        )
+        obstacles = (*obstacles, missing)
     unwritable = check_writable(results, 10_000_000)
     if unwritable is not None:
         obstacles = (*obstacles, unwritable)

@@ -1,5 +1,6 @@
 """`hold` as a whole: plan, refuse or run, write, show. Returns the exit code."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from connprobe.report.dashboard import progress
 from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.report.summary import render_summary
 from connprobe.session.hold import Hold
+from connprobe.session.interrupts import Interrupts
 from connprobe.session.prepare import prepare
 from connprobe.session.undo import restore_stale
 from connprobe.store.rundir import RunDirectory
@@ -37,16 +39,23 @@ def run_hold(
     if dry_run:
         return DONE
     label = prepared.target.label if prepared.target is not None else "embedded"
-    with RunDirectory.create(results, "hold", label) as directory:
+    with Interrupts() as interrupts, RunDirectory.create(results, "hold", label) as directory:
         directory.write_plan(prepared.plan)
         title = f"{request.protocol} {label}"
-        with progress(err, asked=request.count, title=title, hold_s=request.hold_s, plain=json) as view:
-            record = Hold(prepared, directory, view).execute()
+        view = progress(err, asked=request.count, title=title, hold_s=request.hold_s, plain=json)
+        with suppress(OSError):  # a terminal that goes away takes its view along, not the run
+            view.__enter__()
+        try:
+            record = Hold(prepared, directory, view, interrupts).execute()
+        finally:
+            with suppress(OSError):
+                view.__exit__(None, None, None)
         unwritten = _write(directory, record)
-        if json:
-            _print_json(out, record)
-        else:
-            render_summary(record, out, results=str(directory.path))
+        with suppress(OSError):
+            if json:
+                _print_json(out, record)
+            else:
+                render_summary(record, out, results=str(directory.path))
     if unwritten is not None:
         raise unwritten
     return _EXIT[record.outcome]

@@ -1,6 +1,7 @@
 """Joins counters, server and machine into one `Sample` a second, writes it down and shows it."""
 
 import time
+from contextlib import suppress
 from typing import Literal, Protocol
 
 from connprobe.engine import counters
@@ -28,7 +29,8 @@ class Sampler:
     def __init__(self, directory: RunDirectory, progress: Progress, server: ProcessGroup | None) -> None:
         self.samples = self.late_samples = 0
         self.server_start: ServerUse | None = None
-        self.server_last: ServerUse | None = None
+        self.server_last: ServerUse | None = None  # while it lived
+        self.server_now: ServerUse | None = None
         self.server_peak_rss_bytes = 0
         self._directory, self._progress, self._server = directory, progress, server
         self._began = time.monotonic()
@@ -47,7 +49,8 @@ class Sampler:
         if fresh or now >= self._next_draw:
             self._next_draw = now + DRAW_S
             assert self._last is not None
-            self._progress.update(self._last, None if deadline is None else max(0.0, deadline - now))
+            with suppress(OSError):  # the terminal is gone: the run is not
+                self._progress.update(self._last, None if deadline is None else max(0.0, deadline - now))
 
     def _sample(self, phase: Phase, totals: counters.Totals, table: SharedTable, now: float) -> None:
         due = now if self._next_sample is None else min(self._next_sample, now)
@@ -55,6 +58,7 @@ class Sampler:
         handshakes = counters.read_handshakes(table)
         p50, p99 = percentile(handshakes, 0.5), percentile(handshakes, 0.99)
         use = self._server.sample(now) if self._server is not None else None
+        self.server_now = use
         if use is not None:
             self.server_last = use
             self.server_peak_rss_bytes = max(self.server_peak_rss_bytes, use.rss_bytes)

@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import msgspec
 
@@ -19,6 +19,7 @@ from connprobe.store import files
 RECORD = "run.json"
 PLAN = "plan.json"
 SAMPLES = "samples.jsonl"
+LOG = "workers.log"
 
 _MOST_RUNS_A_SECOND = 1000
 _ANOTHER = 'choose a directory you may write to: --results "$HOME/connprobe"'
@@ -56,6 +57,13 @@ class RunDirectory:
                 raise
         except OSError as error:
             raise _failed(base, error) from error
+
+    def open_log(self) -> BinaryIO:
+        """workers.log, for the standard error of forked processes; the caller closes it. Raises RunFailed."""
+        try:
+            return os.fdopen(files.create_file(LOG, self._fd), "wb")
+        except OSError as error:
+            raise _failed(self.path / LOG, error) from error
 
     def append_sample(self, sample: Sample) -> None:
         """Append one line, in one write(2), at once. Never raises: the first OSError stays in `.error`.
