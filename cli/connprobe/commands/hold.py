@@ -81,9 +81,7 @@ def hold(
     hold_for: Annotated[
         str, typer.Option("--for", help="How long to hold once all are open: 60s, 5m.")
     ] = "60s",
-    timeout: Annotated[
-        str, typer.Option(help="For each handshake, and for each pong.")
-    ] = "30s",
+    timeout: Annotated[str, typer.Option(help="For each handshake, and for each pong.")] = "30s",
     ping: Annotated[
         str | None, typer.Option(help="Ping each WebSocket at this interval and check its pong.")
     ] = None,

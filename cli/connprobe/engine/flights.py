@@ -63,19 +63,25 @@ class Flights:
         """Begins a connection; `launch` is to follow."""
         began = time.monotonic()
         source = next(self._sources)
-        for _ in range(source.tries):
+        try:
+            sock = self._connect(source)
+        except OSError as error:
+            sock = self._connect_again(source, error)
+        request, expected = self._opening.request()
+        flight = Flight(sock, request, expected, began, attempt)
+        self.by_fd[flight.fd] = flight
+        return flight
+
+    def _connect_again(self, source: Source, error: OSError) -> socket.SocketType:
+        """Tries the source's other ports, where that may help."""
+        for _ in range(source.more_tries):
+            if error.errno != errno.EADDRNOTAVAIL:
+                break
             try:
-                sock = self._connect(source)
-            except OSError as error:
-                refusal = Refusal(*cause_of(error.errno or 0))
-                if error.errno != errno.EADDRNOTAVAIL:
-                    break
-            else:
-                request, expected = self._opening.request()
-                flight = Flight(sock, request, expected, began, attempt)
-                self.by_fd[flight.fd] = flight
-                return flight
-        raise refusal
+                return self._connect(source)
+            except OSError as another:
+                error = another
+        raise Refusal(*cause_of(error.errno or 0)) from error
 
     def _connect(self, source: Source) -> socket.SocketType:
         sock = self._socket_type(self._task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -20,11 +20,7 @@ class Source:
         self._any_port = (address, 0, *self._scope)
         self._ports: Sequence[int] = range(ports[0], ports[1] + 1, ports[2]) if ports else ()
         self._next = self._ports.index(first_port) if ports else 0
-
-    @property
-    def tries(self) -> int:
-        """How many ports are worth a try for one connection; where the kernel chooses, it has tried them."""
-        return min(len(self._ports), PORT_TRIES) or 1
+        self.more_tries = min(len(self._ports) - 1, PORT_TRIES) if ports else 0  # the kernel tries by itself
 
     def bind(self, sock: socket.SocketType) -> None:
         """Raises OSError; EADDRINUSE when none of the ports is free.
