@@ -21,7 +21,7 @@ from connprobe.engine.pings import Pings
 from connprobe.engine.tally import Tally
 from connprobe.engine.task import Task, TlsTask
 
-OPENS_PER_TURN = 64  # so that answers are read, and their time taken, between bursts
+OPENS_PER_TURN = 128  # so that answers are read, and their time taken, between bursts
 EVENTS_PER_TURN = 512
 TICK_S = 0.05
 RECOVERED_S = 30.0  # a reconnection that lasts so long was a success: the back-off begins anew
