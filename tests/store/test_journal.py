@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import connprobe
 from connprobe.errors import RunFailed
 from connprobe.store.journal import Entry, Journal, UndoReport, stale_journals
 
@@ -249,9 +250,14 @@ def test_where_journals_are_kept(prepare: str, expected: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to make a mount namespace: sudo .venv/bin/pytest")
     setup = (
+        "mount --bind / /mnt && "  # this checkout may lie in /tmp
         "mount -t tmpfs t /run && mount -t tmpfs t /tmp && mkdir -m 700 /tmp/xdg && XDG_RUNTIME_DIR=/tmp/xdg"
     )
-    shell = f'{setup} && export XDG_RUNTIME_DIR && {{ {prepare}; }} && exec "$0" -c "$1"'
+    package = Path(connprobe.__file__).parents[1]
+    shell = (
+        f"{setup} && export XDG_RUNTIME_DIR PYTHONPATH=/mnt{package} && "
+        f'{{ {prepare}; }} && exec "/mnt$0" -c "$1"'
+    )
     command = ["unshare", "-m", "sh", "-c", shell, sys.executable, SCRIPT]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert expected in said

@@ -103,7 +103,7 @@ def test_connections_count_as_tracked_only_where_a_rule_tracks_them() -> None:
     if shutil.which("nft") is None:
         pytest.skip("needs nft: apt-get install nftables")
     assert tracked_connections() is None
-    rule = "table inet probe { chain in { type filter hook input priority 0; ct state new counter; } }"
+    rule = "table inet probe { chain in { type filter hook input priority 0; ct state new counter; }; }"
     loaded = subprocess.run(["nft", rule], capture_output=True, text=True)
     if loaded.returncode:
         pytest.skip(
