@@ -55,7 +55,7 @@ def run_hold(
             if json:
                 _print_json(out, record)
             else:
-                render_summary(record, out, results=str(directory.path))
+                render_summary(record, out, results=str(directory.path.absolute()))
     if unwritten is not None:
         raise unwritten
     return _EXIT[record.outcome]
