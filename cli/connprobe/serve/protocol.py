@@ -73,7 +73,6 @@ class Http:
         self._requests = RequestReader(LARGEST_MESSAGE)
         self._frames: Frames | None = None
         self.idle = False
-        self.upgraded = False
 
     def received(self, data: bytes) -> tuple[bytes, bool]:
         if self._frames is not None:
@@ -109,7 +108,7 @@ class Http:
         except ProtocolViolation as violation:
             headers = [("Sec-WebSocket-Version", "13"), ("Connection", "close")]
             return response_bytes(400, "Bad Request", headers, f"{violation}\n".encode()), True
-        self._frames, self.upgraded = Frames(self._mode), True
+        self._frames = Frames(self._mode)
         return answer + (frame(TEXT, b"welcome") if self._mode == "stream" else b""), False
 
     def _respond(self, request: Request) -> tuple[bytes, bool]:
