@@ -1,10 +1,17 @@
-"""Connections between connect(2) and established: each an object that advances with its events."""
+"""Connections between connect(2) and established.
+
+Most go the short way: their request is sent at once, and their answer is one that was judged before. Of
+such a connection only what `Asked` names is kept. One that is not so lucky becomes a `Flight`, an object
+that advances with its events.
+"""
 
 import errno
 import os
 import select
 import socket
 import time
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 from connprobe import causes
@@ -16,12 +23,18 @@ from connprobe.engine.task import Task, TlsTask
 from connprobe.wire.http import ResponseReader
 
 CONNECTING, SHAKING_HANDS, SENDING, READING = range(4)
+ANSWER_BYTES = 4096  # of an answer in one read
 _WAITED_FOR = {
     CONNECTING: "no answer to SYN",
     SHAKING_HANDS: "in the TLS handshake",
     SENDING: "connected, but the request was not taken",
     READING: "connected, but the request was not answered",
 }
+
+
+# A request was sent and nothing has come back: (socket, what to expect, when it began). No class: of 400,000
+# connections each would pay for making one.
+Asked = tuple[socket.SocketType, bytes, float]
 
 
 class Flight:
@@ -48,6 +61,8 @@ class Flights:
 
     def __init__(self, task: Task, epoll: select.epoll, opening: Opening, context: Any) -> None:
         self.by_fd: dict[int, Flight] = {}
+        self.asked: dict[int, Asked] = {}
+        self._by_age = True  # by_fd is in the order in which its flights began
         self._task, self._epoll, self._opening, self._context = task, epoll, opening, context
         self._sources = each_source(task.sources, int(task.target[3]) if len(task.target) == 4 else 0)
         # Without TLS the C type that socket.socket wraps will do: half the cost of making one.
@@ -57,20 +72,54 @@ class Flights:
         self._speaks_first = task.protocol != "tcp" and context is None and opening.answers
 
     def __len__(self) -> int:
-        return len(self.by_fd)
+        return len(self.by_fd) + len(self.asked)
 
-    def open(self, attempt: int) -> Flight:
-        """Begins a connection; `launch` is to follow."""
-        began = time.monotonic()
-        source = next(self._sources)
+    def open(self, attempts: list[int]) -> Iterator[int | tuple[int, Refusal]]:
+        """Begins a connection for each of `attempts` (0: a first one). Yields the descriptor of each that is
+        in flight, and (attempt, why) for each that failed.
+
+        All connect before the first speaks: what wakes a server are requests, and it finds many.
+        """
+        clock, connect, sources = time.monotonic, self._connect, self._sources
+        connected = []
+        for attempt in attempts:
+            began = clock()
+            try:
+                connected.append((attempt, connect(next(sources)), began))
+            except Refusal as refusal:
+                yield attempt, refusal
+        speaks, watch, requests = self._speaks_first, self._epoll.register, self._opening.requests
+        for (attempt, sock, began), (request, expected) in zip(
+            connected, requests(len(connected)), strict=True
+        ):
+            fd = sock.fileno()
+            try:
+                # On loopback the TCP handshake is over already: one wake-up less.
+                sent = sock.send(request) if speaks else 0
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                end(sock)
+                yield attempt, Refusal(*cause_of(error.errno or 0))
+                continue
+            try:
+                if sent and sent == len(request) and not attempt:
+                    watch(fd, select.EPOLLIN)
+                    self.asked[fd] = (sock, expected, began)
+                else:
+                    watch(fd, select.EPOLLOUT)
+                    self.by_fd[fd] = Flight(sock, request[sent:], expected, began, attempt)
+            except OSError as error:
+                end(sock)
+                yield attempt, Refusal(*cause_of(error.errno or 0))
+            else:
+                yield fd
+
+    def _connect(self, source: Source) -> socket.SocketType:
         try:
-            sock = self._connect(source)
+            return self._connect_once(source)
         except OSError as error:
-            sock = self._connect_again(source, error)
-        request, expected = self._opening.request()
-        flight = Flight(sock, request, expected, began, attempt)
-        self.by_fd[flight.fd] = flight
-        return flight
+            return self._connect_again(source, error)
 
     def _connect_again(self, source: Source, error: OSError) -> socket.SocketType:
         """Tries the source's other ports, where that may help."""
@@ -78,12 +127,12 @@ class Flights:
             if error.errno != errno.EADDRNOTAVAIL:
                 break
             try:
-                return self._connect(source)
+                return self._connect_once(source)
             except OSError as another:
                 error = another
         raise Refusal(*cause_of(error.errno or 0)) from error
 
-    def _connect(self, source: Source) -> socket.SocketType:
+    def _connect_once(self, source: Source) -> socket.SocketType:
         sock = self._socket_type(self._task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             source.bind(sock)
@@ -97,27 +146,19 @@ class Flights:
             raise
         return sock
 
-    def launch(self, flight: Flight) -> None:
-        """Sends the request if it can be sent already, and waits for what comes next."""
-        interest = select.EPOLLOUT
-        try:
-            if self._speaks_first:
-                try:  # on loopback the handshake is over already: one wake-up less
-                    flight.unsent = flight.unsent[flight.sock.send(flight.unsent) :]
-                    if not flight.unsent:
-                        flight.stage, interest = READING, select.EPOLLIN
-                except BlockingIOError:
-                    pass
-            self._epoll.register(flight.fd, interest)
-        except OSError as error:
-            self._forget(flight)
-            raise Refusal(*cause_of(error.errno or 0)) from error
+    def long_way(self, fd: int, asked: Asked) -> Flight:
+        """Its answer is not there whole, or not known."""
+        sock, expected, began = asked
+        flight = self.by_fd[fd] = Flight(sock, b"", expected, began, 0)
+        flight.stage = READING
+        self._by_age = False
+        return flight
 
-    def advance(self, flight: Flight) -> bytes | None:
+    def advance(self, flight: Flight, data: bytes | None = None) -> bytes | None:
         """None: still in flight. Bytes: established, and these followed the answer; the socket is the
-        caller's."""
+        caller's. data: what was read already."""
         try:
-            leftover = self._advance(flight)
+            leftover = self._advance(flight, data)
         except Refusal:
             self._forget(flight)
             raise
@@ -130,10 +171,15 @@ class Flights:
             del self.by_fd[flight.fd]
         return leftover
 
-    def overdue(self, before: float) -> Flight | None:
-        """The oldest flight if it began before that time: all have the same patience."""
-        oldest = next(iter(self.by_fd.values()), None)
-        return oldest if oldest is not None and oldest.began < before else None
+    def overdue(self, before: float) -> list[Flight]:
+        """Those that began before that time."""
+        asked = [fd for fd, _ in takewhile(lambda item: item[1][2] < before, self.asked.items())]
+        for fd in asked:
+            self.long_way(fd, self.asked.pop(fd))
+        if self._by_age:
+            return list(takewhile(lambda flight: flight.began < before, self.by_fd.values()))
+        self._by_age = not self.by_fd
+        return [flight for flight in self.by_fd.values() if flight.began < before]
 
     def give_up(self, flight: Flight) -> Refusal:
         """Ends a flight that took too long; what it waited for is the detail."""
@@ -146,15 +192,19 @@ class Flights:
     def close(self) -> None:
         for flight in self.by_fd.values():
             end(flight.sock)
+        for sock, _, _ in self.asked.values():
+            end(sock)
         self.by_fd.clear()
+        self.asked.clear()
 
     def _forget(self, flight: Flight) -> None:
         del self.by_fd[flight.fd]
         end(flight.sock)
 
-    def _advance(self, flight: Flight) -> bytes | None:
+    def _advance(self, flight: Flight, data: bytes | None) -> bytes | None:
         if flight.stage == READING:
-            data = flight.sock.recv(4096)
+            if data is None:
+                data = flight.sock.recv(ANSWER_BYTES)
             if self._context is not None:  # the rest of the record is here already: no event will tell
                 data += flight.sock.recv(flight.sock.pending()) if flight.sock.pending() else b""  # type: ignore[attr-defined]
             if not data:

@@ -14,8 +14,6 @@ from connprobe.errors import ProtocolViolation
 from connprobe.wire.http import ResponseReader, request_bytes
 from connprobe.wire.websocket import accept_for, key_from, refusal, upgrade_headers
 
-NONCES = 64  # drawn from the kernel at once
-
 
 class Pending(Protocol):
     """The part of a connection in flight that an opening uses."""
@@ -27,9 +25,10 @@ class Pending(Protocol):
 class Opening(Protocol):
     answers: bool  # False: established as soon as connected and the request is sent
     stays_open: bool  # the response goes on after that
+    known: tuple[bytes, bytes] | None  # what stood before and after what was expected, in a good answer
 
-    def request(self) -> tuple[bytes, bytes]:
-        """(what to send first, what to expect in the answer)."""
+    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
+        """(what to send first, what to expect in the answer) of each of `number` connections."""
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
@@ -38,9 +37,10 @@ class Opening(Protocol):
 class TcpOpening:
     answers = False
     stays_open = False
+    known: tuple[bytes, bytes] | None = None
 
-    def request(self) -> tuple[bytes, bytes]:
-        return b"", b""
+    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
+        return [(b"", b"")] * number
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         return data
@@ -57,13 +57,13 @@ class HttpOpening:
         defaults = (("Host", task.host), ("User-Agent", "connprobe"), ("Accept", accept))
         headers = [pair for pair in defaults if pair[0].lower() not in given]
         self._request = request_bytes("GET", task.path, [*headers, *task.headers])
-        self._known = b""
+        self.known: tuple[bytes, bytes] | None = None
 
-    def request(self) -> tuple[bytes, bytes]:
-        return self._request, b""
+    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
+        return [(self._request, b"")] * number
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
-        if pending.reader is None and data == self._known:
+        if pending.reader is None and self.known == (data, b""):
             return b""
         first = pending.reader is None
         reader = pending.reader = pending.reader or ResponseReader()
@@ -88,7 +88,7 @@ class HttpOpening:
         if reader.excess:
             raise Refusal(causes.PROTOCOL, "bytes after the end of the response")
         if first:
-            self._known = data
+            self.known = (data, b"")
         return b""
 
 
@@ -104,20 +104,17 @@ class WebSocketOpening:
         self._before, _, self._after = text.partition(marker.encode())
         offered = given.get("sec-websocket-protocol", "")
         self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
-        self._nonces: list[bytes] = []
-        self._known: tuple[bytes, bytes] | None = None
+        self.known: tuple[bytes, bytes] | None = None
 
-    def request(self) -> tuple[bytes, bytes]:
-        if not self._nonces:
-            random = os.urandom(16 * NONCES)
-            self._nonces = [random[i : i + 16] for i in range(0, len(random), 16)]
-        key = key_from(self._nonces.pop())
-        return self._before + key + self._after, accept_for(key)
+    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
+        before, after, random = self._before, self._after, os.urandom(16 * number)
+        keys = [key_from(random[i : i + 16]) for i in range(0, len(random), 16)]
+        return [(before + key + after, accept_for(key)) for key in keys]
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         # Answers of one server differ in the accept key alone: what was parsed once need not be parsed again.
         before, found, after = data.partition(pending.expected)
-        if found and pending.reader is None and (before, after) == self._known:
+        if found and pending.reader is None and (before, after) == self.known:
             return b""
         first = pending.reader is None
         reader = pending.reader = pending.reader or ResponseReader()
@@ -128,7 +125,7 @@ class WebSocketOpening:
         if refused is not None:
             raise Refusal(*refused)
         if first and not reader.excess and data.count(pending.expected) == 1:
-            self._known = (before, after)
+            self.known = (before, after)
         return reader.excess
 
 

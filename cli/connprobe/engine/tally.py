@@ -21,11 +21,12 @@ class Tally:
         self._handshakes = array("Q", bytes(8 * BUCKETS))
         self._handshake_sum_us = self._handshake_max_us = 0
 
-    def handshake(self, took_us: int) -> None:
-        self._handshakes[bucket(took_us)] += 1
-        self._handshake_sum_us += took_us
-        if took_us > self._handshake_max_us:
-            self._handshake_max_us = took_us
+    def handshakes(self, took_us: list[int]) -> None:
+        counts = self._handshakes
+        for value in took_us:
+            counts[bucket(value)] += 1
+        self._handshake_sum_us += sum(took_us)
+        self._handshake_max_us = max(self._handshake_max_us, *took_us)
 
     def failure(self, cause: str, detail: str) -> None:
         """A connection that was never established."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from connprobe.engine import counters
 from connprobe.engine.backoff import Backoff
-from connprobe.engine.failure import Refusal
-from connprobe.engine.flights import Flight, Flights
-from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost
+from connprobe.engine.failure import Refusal, cause_of
+from connprobe.engine.flights import ANSWER_BYTES, Asked, Flight, Flights
+from connprobe.engine.held import FREE, HELD, IN_FLIGHT, HeldSet, Lost, end
 from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.pings import Pings
 from connprobe.engine.tally import Tally
@@ -54,6 +54,8 @@ class Worker:
         self.checking = False
         self.unread = 0  # connections that may have something to report that came before the check
         self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
+        self.burst = max(1, min(OPENS_PER_TURN, task.concurrency) // 8)
+        self.took_us: list[int] = []  # handshakes of this turn, in microseconds
         self.quitting = False
 
     def run(self) -> None:
@@ -61,7 +63,7 @@ class Worker:
         control_fd = self.control.fileno()
         self.epoll.register(control_fd, select.EPOLLIN)
         self.row[counters.BEGAN_NS] = self.row[counters.TICKED_NS] = time.monotonic_ns()
-        state, flying = self.held.state, self.flights.by_fd
+        state, flying, asked = self.held.state, self.flights.by_fd, self.flights.asked
         while not self.quitting:
             now = time.monotonic()
             self._open_some(now)
@@ -71,12 +73,18 @@ class Worker:
                 if fd == control_fd:
                     self._obey()
                 elif state[fd] == IN_FLIGHT:
-                    self._advance(fd, flying[fd])
+                    if fd in asked:
+                        self._answered(fd, asked.pop(fd))
+                    else:
+                        self._advance(fd, flying[fd])
                 elif state[fd] != FREE:
                     try:
                         self.held.readable(fd)
                     except Lost as lost:
                         self._drop(fd, lost.cause, lost.detail)
+            if self.took_us:
+                self.tally.handshakes(self.took_us)
+                self.took_us.clear()
             all_read = len(ready) < EVENTS_PER_TURN
             self.unread = 0 if all_read else self.unread - len(ready)
             # Nobody is too late whose answer lies here unread; with `now` from before the poll, none does.
@@ -85,42 +93,73 @@ class Worker:
         self._close_all()
 
     def _open_some(self, now: float) -> None:
-        """All connect before the first speaks: what wakes a server are requests, and it finds many."""
-        budget = min(OPENS_PER_TURN, self.task.concurrency - len(self.flights))
-        opened: list[Flight] = []
-        while budget > 0 and (attempt := self.backoff.due(now)) is not None:
+        budget = self._room()
+        attempts: list[int] = []
+        while len(attempts) < budget and (attempt := self.backoff.due(now)) is not None:
             self.tally.reconnect_attempts += 1
-            self._open(attempt, opened)
-            budget -= 1
-        while budget > 0 and self.to_open > 0 and self.next_open <= now:
-            self.to_open -= 1
-            self.tally.started += 1
-            self._open(0, opened)
+            attempts.append(attempt)
+        firsts = self._firsts_due(budget - len(attempts), now)
+        self.to_open -= firsts
+        self.tally.started += firsts
+        attempts += [0] * firsts
+        if not attempts:
+            return
+        state = self.held.state
+        for begun in self.flights.open(attempts):
+            if isinstance(begun, int):
+                state[begun] = IN_FLIGHT
+            else:
+                self._failed(*begun)
+
+    def _room(self) -> int:
+        """How many may begin in this turn. Without a rate, none until there is room for a few."""
+        room = min(OPENS_PER_TURN, self.task.concurrency - len(self.flights))
+        return room if self.task.interval_s or room >= self.burst else 0
+
+    def _firsts_due(self, most: int, now: float) -> int:
+        """How many first attempts may begin now, by the rate."""
+        most = min(most, self.to_open)
+        if not self.task.interval_s:
+            return most if self.next_open <= now else 0
+        due = 0
+        while due < most and self.next_open <= now:
             self.next_open = max(self.next_open, now - BURST_S) + self.task.interval_s
-            budget -= 1
-        for flight in opened:
-            try:
-                self.flights.launch(flight)
-                self.held.state[flight.fd] = IN_FLIGHT
-            except Refusal as refusal:
-                self._failed(flight.attempt, refusal)
+            due += 1
+        return due
 
-    def _open(self, attempt: int, opened: list[Flight]) -> None:
+    def _answered(self, fd: int, asked: Asked) -> None:
+        """The short way: the same answer as one that was judged before, whole."""
+        sock, expected, began = asked
         try:
-            opened.append(self.flights.open(attempt))
-        except Refusal as refusal:
-            self._failed(attempt, refusal)
+            data = sock.recv(ANSWER_BYTES)
+        except BlockingIOError:
+            self.flights.long_way(fd, asked)
+            return
+        except OSError as error:
+            self.held.state[fd] = FREE
+            end(sock)
+            self._failed(0, Refusal(*cause_of(error.errno or 0)))
+            return
+        known = self.opening.known
+        if known is not None and data == known[0] + expected + known[1]:
+            self.took_us.append(int((time.monotonic() - began) * 1e6))
+            self.tally.established += 1
+            sock.detach()
+            self.held.state[fd] = HELD
+            self.held.count += 1
+        else:
+            self._advance(fd, self.flights.long_way(fd, asked), data)
 
-    def _advance(self, fd: int, flight: Flight) -> None:
+    def _advance(self, fd: int, flight: Flight, data: bytes | None = None) -> None:
         try:
-            leftover = self.flights.advance(flight)
+            leftover = self.flights.advance(flight, data)
         except Refusal as refusal:
             self.held.state[fd] = FREE
             self._failed(flight.attempt, refusal)
             return
         if leftover is None:
             return
-        self.tally.handshake(int((time.monotonic() - flight.began) * 1e6))
+        self.took_us.append(int((time.monotonic() - flight.began) * 1e6))
         if flight.attempt:
             self.tally.reconnected += 1
             self.reborn[fd] = (flight.attempt, time.monotonic())
@@ -153,7 +192,7 @@ class Worker:
         elapsed_s, self.last_tick, self.next_tick = now - self.last_tick, now, now + TICK_S
         self.row[counters.TICKED_NS] = time.monotonic_ns()
         self.tally.publish_handshakes()
-        while (flight := self.flights.overdue(now - self.task.timeout_s)) is not None:
+        for flight in self.flights.overdue(now - self.task.timeout_s):
             self.held.state[flight.fd] = FREE
             self._failed(flight.attempt, self.flights.give_up(flight))
         if self.checking:
@@ -181,7 +220,7 @@ class Worker:
         pinging = self.task.ping_s and self.held.count
         timed = self.flights or len(self.backoff) or self.checking or pinging
         wake = self.next_tick if timed else max(now, self.next_tick) + 1
-        if self.to_open and len(self.flights) < self.task.concurrency:
+        if self.to_open and self._room():
             wake = min(wake, self.next_open)
         return max(0.0, wake - now)
 

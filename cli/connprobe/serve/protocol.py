@@ -20,6 +20,7 @@ from connprobe.wire.websocket import (
 )
 
 LARGEST_MESSAGE = 1 << 20
+KEY_LENGTH = 24
 _KEEP_ALIVE = response_bytes(200, "OK", [("Content-Type", "text/plain")], b"ok\n")
 _STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
@@ -36,22 +37,27 @@ class Upgrades:
     _NAME = b"Sec-WebSocket-Key: "
 
     def __init__(self) -> None:
-        self._known = (b"", b"")
+        self._known = (b"", b"")  # what stands before and after the key; never in a request
+        self._length = -1
         self._answer = (b"", b"")
 
     def answer(self, data: bytes) -> bytes | None:
         """The answer to `data` if it is such a request and nothing more, or None."""
-        before, _, rest = data.partition(self._NAME)
-        if (before, rest[24:]) != self._known or not is_key(rest[:24]):
+        before, after = self._known
+        if len(data) != self._length or not data.startswith(before) or not data.endswith(after):
             return None
-        return self._answer[0] + accept_for(rest[:24]) + self._answer[1]
+        key = data[len(before) : len(before) + KEY_LENGTH]
+        if not is_key(key):
+            return None
+        return self._answer[0] + accept_for(key) + self._answer[1]
 
     def learn(self, data: bytes, answer: bytes) -> None:
         """`data`, alone and whole, was answered with this."""
-        before, _, rest = data.partition(self._NAME)
-        start, found, end = answer.partition(accept_for(rest[:24]))
-        if found and is_key(rest[:24]) and rest[24:26] == b"\r\n":
-            self._known, self._answer = (before, rest[24:]), (start, end)
+        before, name, rest = data.partition(self._NAME)
+        key, after = rest[:KEY_LENGTH], rest[KEY_LENGTH:]
+        start, found, end = answer.partition(accept_for(key))
+        if found and is_key(key) and after.startswith(b"\r\n"):
+            self._known, self._answer, self._length = (before + name, after), (start, end), len(data)
 
 
 class Conversation(Protocol):

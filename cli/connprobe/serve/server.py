@@ -18,6 +18,7 @@ from connprobe.serve.task import Task
 
 ACCEPTS_PER_TURN = 64
 FREE, FRESH, OPEN = 0, 1, 2  # FRESH: nothing was answered yet
+READ_BYTES = 16384  # of one connection in one turn
 PAUSE_S = 0.1  # before accepting again, after descriptors ran out
 
 
@@ -35,7 +36,7 @@ class Server:
         self.resume_at: float | None = None
         self.context = context
         self.upgrades = Upgrades()
-        self.quick = task.protocol == "ws" and task.mode != "stream"
+        self.learns = task.protocol == "ws" and task.mode != "stream"
 
     def listen(self) -> None:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,9 +68,11 @@ class Server:
                 self.epoll.modify(listener_fd, select.EPOLLIN)
 
     def _accept(self) -> None:
+        # socket.accept() would make an object of its class for each: half of what a connection costs here.
+        accept, watch, state = self.listener._accept, self.epoll.register, self.state  # type: ignore[attr-defined]
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                sock, _ = self.listener.accept()
+                fd, _ = accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -80,51 +83,70 @@ class Server:
                 return
             self.accepted += 1
             self.open += 1
-            sock.setblocking(False)
-            fd = sock.fileno()
-            if fd >= len(self.state):
-                self.state.extend(bytes(len(self.state)))
-            if self.context is None:
-                sock.detach()
-            else:
-                self.sessions[fd] = self.context.wrap_socket(
-                    sock, server_side=True, do_handshake_on_connect=False
-                )
-                self.shaking.add(fd)
-            self.epoll.register(fd, select.EPOLLIN)
-            self.state[fd] = FRESH
+            os.set_blocking(fd, False)
+            if fd >= len(state):
+                state.extend(bytes(len(state)))
+            state[fd] = FRESH
+            if self.context is not None:
+                self._wrap(fd)
+            watch(fd, select.EPOLLIN)
             if self.task.protocol == "tcp" and self.task.mode == "stream":
                 self._send(fd, b"welcome\n", False)
             elif self.context is None and self.task.protocol != "tcp":
                 self._receive(fd)  # on a quick network the request is there already
 
+    def _wrap(self, fd: int) -> None:
+        sock = socket.socket(self.task.family, socket.SOCK_STREAM, 0, fd)
+        sock.setblocking(False)
+        self.sessions[fd] = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        self.shaking.add(fd)
+
     def _receive(self, fd: int) -> None:
-        session = self.sessions.get(fd)
+        data = self._read(fd) if self.context is None else self._read_tls(fd)
+        if data is None:
+            return
+        if not data:
+            self._close(fd)
+            return
+        fresh = self.state[fd] == FRESH and fd not in self.conversations
+        if fresh and (reply := self.upgrades.answer(data)) is not None:
+            self.state[fd] = OPEN
+            self._send(fd, reply, False)
+        else:
+            self._converse(fd, data)
+
+    def _read(self, fd: int) -> bytes | None:
+        """None: nothing is there yet. Empty: it is over."""
+        try:
+            return os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _read_tls(self, fd: int) -> bytes | None:
+        session = self.sessions[fd]
         try:
             if fd in self.shaking:
-                session.do_handshake()  # type: ignore[union-attr]
+                session.do_handshake()
                 self.shaking.discard(fd)
                 self.epoll.modify(fd, select.EPOLLIN)  # the handshake may have waited to write
-            data = os.read(fd, 65536) if session is None else session.recv(65536)
-            while session is not None and (more := session.pending()):
+            data: bytes = session.recv(READ_BYTES)
+            while more := session.pending():
                 data += session.recv(more)
         except OSError as error:
             kind = type(error).__name__
             if isinstance(error, BlockingIOError) or kind == "SSLWantReadError":
-                return
+                return None
             if kind == "SSLWantWriteError":
                 self.epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
-                return
-            data = b""
-        if not data:
-            self._close(fd)
-            return
+                return None
+            return b""
+        return data
+
+    def _converse(self, fd: int, data: bytes) -> None:
         known = self.conversations.pop(fd, None)
-        fresh = known is None and self.quick and self.state[fd] == FRESH
-        if fresh and (reply := self.upgrades.answer(data)) is not None:
-            self.state[fd] = OPEN
-            self._send(fd, reply, False)
-            return
+        fresh = known is None and self.learns and self.state[fd] == FRESH
         conversation = known or self._conversation(fd)
         answer, closing = conversation.received(data)
         if fresh and conversation.idle and not closing:
@@ -145,7 +167,7 @@ class Server:
 
     def _send(self, fd: int, data: bytes, closing: bool) -> None:
         """Sends, or keeps what does not fit until the socket is writable; nothing is read meanwhile."""
-        session = self.sessions.get(fd)
+        session = self.sessions.get(fd) if self.sessions else None
         try:
             sent = os.write(fd, data) if session is None else session.send(data)
         except OSError as error:
