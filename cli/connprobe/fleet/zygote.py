@@ -21,7 +21,7 @@ from connprobe.fleet.shared import SharedTable
 def main() -> None:
     orders = marshal.loads(sys.stdin.buffer.read())
     control = socket.socket(fileno=orders["control"])
-    ends = [socket.socket(fileno=fd) for fd in orders["children"]]
+    ends: list[int] = orders["children"]
     table = SharedTable(len(ends), orders["columns"], orders["table"])
     module = importlib.import_module(orders["module"])
     shared = module.prepare(orders["tasks"][0])
@@ -43,14 +43,15 @@ def main() -> None:
             _tell(control, "refused", (error.errno, error.strerror))
             break
         if pid == 0:
-            control.close()
+            # Every object used here is a page of this child's own: plain descriptors, no streams.
+            os.close(control.fileno())
             for other in ends:
-                if other is not ends[index]:
-                    other.close()
+                if other != ends[index]:
+                    os.close(other)
             _name_process(f"{orders['name']}-{index}")
             status = 1
             try:
-                module.run(task, table.row(index), ends[index], shared)
+                module.run(task, table.row(index), socket.socket(fileno=ends[index]), shared)
                 status = 0
             finally:
                 if status:
@@ -59,7 +60,7 @@ def main() -> None:
                 os._exit(status)
         pids[pid] = index
     for end in ends:
-        end.close()
+        os.close(end)
     _name_process(f"{orders['name']}-z")
     if len(pids) == len(ends):
         _tell(control, "forked", sorted(pids, key=lambda pid: pids[pid]))
@@ -75,8 +76,9 @@ def _tell(control: socket.socket, *message: Any) -> None:
 
 def _name_process(name: str) -> None:
     """What ps and top show; the kernel keeps 15 bytes."""
-    with open("/proc/self/comm", "w") as comm:  # noqa: PTH123 pathlib is not worth its memory here
-        comm.write(name[:15])
+    comm = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(comm, name[:15].encode())
+    os.close(comm)
 
 
 main()
