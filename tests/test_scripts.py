@@ -1,6 +1,7 @@
-"""What a newcomer runs first: the scripts parse, say what is missing, and touch nothing then."""
+"""The scripts parse, say what is missing, and touch nothing then: some are what a newcomer runs first."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent
-SCRIPTS = ("setup", "demo", "test", "check")
-# What scripts/setup itself is written with; no python3, no apt-get, no gcc.
-BASICS = ("sh", "basename", "cat", "cksum", "dirname", "id", "readlink", "rm")
+SCRIPTS = ("apt-install", "check", "demo", "kernel-vm", "kernels", "setup", "test")
+# What the scripts themselves are written with; no python3, no apt-get, no gcc, no qemu.
+BASICS = ("sh", "basename", "cat", "cksum", "dirname", "id", "mktemp", "readlink", "rm", "uname")
 
 
 @pytest.fixture
@@ -26,19 +27,26 @@ def bare(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def setup(bare: Path, *arguments: str, script: str = "checkout/scripts/setup") -> tuple[int, str]:
-    """Exit code and standard error of scripts/setup, run from another directory."""
+def run(bare: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A script run from another directory, in which it may make nothing but temporary files."""
     ran = subprocess.run(
         [bare / script, *arguments],
         cwd=bare,
-        env={"PATH": str(bare / "bin")},
+        env={"PATH": str(bare / "bin"), "HOME": str(bare), "TMPDIR": str(bare)},
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    assert ran.stdout == ""
     assert not (bare / "checkout" / ".venv").exists()
+    assert {each.name for each in bare.iterdir()} <= {"bin", "checkout", "link"}
+    return ran
+
+
+def setup(bare: Path, *arguments: str, script: str = "checkout/scripts/setup") -> tuple[int, str]:
+    """Exit code and standard error of scripts/setup."""
+    ran = run(bare, script, *arguments)
+    assert ran.stdout == ""
     return ran.returncode, ran.stderr
 
 
@@ -48,6 +56,12 @@ def test_a_script_is_executable_and_plain_sh(name: str) -> None:
     assert os.access(script, os.X_OK)
     assert script.read_text().startswith("#!/bin/sh\n")
     subprocess.run(["sh", "-n", script], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck: apt-get install shellcheck")
+def test_shellcheck_has_no_objection() -> None:
+    scripts = [CHECKOUT / "scripts" / name for name in SCRIPTS]
+    subprocess.run(["shellcheck", *scripts, CHECKOUT / ".ci" / "run"], check=True)
 
 
 def test_without_apt_everything_missing_is_named_at_once(bare: Path) -> None:
@@ -75,3 +89,29 @@ def test_a_python_too_old_is_named_with_its_version(bare: Path) -> None:
 def test_another_argument_is_a_usage_error(bare: Path) -> None:
     code, said = setup(bare, "production")
     assert (code, said) == (2, "setup: usage: scripts/setup [dev]\n")
+
+
+def test_a_kernel_asked_for_that_cannot_be_had_is_a_failure_with_its_reason(bare: Path) -> None:
+    ran = run(bare, "checkout/scripts/kernels", "6.1", "6.12")
+    assert ran.returncode == 1
+    first, second = ran.stdout.splitlines()
+    assert re.fullmatch(r"6\.1 +FAILED: Debian's .*kernels are .+", first)
+    assert second.startswith("6.12 ")
+
+
+@pytest.mark.parametrize("argument", ["6", "6.1.0", "linux-6.1", "6.1x", "--strict", "."])
+def test_what_is_no_kernel_series_is_a_usage_error(bare: Path, argument: str) -> None:
+    ran = run(bare, "checkout/scripts/kernels", "6.1", argument)
+    usage = "kernels: usage: scripts/kernels [host|6.1|6.12]... [-- PYTEST ARGUMENT...]\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", usage)
+
+
+def test_a_virtual_machine_needs_a_kernel_and_a_command(bare: Path) -> None:
+    ran = run(bare, "checkout/scripts/kernel-vm", str(bare))
+    assert (ran.returncode, ran.stderr) == (2, "kernel-vm: usage: scripts/kernel-vm DIRECTORY COMMAND...\n")
+
+
+def test_packages_are_not_installed_without_apt(bare: Path) -> None:
+    ran = run(bare, "checkout/scripts/apt-install", "cpio", "kmod")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("missing: cpio kmod (Debian's names). Install them with")
