@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Stands before every probe. The loader puts above it one #define for each field of a kernel struct that the
+ * rung reads: its offset in bytes in the running kernel (SOCK_SKC_NUM for struct sock, __sk_common.skc_num).
+ * No header of the kernel is included, and none need be installed.
+ */
+#define BPF_LICENSE Dual MIT/GPL
+
+enum { TCP_ESTABLISHED = 1, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6 };
+
+/* A field of a kernel struct; 0 where the address cannot be read. */
+#define READ(type, address, offset)                                                      \
+  ({                                                                                     \
+    type value_ = 0;                                                                     \
+    bpf_probe_read_kernel(&value_, sizeof(value_), (void *)((u64)(address) + (offset))); \
+    value_;                                                                              \
+  })
+
+/* What could not be counted, by cause (each probe has its own enum), so that it can be shown. */
+BPF_PERCPU_ARRAY(lost, u64, 8);
+static inline void lose(u32 cause) {
+  u64 *count = lost.lookup(&cause);
+  if (count) ++*count;
+}
+
+/* A program on a raw tracepoint; its arguments are ctx->args[0] and so on. */
+#define RAW_TRACEPOINT(name) int name(struct bpf_raw_tracepoint_args *ctx)
+
+/* A program at the return of a system call, where the result is ctx->result (trace_event_raw_sys_exit). */
+struct syscall_exit {
+  u64 common;
+  s64 number;
+  s64 result;
+};
+#define SYSCALL_EXIT(name) int name(struct syscall_exit *ctx)
+
+/* The bucket of connprobe/plan/histogram.py: 64 for each power of two, so values to 127 are told apart. */
+static inline u32 bucket(u64 value) {
+  if (value < 64) return value;
+  if (value > 0xffffffff) value = 0xffffffff;
+  u32 shift = bpf_log2(value) - 1 - 6;
+  return (shift << 6) + (value >> shift);
+}
+
+/* Counts of a sparse histogram: only buckets that were hit take memory. */
+struct bucket_key {
+  u64 listener;
+  u32 bucket;
+  u32 unused;
+};
+
+#ifdef SOCK_SKC_RCV_SADDR
+/* Where a socket is bound, in which network namespace. */
+struct endpoint {
+  u64 netns_cookie;
+  u32 netns; /* the inode that /proc/PID/ns/net shows */
+  u16 port;
+  u16 family;
+  u8 address[16];
+};
+
+static inline void read_endpoint(u64 sk, struct endpoint *to) {
+  u64 net = READ(u64, sk, SOCK_NET);
+  to->netns_cookie = READ(u64, net, NET_NET_COOKIE);
+  to->netns = READ(u32, net, NET_INUM);
+  to->port = READ(u16, sk, SOCK_SKC_NUM);
+  to->family = READ(u16, sk, SOCK_SKC_FAMILY);
+  if (to->family == AF_INET6)
+    bpf_probe_read_kernel(to->address, 16, (void *)(sk + SOCK_SKC_V6_RCV_SADDR));
+  else
+    bpf_probe_read_kernel(to->address, 4, (void *)(sk + SOCK_SKC_RCV_SADDR));
+}
+
+/* The inode of a socket, as sock_diag and /proc/PID/fd show it: unlike its address it names one socket only
+ * (get_next_ino wraps after four thousand million). 0: no process has it, or no longer. */
+static inline u64 socket_inode(u64 sk) {
+  u64 socket = READ(u64, sk, SOCK_SK_SOCKET);
+  if (!socket) return 0;
+  return READ(u64, socket - SOCKET_ALLOC_SOCKET + SOCKET_ALLOC_VFS_INODE, INODE_I_INO);
+}
+
+static inline int is_tcp_listener(u64 sk) {
+  if (READ(u8, sk, SOCK_SKC_STATE) != TCP_LISTEN) return 0; /* also that of AF_UNIX and SCTP */
+  u16 family = READ(u16, sk, SOCK_SKC_FAMILY);
+  return (family == AF_INET || family == AF_INET6) && READ(u16, sk, SOCK_SK_PROTOCOL) == IPPROTO_TCP;
+}
+#endif
