@@ -20,8 +20,7 @@ struct listener {
 
 struct counts {
   u64 enqueued;
-  u32 interval[2]; /* the intervals that `deepest` belong to: the odd and the even one, so that */
-  u32 deepest[2];  /* the one that ended can be read while the next is counted */
+  struct peak deepest;
 };
 
 BPF_HASH(listeners, u64, struct listener, LISTENERS);
@@ -131,13 +130,9 @@ static inline int enqueued(u64 sk) {
   int zero = 0;
   u32 *now = interval.lookup(&zero);
   if (!now) return 0;
-  u32 depth = READ(u32, sk, SOCK_SK_ACK_BACKLOG), which = *now & 1;
+  u32 depth = READ(u32, sk, SOCK_SK_ACK_BACKLOG);
   mine->enqueued++;
-  if (mine->interval[which] != *now) {
-    mine->interval[which] = *now;
-    mine->deepest[which] = 0;
-  }
-  if (depth > mine->deepest[which]) mine->deepest[which] = depth;
+  raise(&mine->deepest, *now, depth);
   struct bucket_key key = {.listener = inode, .bucket = bucket(depth)};
   u64 none = 0, *count = depths.lookup_or_try_init(&key, &none);
   if (count)

@@ -6,7 +6,7 @@
  */
 #define BPF_LICENSE Dual MIT/GPL
 
-enum { TCP_ESTABLISHED = 1, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_RECV = 3, TCP_FIN_WAIT1 = 4, TCP_CLOSE = 7, TCP_LAST_ACK = 9, TCP_LISTEN = 10 };
 enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6 };
 
 /* A field of a kernel struct; 0 where the address cannot be read. */
@@ -35,11 +35,30 @@ struct syscall_exit {
 };
 #define SYSCALL_EXIT(name) int name(struct syscall_exit *ctx)
 
+/* Helpers by their number (linux/bpf.h), because bcc 0.26 has no name for them. The task is the current one. */
+static u64 (*current_task_btf)(void) = (void *)158; /* bpf_get_current_task_btf */
+static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs */
+
+/* The largest value in each interval between two readings: of the odd and of the even one apart, so that the one
+ * that has ended can be read while the next is being counted. The reader counts the intervals. */
+struct peak {
+  u32 interval[2];
+  u32 value[2];
+};
+static inline void raise(struct peak *peak, u32 interval, u32 value) {
+  u32 which = interval & 1;
+  if (peak->interval[which] != interval) {
+    peak->interval[which] = interval;
+    peak->value[which] = 0;
+  }
+  if (value > peak->value[which]) peak->value[which] = value;
+}
+
 /* The bucket of connprobe/plan/histogram.py: 64 for each power of two, so values to 127 are told apart. */
 static inline u32 bucket(u64 value) {
   if (value < 64) return value;
   if (value > 0xffffffff) value = 0xffffffff;
-  u32 shift = bpf_log2(value) - 1 - 6;
+  u32 shift = bpf_log2(value) - 6;
   return (shift << 6) + (value >> shift);
 }
 

@@ -9,14 +9,25 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from connprobe.kernel.btf import Field
-from connprobe.kernel.listeners import BUCKET_KEY, ENDPOINT, SOCKET_FIELDS, Endpoint, decode_endpoint
+from connprobe.kernel.listeners import (
+    ENDPOINT,
+    PEAK,
+    SOCKET_FIELDS,
+    Endpoint,
+    Intervals,
+    by_inode,
+    decode_endpoint,
+    forget,
+    highest,
+    histograms,
+)
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Hook, Probe, Rung
 from connprobe.plan.histogram import BUCKETS
 
 LISTENERS = 4096
 _LISTENER = struct.Struct(f"Q{ENDPOINT.size}s6I")
-_COUNTS = struct.Struct("Q2I2I")
+_COUNTS = struct.Struct(f"Q{PEAK}")
 _FIELDS = (
     *SOCKET_FIELDS,
     Field("sock", "sk_ack_backlog", 4),
@@ -92,40 +103,25 @@ class AcceptQueues:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._interval = 0
+        self._intervals = Intervals(live)
         live.run_iterator("tcp")  # those who listen already
 
     def read(self) -> Reading:
         """All listeners that were met, and in this network namespace all there are."""
         maps = self._live.maps
         self._live.run_iterator("tcp")
-        for key, _ in maps["listeners"].items():
-            self._live.call("refresh", int.from_bytes(key, "little"))
-        ended, self._interval = self._interval, self._interval + 1
-        maps["interval"].set(bytes(4), struct.pack("I", self._interval))
-        counts = {int.from_bytes(key, "little"): values for key, values in maps["counts"].items()}
-        depths: dict[int, list[int]] = {}
-        for key, values in maps["depths"].items():
-            inode, bucket = BUCKET_KEY.unpack(key)
-            row = depths.setdefault(inode, [0] * BUCKETS)
-            row[bucket] = sum(int.from_bytes(value, "little") for value in values)
+        for inode in by_inode(maps["listeners"]):
+            self._live.call("refresh", inode)
+        interval = self._intervals.end()
+        counts, depths = by_inode(maps["counts"]), histograms(maps["depths"])
         found = []
-        for key, (raw,) in maps["listeners"].items():
-            inode = int.from_bytes(key, "little")
-            queue = _decode(inode, raw, counts.get(inode, []), depths.get(inode, []), ended)
+        for inode, (raw,) in by_inode(maps["listeners"]).items():
+            queue = _decode(inode, raw, counts.get(inode, []), depths.get(inode, [0] * BUCKETS), interval)
             found.append(queue)
             if queue.closed:
-                self._forget(inode, queue.depths)
+                forget(inode, (maps["listeners"], maps["counts"]), maps["depths"], queue.depths)
         found.sort(key=lambda queue: (queue.at.netns, queue.at.port, queue.inodes))
         return Reading(tuple(found), self._live.lost(_LOST))
-
-    def _forget(self, inode: int, depths: Sequence[int]) -> None:
-        maps, key = self._live.maps, inode.to_bytes(8, "little")
-        maps["listeners"].delete(key)
-        maps["counts"].delete(key)
-        for bucket, count in enumerate(depths):
-            if count:
-                maps["depths"].delete(BUCKET_KEY.pack(inode, bucket))
 
 
 def summed(queues: Iterable[AcceptQueue]) -> list[AcceptQueue]:
@@ -158,9 +154,9 @@ def _decode(
     _, at, depth, capacity, drops, first_depth, first_drops, closed = _LISTENER.unpack(raw)
     enqueued = deepest = 0
     for value in counts:
-        mine, *rest = _COUNTS.unpack(value)
+        mine, *peak = _COUNTS.unpack(value)
         enqueued += mine
-        deepest = max([deepest, *(rest[2 + i] for i in range(2) if rest[i] == interval)])
+        deepest = max(deepest, highest(peak, interval))
     return AcceptQueue(
         at=decode_endpoint(at),
         inodes=(inode,),
@@ -171,6 +167,6 @@ def _decode(
         accepted=max(0, first_depth + enqueued - depth),
         overflows=(drops - first_drops) % (1 << 32),
         drops=drops,
-        depths=tuple(depths or [0] * BUCKETS),
+        depths=tuple(depths),
         closed=bool(closed),
     )

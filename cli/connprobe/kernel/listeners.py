@@ -1,14 +1,20 @@
-"""What probes of listeners have in common: the fields that name a socket, and how its endpoint is decoded."""
+"""What probes of listeners have in common: the fields that name a socket, and how their maps are decoded."""
 
 import ipaddress
 import socket
 import struct
+import sys
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from connprobe.kernel.bpf import Map
 from connprobe.kernel.btf import Field
+from connprobe.kernel.live import Live
+from connprobe.plan.histogram import BUCKETS
 
 ENDPOINT = struct.Struct("QIHH16s")  # struct endpoint of probes/common.bpf.h
-BUCKET_KEY = struct.Struct("QI4x")  # struct bucket_key
+PEAK = "2I2I"  # struct peak
+_BUCKET_KEY = struct.Struct("QI4x")  # struct bucket_key
 SOCKET_FIELDS = (
     Field("sock", "__sk_common.skc_state", 1),
     Field("sock", "__sk_common.skc_family", 2),
@@ -45,3 +51,46 @@ def decode_endpoint(raw: bytes) -> Endpoint:
     cookie, netns, port, family, address = ENDPOINT.unpack(raw)
     packed = address if family == socket.AF_INET6 else address[:4]
     return Endpoint(ipaddress.ip_address(packed), port, netns, cookie)
+
+
+def by_inode(one: Map) -> dict[int, list[bytes]]:
+    """The values of a map whose key is the inode of a listener."""
+    return {int.from_bytes(key, sys.byteorder): values for key, values in one.items()}
+
+
+def histograms(one: Map) -> dict[int, list[int]]:
+    """By inode, of a map of struct bucket_key: the buckets of plan/histogram.py."""
+    found: dict[int, list[int]] = {}
+    for key, values in one.items():
+        inode, bucket = _BUCKET_KEY.unpack(key)
+        row = found.setdefault(inode, [0] * BUCKETS)
+        row[bucket] = sum(int.from_bytes(value, sys.byteorder) for value in values)
+    return found
+
+
+def forget(inode: int, maps: Iterable[Map], buckets: Map, counts: Sequence[int]) -> None:
+    """Make room: a listener that was closed never comes back under its inode."""
+    for one in maps:
+        one.delete(inode.to_bytes(8, sys.byteorder))
+    for bucket, count in enumerate(counts):
+        if count:
+            buckets.delete(_BUCKET_KEY.pack(inode, bucket))
+
+
+class Intervals:
+    """Counts the readings, which part the peaks of one interval from those of the next."""
+
+    def __init__(self, live: Live) -> None:
+        self._map = live.maps["interval"]
+        self._current = 0
+
+    def end(self) -> int:
+        """Begin the next interval; the number of the one that has ended."""
+        ended, self._current = self._current, self._current + 1
+        self._map.set(bytes(4), struct.pack("I", self._current))
+        return ended
+
+
+def highest(peak: Sequence[int], interval: int) -> int:
+    """The value of an unpacked struct peak in that interval, 0 without any."""
+    return max(peak[2 + i] if peak[i] == interval else 0 for i in range(2))
