@@ -1,13 +1,22 @@
 """What the tests of probes do to the kernel."""
 
+import ctypes
+import os
+import re
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
 
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Probe
 
 Load = Callable[[Probe], Live]
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h; os.unshare and os.setns come with Python 3.12
 
 
 class Sockets:
@@ -28,13 +37,18 @@ class Sockets:
         listener.listen(backlog)
         return listener
 
-    def connect(self, listener: socket.socket, count: int = 1) -> list[socket.socket]:
+    def connect(
+        self, listener: socket.socket, count: int = 1, host: str | None = None
+    ) -> list[socket.socket]:
         """On loopback the handshake is over, or its SYN dropped, when connect(2) returns."""
+        at = listener.getsockname()
+        address = (host, at[1]) if host is not None else at
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         made = []
         for _ in range(count):
-            client = self._stack.enter_context(socket.socket(listener.family, socket.SOCK_STREAM))
+            client = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             client.setblocking(False)
-            client.connect_ex(listener.getsockname())
+            client.connect_ex(address)
             made.append(client)
         return made
 
@@ -43,3 +57,42 @@ class Sockets:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def inode_of(one: socket.socket) -> int:
+    return os.fstat(one.fileno()).st_ino
+
+
+def drops_of(listener: socket.socket) -> int:
+    """Its sk_drops as ss(8) has it from sock_diag: d<count> in skmem."""
+    port = listener.getsockname()[1]
+    command = ["ss", "-ltmHn", f"sport = :{port}"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(re.findall(r",d(\d+)\)", said)[0])
+
+
+def tcp_counter(name: str) -> int:
+    """Of /proc/net/netstat, for the network namespace of the calling thread."""
+    lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
+    return int(values[names.index(name)])
+
+
+@contextmanager
+def other_namespace() -> Iterator[None]:
+    """Within it the process is in a network namespace of its own, with nothing but a loopback."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a network namespace: sudo .venv/bin/pytest")
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            pytest.skip(f"unshare(CLONE_NEWNET): {os.strerror(ctypes.get_errno())}: run with CAP_SYS_ADMIN")
+        try:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            yield
+        finally:
+            if libc.setns(home, _CLONE_NEWNET) != 0:
+                os._exit(70)  # whatever ran next would run in the wrong namespace
+    finally:
+        os.close(home)

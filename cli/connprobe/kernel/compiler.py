@@ -11,6 +11,7 @@ SOCKET is the number of an inherited SOCK_SEQPACKET socket. Each message is a JS
 
 import array
 import ctypes
+import importlib.util
 import json
 import os
 import platform
@@ -187,14 +188,17 @@ def make_stubs(place: Path) -> None:
 
 
 def find_bcc() -> tuple[Any, str | None]:
-    """(bcc, None), or (None, "missing" or "wrong"): PyPI's `bcc` is a library for Bitcoin Cash addresses."""
+    """(bcc, None), or (None, why not): "missing", "wrong" as PyPI's `bcc` about lattices is, or an error."""
+    found = importlib.util.find_spec("bcc")
+    if found is None or found.origin is None:
+        return None, "missing"
+    if not Path(found.origin).with_name("libbcc.py").exists():
+        return None, "wrong"
     try:
         import bcc
-    except ImportError:
-        return None, "missing"
-    except Exception:  # noqa: BLE001 - whatever else an unrelated package raises
-        return None, "wrong"
-    return (bcc, None) if hasattr(bcc, "BPF") else (None, "wrong")
+    except (ImportError, OSError) as error:
+        return None, str(error)
+    return bcc, None
 
 
 def declare(lib: Any) -> None:

@@ -37,13 +37,13 @@ class Live:
         self.close()
 
     def close(self) -> None:
-        """Hooks first: nothing runs on maps that are half gone. Closing twice is no error."""
-        maps = [one.fd for one in self.maps.values()]
-        for fd in [*self.hooks.values(), *self._programs.values(), *maps]:
-            try:
+        """Closing twice is no error. A hook that was torn away is left: its number may be another file's."""
+        torn = self.detached()
+        for label, fd in self.hooks.items():
+            if label not in torn:
                 os.close(fd)
-            except OSError:
-                continue  # somebody closed it already: `detached` has told
+        for fd in [*self._programs.values(), *(one.fd for one in self.maps.values())]:
+            os.close(fd)
         self.hooks, self._programs, self.maps = {}, {}, {}
 
     def run_iterator(self, target: str) -> bytes:
@@ -55,12 +55,18 @@ class Live:
         bpf.run_program(self._programs[program], *arguments)
 
     def lost(self, causes: Sequence[str]) -> dict[str, int]:
-        """How often something was not counted. `causes`: the C file's enum, in its order. Without zeros."""
+        """What makes the counts incomplete, without zeros. `causes`: the C file's enum, in its order.
+
+        With it come programs that the kernel skipped, as they were running already, and hooks that are gone.
+        """
         sums = [
             sum(int.from_bytes(value, sys.byteorder) for value in values)
             for _, values in self.maps["lost"].items()
         ]
-        return {cause: count for cause, count in zip(causes, sums, strict=False) if count}
+        counts = dict(zip(causes, sums, strict=False))
+        counts |= {f"skipped {one.name}": one.missed for one in self.statistics()}
+        counts |= {f"detached {label}": 1 for label in self.detached()}
+        return {cause: count for cause, count in counts.items() if count}
 
     def detached(self) -> tuple[str, ...]:
         """Hooks ("kind target") that lead to no program of this probe any more: their counts stand still."""

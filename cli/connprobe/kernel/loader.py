@@ -14,7 +14,7 @@ from connprobe.kernel.probe import Probe, Refusal, Rung
 from connprobe.kernel.spawn import compile_probes, default_pythons
 from connprobe.plan.capabilities import effective_capabilities
 
-TIMEOUT_S = 20
+TIMEOUT_S = 30
 _COMMON = "common.bpf.h"
 
 
@@ -55,18 +55,20 @@ def load(
     btf: Btf | None = None,
     pythons: Sequence[str] | None = None,
     status: str | None = None,
+    directory: Path | None = None,
     timeout_s: int = TIMEOUT_S,
 ) -> Loaded:
     """Compile, load and attach each probe on its first rung that serves.
 
-    btf: the kernel's own unless given; pythons: where to look for bcc; status: the text of /proc/self/status.
+    Unless given: btf is the kernel's own, pythons those that may have bcc, status the text of
+    /proc/self/status (for capabilities), directory probes/.
     """
     lacking = _lacking_privilege(Path("/proc/self/status").read_text() if status is None else status)
     if lacking is not None:
         return _without(probes, *lacking)
     try:
         btf = btf or Btf.of_kernel()
-        directory = data_dir("probes")
+        directory = directory or data_dir("probes")
     except Missing as error:
         return _without(probes, str(error), "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")
     except FileNotFoundError as error:

@@ -19,6 +19,10 @@ from connprobe.kernel.probe import Refusal
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 INSTALL = "apt-get install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
+_WHY = {
+    "missing": "it has none",
+    "wrong": "its bcc is PyPI's package of that name, which is about lattices and not eBPF",
+}
 _COMPILER = Path(__file__).with_name("compiler.py")
 _MESSAGE = 1 << 18
 _MOST_FDS = 253  # SCM_MAX_FD
@@ -64,24 +68,21 @@ def compile_probes(probes: Sequence[dict[str, Any]], pythons: Sequence[str], tim
     """
     compiled = Compiled()
     job = {"probes": list(probes), "workers": len(os.sched_getaffinity(0)), "timeout_s": timeout_s}
-    wrong = None
+    refused: dict[str, str] = {}
     try:
         for python in pythons:
-            refused = _run(python, job, compiled, time.monotonic() + timeout_s)
-            if refused is None:
+            why = _run(python, job, compiled, time.monotonic() + timeout_s)
+            if why is None:
                 return compiled
-            if refused == "wrong":
-                wrong = python
+            refused[python] = why
     except BaseException:
         compiled.close()
         raise
-    looked = ", ".join(pythons)
-    if wrong is not None:
-        compiled.reason = f"{wrong} has PyPI's package bcc, which is about Bitcoin Cash and not eBPF"
-        compiled.fix = f"{wrong} -m pip uninstall bcc; then {INSTALL}"
-    else:
-        compiled.reason = f"no Python here has bcc (looked in {looked or 'none'})"
-        compiled.fix = INSTALL
+    compiled.reason = "no Python with bcc: " + "; ".join(
+        f"{python}: {_WHY.get(why, why)}" for python, why in refused.items()
+    )
+    wrong = [f"{python} -m pip uninstall bcc; " for python, why in refused.items() if why == "wrong"]
+    compiled.fix = "".join(wrong) + INSTALL
     return compiled
 
 
@@ -103,13 +104,13 @@ def _run(python: str, job: dict[str, Any], compiled: Compiled, deadline: float) 
                     start_new_session=True,
                 )
             except OSError as error:
-                return f"{python}: {error.strerror}"
+                return str(error.strerror)
         try:
             refused = _listen(ours, compiled, python, deadline)
         finally:
             said = _end(process)
         if refused is None and compiled.bcc is None:
-            refused = f"{python}: {said or 'ended without a word'}"
+            refused = said or "ended without a word"
         elif said:
             compiled.reason = f"{compiled.reason}: {said}"
         return refused
