@@ -35,13 +35,17 @@ static inline void look(u64 sk, struct listener *to) {
 }
 
 #ifdef HOOK_SET_STATE
-/* Listeners by address; those of an SO_REUSEPORT group take one slot each. 0: a slot that was left. */
+/* Listeners by address; those of an SO_REUSEPORT group take one slot each, which stays theirs until they close. */
 enum { SLOTS = 64 };
 struct place {
   struct endpoint at;
   u64 slot;
 };
-BPF_HASH(places, struct place, u64, LISTENERS);
+BPF_TABLE("lru_hash", struct place, u64, places, 8192);
+
+static inline int listens_at(u64 sk, struct place *place) {
+  return sk && is_tcp_listener(sk) && READ(u16, sk, SOCK_SKC_NUM) == place->at.port;
+}
 
 static inline void add_place(u64 sk) {
   struct place place = {};
@@ -49,21 +53,11 @@ static inline void add_place(u64 sk) {
   for (int i = 0; i < SLOTS; i++) {
     place.slot = i;
     u64 *held = places.lookup(&place);
-    if (held && *held) continue;
-    places.update(&place, &sk);
+    if (held && *held != sk && listens_at(*held, &place)) continue;
+    if (places.update(&place, &sk)) lose(LISTENERS_FULL);
     return;
   }
-}
-
-static inline void remove_place(u64 sk) {
-  struct place place = {};
-  read_endpoint(sk, &place.at);
-  for (int i = 0; i < SLOTS; i++) {
-    place.slot = i;
-    u64 *held = places.lookup(&place);
-    if (!held) return;
-    if (*held == sk) *held = 0;
-  }
+  lose(LISTENERS_FULL);
 }
 
 /* The listener at this address whose queue ends with the child. */
@@ -75,7 +69,7 @@ static inline u64 listener_at(struct place *place, u64 child) {
     u64 *held = places.lookup(place);
     if (!held) break;
     u64 sk = *held;
-    if (!sk) continue;
+    if (!listens_at(sk, place)) continue;
     u64 last = READ(u64, sk, INET_CONNECTION_SOCK_RSKQ_ACCEPT_TAIL);
     if (last && READ(u64, last, REQUEST_SOCK_SK) == child) return sk;
     if (found) several = 1;
@@ -95,7 +89,6 @@ static inline u64 listener_of(u64 child) {
 }
 #else
 static inline void add_place(u64 sk) {}
-static inline void remove_place(u64 sk) {}
 #endif
 
 /* uncounted: 1 where a connection is in the queue that is about to be counted. */
@@ -155,7 +148,6 @@ static inline void closing(u64 sk) {
   if (!listener) return;
   look(sk, listener); /* for the last time: what waits now will never be accepted */
   listener->closed = 1;
-  remove_place(sk);
 }
 
 RAW_TRACEPOINT(set_state) {
@@ -169,7 +161,7 @@ RAW_TRACEPOINT(set_state) {
 #ifdef HOOK_SET_STATE
   if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED && !READ(u64, sk, SOCK_SK_SOCKET)) { /* not TCP Fast Open */
     u64 listener = listener_of(sk);
-    if (listener && is_tcp_listener(listener)) return enqueued(listener);
+    if (listener) return enqueued(listener);
     lose(NO_LISTENER);
   }
 #endif
@@ -202,6 +194,9 @@ RAW_TRACEPOINT(refresh) {
     return 0;
   }
   look(sk, listener);
-  read_endpoint(sk, &listener->at); /* listen(2) without bind(2) finds a port after the state has changed */
+  if (!listener->at.port) { /* listen(2) without bind(2) finds a port after the state has changed */
+    read_endpoint(sk, &listener->at);
+    add_place(sk);
+  }
   return 0;
 }

@@ -37,6 +37,7 @@ BPF_ARRAY(interval, u32, 1);
 static inline void vanish(u64 child, int unseen) {
   struct endpoint at = {};
   read_endpoint(child, &at);
+  at.port = bpf_ntohs(READ(u16, child, INET_SOCK_INET_SPORT)); /* skc_num is 0 once its port is given back */
   struct gone none = {}, *gone = vanished.lookup_or_try_init(&at, &none);
   if (!gone)
     lose(LISTENERS_FULL);

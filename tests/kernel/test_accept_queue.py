@@ -88,10 +88,10 @@ def test_the_maximum_is_that_of_the_interval(queues: AcceptQueues, sockets: Sock
     assert of(queues.read(), listener).depth_max == 1
 
 
-def test_connections_that_waited_before_the_probe_came(load: Load, offered: Probe, sockets: Sockets) -> None:
+def test_connections_that_waited_before_the_probe_came(load: Load, sockets: Sockets) -> None:
     listener = sockets.listen(3)
     sockets.connect(listener, 6)
-    queues = AcceptQueues(load(offered))
+    queues = AcceptQueues(load(probe()))
     for _ in range(3):
         sockets.accept(listener)
     queue = of(queues.read(), listener)
@@ -191,6 +191,15 @@ def test_a_server_that_forks_after_listen(queues: AcceptQueues, sockets: Sockets
     assert (queue.enqueued, queue.accepted, queue.depth) == (23, 18, 5)
 
 
+def test_a_listener_that_was_never_bound(queues: AcceptQueues, sockets: Sockets) -> None:
+    with socket.socket() as listener:
+        listener.listen(5)
+        queues.read()
+        sockets.connect(listener, 3, "127.0.0.1")
+        queue = of(queues.read(), listener)
+        assert (queue.enqueued, queue.at.port) == (3, listener.getsockname()[1])
+
+
 def test_a_backlog_that_is_changed(queues: AcceptQueues, sockets: Sockets) -> None:
     listener = sockets.listen(3)
     sockets.connect(listener, 1)
@@ -199,9 +208,8 @@ def test_a_backlog_that_is_changed(queues: AcceptQueues, sockets: Sockets) -> No
     assert of(queues.read(), listener).capacity == 18
 
 
-def test_more_listeners_than_there_is_room_for(load: Load, offered: Probe, sockets: Sockets) -> None:
-    small = offered._replace(defines={**offered.defines, "LISTENERS": 2})
-    queues = AcceptQueues(load(small))
+def test_more_listeners_than_there_is_room_for(load: Load, sockets: Sockets) -> None:
+    queues = AcceptQueues(load(probe(listeners=2)))
     for _ in range(5):
         sockets.connect(sockets.listen(3))
     reading = queues.read()
@@ -210,8 +218,8 @@ def test_more_listeners_than_there_is_room_for(load: Load, offered: Probe, socke
     assert not reading.complete
 
 
-def test_more_depths_than_there_is_room_for(load: Load, offered: Probe, sockets: Sockets) -> None:
-    queues = AcceptQueues(load(offered._replace(defines={**offered.defines, "BUCKETS": 4})))
+def test_more_depths_than_there_is_room_for(load: Load, sockets: Sockets) -> None:
+    queues = AcceptQueues(load(probe(buckets=4)))
     listener = sockets.listen(50)
     sockets.connect(listener, 23)
     reading = queues.read()

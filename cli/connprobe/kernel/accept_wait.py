@@ -31,6 +31,7 @@ _SUSPICIOUS_S = 1.0  # so long a wait may be one whose end no hook showed
 _CHECKS = 1024  # of such, in one reading: 1 to 2 ms
 _FIELDS = (
     *SOCKET_FIELDS,
+    Field("inet_sock", "inet_sport", 2),
     Field("task_struct", "files", 8),
     Field("files_struct", "fdt", 8),
     Field("fdtable", "fd", 8),

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_RUN, _MAP_LOOKUP_BATCH = 1, 2, 3, 10, 24
-_OBJ_GET_INFO, _ENABLE_STATS, _ITER_CREATE = 15, 32, 33
+_PROG_BY_ID, _OBJ_GET_INFO, _ENABLE_STATS, _ITER_CREATE = 13, 15, 32, 33
 _PER_CPU = {5, 6, 10}  # enum bpf_map_type: percpu hash, percpu array, lru percpu hash
 _ARRAYS = {2, 6}  # array, percpu array
 _PERF_EVENT_IOC_QUERY_BPF = 0xC008240A
@@ -163,6 +163,11 @@ def run_program(program: int, *arguments: int) -> None:
 
 def program_id(fd: int) -> int:
     return int(_info(fd, "2I")[1])
+
+
+def program_by_id(number: int) -> int:
+    """A descriptor of a program that is in the kernel; FileNotFoundError: there is none of that id."""
+    return _bpf(_PROG_BY_ID, _attributes("3I", number, 0, 0))
 
 
 def program_statistics(fd: int) -> ProgramStatistics:

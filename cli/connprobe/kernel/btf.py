@@ -5,6 +5,7 @@ libbpf: the whole table is walked in 0.1 s, and nothing of it is kept but where 
 """
 
 import struct
+import sys
 from array import array
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM = 1, 2, 3, 4, 5, 6
 _TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC_PROTO, _TYPE_TAG, _ENUM64 = 8, 9, 10, 11, 13, 18, 19
 _WRAPPERS = {_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG}
+_MAGIC = (0xEB9F).to_bytes(2, sys.byteorder)
+_HEADER = struct.Struct("4x5I")  # struct btf_header: its length, then where types and strings are
 # 32-bit words that follow the three of every type: once, and for each of its members
 _ONCE = {_INT: 1, _ARRAY: 3, 14: 1, 17: 1}  # 14: variable, 17: declaration tag
 _EACH = {_STRUCT: 3, _UNION: 3, _ENUM: 2, _FUNC_PROTO: 2, 15: 3, _ENUM64: 3}  # 15: data section
@@ -43,9 +46,9 @@ class Btf:
 
     def __init__(self, data: bytes) -> None:
         """ValueError: this is no BTF that can be read."""
-        magic, _, _, header, types, types_size, strings, strings_size = struct.unpack_from("<HBBIIIII", data)
-        if magic != 0xEB9F:
-            raise ValueError("no BTF: the magic number is wrong")
+        if len(data) < _HEADER.size or data[:2] != _MAGIC:
+            raise ValueError("no BTF: its magic number is missing")
+        header, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
         begin = header + types
         self._strings = data[header + strings : header + strings + strings_size]
         self._words = array("I", data[begin : begin + types_size])

@@ -82,7 +82,8 @@ class Intervals:
 
     def __init__(self, live: Live) -> None:
         self._map = live.maps["interval"]
-        (self._current,) = struct.unpack("I", (self._map.get(bytes(4)) or [bytes(4)])[0])
+        found = self._map.get(bytes(4))
+        self._current = int.from_bytes(found[0], sys.byteorder) if found else 0
 
     def end(self) -> int:
         """Begin the next interval; the number of the one that has ended."""

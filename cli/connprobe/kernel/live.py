@@ -28,7 +28,7 @@ class Live:
                 self._programs[label] = fd
             else:
                 self.hooks[label] = fd
-        self._ids = {bpf.program_id(fd) for fd in self._programs.values()}
+        self.program_ids = {bpf.program_id(fd) for fd in self._programs.values()}
 
     def __enter__(self) -> "Live":
         return self
@@ -75,8 +75,8 @@ class Live:
     def _attached(self, label: str, fd: int) -> bool:
         try:
             if label.startswith("tracepoint "):
-                return not self._ids.isdisjoint(bpf.perf_event_programs(fd))
-            return bpf.link_program(fd) in self._ids
+                return not self.program_ids.isdisjoint(bpf.perf_event_programs(fd))
+            return bpf.link_program(fd) in self.program_ids
         except OSError:
             return False
 

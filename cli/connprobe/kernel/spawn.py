@@ -123,8 +123,8 @@ def _listen(channel: socket.socket, compiled: Compiled, python: str, deadline: f
         try:
             data, fds = _receive(channel)
         except TimeoutError:
-            compiled.reason = "the compiler was ended, as it took too long"
-            return None
+            compiled.reason = "it took too long, and was ended"
+            return None if compiled.bcc else compiled.reason
         if not data:
             compiled.reason = compiled.reason or "the compiler ended without an answer"
             return None
