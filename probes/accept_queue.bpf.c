@@ -142,8 +142,7 @@ RAW_TRACEPOINT(data_ready) {
 }
 #endif
 
-static inline void closing(u64 sk) {
-  u64 inode = socket_inode(sk);
+static inline void closing(u64 sk, u64 inode) {
   struct listener *listener = listeners.lookup(&inode);
   if (!listener) return;
   look(sk, listener); /* for the last time: what waits now will never be accepted */
@@ -153,10 +152,11 @@ static inline void closing(u64 sk) {
 RAW_TRACEPOINT(set_state) {
   u64 sk = ctx->args[0];
   int from = ctx->args[1], to = ctx->args[2];
-  if (from == TCP_LISTEN) closing(sk);
-  if (to == TCP_LISTEN && READ(u16, sk, SOCK_SK_PROTOCOL) == IPPROTO_TCP) {
+  if (from != to && (from == TCP_LISTEN || to == TCP_LISTEN)) {
+    if (READ(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0; /* the MPTCP socket above a listener */
     u64 inode = socket_inode(sk);
-    if (inode) meet(sk, inode, 0);
+    if (to == TCP_LISTEN && inode) meet(sk, inode, 0);
+    if (from == TCP_LISTEN) closing(sk, inode);
   }
 #ifdef HOOK_SET_STATE
   if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED && !READ(u64, sk, SOCK_SK_SOCKET)) { /* not TCP Fast Open */

@@ -26,10 +26,21 @@ class Sockets:
         self._stack = ExitStack()
 
     def listen(
-        self, backlog: int, address: str = "127.0.0.1", port: int = 0, *, reuse: bool = False
+        self,
+        backlog: int,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        reuse: bool = False,
+        protocol: int = 0,
     ) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        listener = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        try:
+            listener = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM, protocol))
+        except OSError as error:
+            pytest.skip(
+                f"protocol {protocol}: {error.strerror}: use a kernel with it, sysctl -w net.mptcp.enabled=1"
+            )
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -38,7 +49,13 @@ class Sockets:
         return listener
 
     def connect(
-        self, listener: socket.socket, count: int = 1, host: str | None = None
+        self,
+        listener: socket.socket,
+        count: int = 1,
+        host: str | None = None,
+        *,
+        protocol: int = 0,
+        fast_open: bytes | None = None,
     ) -> list[socket.socket]:
         """On loopback the handshake is over, or its SYN dropped, when connect(2) returns."""
         at = listener.getsockname()
@@ -46,9 +63,12 @@ class Sockets:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         made = []
         for _ in range(count):
-            client = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            client = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM, protocol))
             client.setblocking(False)
-            client.connect_ex(address)
+            if fast_open is None:
+                client.connect_ex(address)
+            else:
+                client.sendto(fast_open, socket.MSG_FASTOPEN, address)
             made.append(client)
         return made
 

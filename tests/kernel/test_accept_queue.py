@@ -191,6 +191,42 @@ def test_a_server_that_forks_after_listen(queues: AcceptQueues, sockets: Sockets
     assert (queue.enqueued, queue.accepted, queue.depth) == (23, 18, 5)
 
 
+def test_handshakes_with_syn_cookies(namespace: None, queues: AcceptQueues, sockets: Sockets) -> None:
+    Path("/proc/sys/net/ipv4/tcp_syncookies").write_text(
+        "2"
+    )  # for each, not only once the half-open are too many
+    listener = sockets.listen(20)
+    sockets.connect(listener, 7)
+    assert tcp_counter("SyncookiesRecv") == 7
+    queue = of(queues.read(), listener)
+    assert (queue.enqueued, queue.depth, hits(queue)) == (7, 7, dict.fromkeys(range(1, 8), 1))
+
+
+def test_tcp_fast_open(namespace: None, queues: AcceptQueues, sockets: Sockets) -> None:
+    Path("/proc/sys/net/ipv4/tcp_fastopen").write_text(
+        str(0x1 | 0x2 | 0x4 | 0x200 | 0x400)
+    )  # without cookies
+    listener = sockets.listen(20)
+    for _ in range(5):
+        (client,) = sockets.connect(listener, 1, "127.0.0.1", fast_open=b"hello")
+        assert client is not None
+    assert tcp_counter("TCPFastOpenPassive") == 5
+    assert sockets.accept(listener).recv(9) == b"hello"
+    queue = of(queues.read(), listener)
+    assert (queue.enqueued, queue.accepted, queue.depth, queue.depth_max) == (5, 1, 4, 5)
+
+
+def test_an_mptcp_listener_whose_clients_may_speak_tcp(queues: AcceptQueues, sockets: Sockets) -> None:
+    listener = sockets.listen(20, protocol=socket.IPPROTO_MPTCP)
+    sockets.connect(listener, 7)
+    sockets.connect(listener, 5, protocol=socket.IPPROTO_MPTCP)
+    for _ in range(4):
+        sockets.accept(listener)
+    queue = of(queues.read(), listener)
+    assert (queue.enqueued, queue.accepted, queue.depth_max, queue.capacity) == (12, 4, 12, 21)
+    assert not queue.closed
+
+
 def test_a_listener_that_was_never_bound(queues: AcceptQueues, sockets: Sockets) -> None:
     with socket.socket() as listener:
         listener.listen(5)

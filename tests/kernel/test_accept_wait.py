@@ -178,6 +178,22 @@ def test_a_server_whose_accepts_no_hook_shows(waits: AcceptWaits, sockets: Socke
         one.close()
 
 
+def test_an_mptcp_listener_whose_clients_may_speak_tcp(waits: AcceptWaits, sockets: Sockets) -> None:
+    listener = sockets.listen(20, protocol=socket.IPPROTO_MPTCP)
+    sockets.connect(listener, 7)
+    for _ in range(7):
+        sockets.accept(listener)
+    assert of(waits.read(), listener).accepted == 7
+    clients = sockets.connect(listener, 5, protocol=socket.IPPROTO_MPTCP)
+    accepted = [sockets.accept(listener) for _ in range(5)]
+    for one in [*accepted, *clients]:
+        one.close()
+    deadline = time.monotonic() + 60
+    while (missed := gone(waits.read(), listener.getsockname()[1])[0]) < 5 and time.monotonic() < deadline:
+        os.sched_yield()
+    assert missed == 5
+
+
 def test_more_waiting_than_there_is_room_for(load: Load, sockets: Sockets) -> None:
     waits = AcceptWaits(load(probe(waiting=8)))
     listener = sockets.listen(50)
