@@ -4,8 +4,9 @@ import ctypes
 import os
 import re
 import socket
+import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -56,13 +57,18 @@ class Sockets:
         *,
         protocol: int = 0,
         fast_open: bytes | None = None,
+        group: Sequence[socket.socket] = (),
     ) -> list[socket.socket]:
-        """On loopback the handshake is over, or its SYN dropped, when connect(2) returns."""
+        """One after the other, each in the accept queue before the next begins, unless the queue is full.
+
+        group: all listeners among which the kernel chooses.
+        """
         at = listener.getsockname()
         address = (host, at[1]) if host is not None else at
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         made = []
         for _ in range(count):
+            before, full = queued(group or [listener])
             client = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM, protocol))
             client.setblocking(False)
             if fast_open is None:
@@ -70,6 +76,8 @@ class Sockets:
             else:
                 client.sendto(fast_open, socket.MSG_FASTOPEN, address)
             made.append(client)
+            while not full and queued(group or [listener])[0] == before:
+                os.sched_yield()
         return made
 
     def accept(self, listener: socket.socket) -> socket.socket:
@@ -77,6 +85,18 @@ class Sockets:
 
     def close(self) -> None:
         self._stack.close()
+
+
+def queued(listeners: Sequence[socket.socket]) -> tuple[int, bool]:
+    """How many wait in all of them, and whether one is full (source: unacked and sacked of TCP_INFO)."""
+    waiting, full = 0, False
+    for one in listeners:
+        depth, backlog = struct.unpack_from(
+            "2I", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24
+        )
+        waiting += depth
+        full |= depth > backlog
+    return waiting, full
 
 
 def inode_of(one: socket.socket) -> int:
