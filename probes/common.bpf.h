@@ -54,7 +54,8 @@ static inline void raise(struct peak *peak, u32 interval, u32 value) {
   if (value > peak->value[which]) peak->value[which] = value;
 }
 
-/* The bucket of connprobe/plan/histogram.py: 64 for each power of two, so values to 127 are told apart. */
+/* The bucket of connprobe/plan/histogram.py: 64 for each power of two, so values to 127 are told apart. A count of
+ * them is too large for the stack: new ones are copied from a per-CPU array of one, which nobody writes to. */
 static inline u32 bucket(u64 value) {
   if (value < 64) return value;
   if (value > 0xffffffff) value = 0xffffffff;
@@ -62,14 +63,19 @@ static inline u32 bucket(u64 value) {
   return (shift << 6) + (value >> shift);
 }
 
-/* Counts of a sparse histogram: only buckets that were hit take memory. */
-struct bucket_key {
-  u64 listener;
-  u32 bucket;
-  u32 unused;
-};
+/* One more in a bucket; in the last one where there are not so many. The asm keeps clang from a comparison of which
+ * the verifier learns nothing. */
+static inline void tally(u32 *counts, u32 buckets, u64 value) {
+  u64 which = bucket(value);
+  if (which >= buckets) which = buckets - 1;
+  asm volatile("" : "+r"(which));
+  if (which < buckets) counts[which]++;
+}
 
 #ifdef SOCK_SKC_RCV_SADDR
+/* Takes memory only for the listeners that there are, which matters where each processor has a histogram. */
+#define LISTENERS_MAP(value, name) BPF_F_TABLE("percpu_hash", u64, value, name, LISTENERS, 1 /* NO_PREALLOC */)
+
 /* Where a socket is bound, in which network namespace. */
 struct endpoint {
   u64 netns_cookie;
@@ -93,11 +99,11 @@ static inline void read_endpoint(u64 sk, struct endpoint *to) {
 
 /* The inode of a socket, as sock_diag and /proc/PID/fd show it: unlike its address it names one socket only
  * (get_next_ino wraps after four thousand million). 0: no process has it, or no longer. */
-static inline u64 socket_inode(u64 sk) {
-  u64 socket = READ(u64, sk, SOCK_SK_SOCKET);
-  if (!socket) return 0;
-  return READ(u64, socket - SOCKET_ALLOC_SOCKET + SOCKET_ALLOC_VFS_INODE, INODE_I_INO);
+static inline u64 inode_of(u64 socket) {
+  return socket ? READ(u64, socket - SOCKET_ALLOC_SOCKET + SOCKET_ALLOC_VFS_INODE, INODE_I_INO) : 0;
 }
+
+static inline u64 socket_inode(u64 sk) { return inode_of(READ(u64, sk, SOCK_SK_SOCKET)); }
 
 static inline int is_tcp_listener(u64 sk) {
   if (READ(u8, sk, SOCK_SKC_STATE) != TCP_LISTEN) return 0; /* also that of AF_UNIX and SCTP */

@@ -33,14 +33,20 @@ def test_a_map_of_more_entries_than_a_batch_holds(waits: Live) -> None:
 
 
 def test_a_map_with_a_value_for_each_processor(queues: Live) -> None:
-    table = queues.maps["depths"]
-    key = (1 << 63).to_bytes(8, "little") + bytes(8)
-    table.set(key, (23).to_bytes(8, "little"))
-    expected = [(23).to_bytes(8, "little")] * bpf.possible_cpus()
+    table = queues.maps["counts"]
+    key = (1 << 63).to_bytes(8, "little")
+    value = bytes(range(256)) * (table.value_size // 256 + 1)
+    table.set(key, value[: table.value_size])
+    expected = [value[: table.value_size]] * bpf.possible_cpus()
     assert table.get(key) == expected
     assert (key, expected) in table.items()
     table.delete(key)
-    assert len(queues.maps["lost"].items()) == queues.maps["lost"].max_entries
+    assert table.get(key) is None
+
+
+def test_an_array_for_each_processor(queues: Live) -> None:
+    table = queues.maps["lost"]
+    assert [len(values) for _, values in table.items()] == [bpf.possible_cpus()] * table.max_entries
 
 
 def test_sizes_that_do_not_fit(waits: Live) -> None:

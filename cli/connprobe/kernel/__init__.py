@@ -3,7 +3,7 @@
 To write a probe `x`:
 
 probes/x.bpf.c
-    Follows probes/common.bpf.h, which is put before it (READ, RAW_TRACEPOINT, SYSCALL_EXIT, bucket, lose, and
+    Follows probes/common.bpf.h, which is put before it (READ, RAW_TRACEPOINT, SYSCALL_EXIT, bucket, tally, raise, lose; and
     read_endpoint, socket_inode, is_tcp_listener where `listeners.SOCKET_FIELDS` are among the fields).
     Kernel structs are read by offset: Field("sock", "sk_drops", 4) gives `READ(u32, sk, SOCK_SK_DROPS)`.
     Rungs are told apart by the macros of `Rung.defines`. bcc's maps (BPF_HASH, BPF_PERCPU_HASH, ...)

@@ -14,7 +14,6 @@ from connprobe.plan.histogram import BUCKETS
 
 ENDPOINT = struct.Struct("QIHH16s")  # struct endpoint of probes/common.bpf.h
 PEAK = "2I2I"  # struct peak
-_BUCKET_KEY = struct.Struct("QI4x")  # struct bucket_key
 SOCKET_FIELDS = (
     Field("sock", "__sk_common.skc_state", 1),
     Field("sock", "__sk_common.skc_family", 2),
@@ -58,23 +57,16 @@ def by_inode(one: Map) -> dict[int, list[bytes]]:
     return {int.from_bytes(key, sys.byteorder): values for key, values in one.items()}
 
 
-def histograms(one: Map) -> dict[int, list[int]]:
-    """By inode, of a map of struct bucket_key: the buckets of plan/histogram.py."""
-    found: dict[int, list[int]] = {}
-    for key, values in one.items():
-        inode, bucket = _BUCKET_KEY.unpack(key)
-        row = found.setdefault(inode, [0] * BUCKETS)
-        row[bucket] = sum(int.from_bytes(value, sys.byteorder) for value in values)
-    return found
+def histogram(rows: Iterable[bytes], buckets: int) -> tuple[int, ...]:
+    """The sum of the CPUs' histograms, of which each row ends with one of 32-bit counts."""
+    counts = [struct.unpack(f"{buckets}I", row[-4 * buckets :]) for row in rows]
+    return tuple(map(sum, zip(*counts, strict=True))) + (0,) * (BUCKETS - buckets if counts else BUCKETS)
 
 
-def forget(inode: int, maps: Iterable[Map], buckets: Map, counts: Sequence[int]) -> None:
+def forget(inode: int, maps: Iterable[Map]) -> None:
     """Make room: a listener that was closed never comes back under its inode."""
     for one in maps:
         one.delete(inode.to_bytes(8, sys.byteorder))
-    for bucket, count in enumerate(counts):
-        if count:
-            buckets.delete(_BUCKET_KEY.pack(inode, bucket))
 
 
 class Intervals:
