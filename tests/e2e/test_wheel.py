@@ -83,3 +83,10 @@ def test_it_holds_connections(installed: Installed) -> None:
 def test_the_man_page_is_where_man_looks(installed: Installed) -> None:
     page = installed.environment / "share" / "man" / "man1" / "connprobe.1"
     assert page.read_text() == (CHECKOUT / "docs" / "connprobe.1").read_text()
+
+
+@pytest.mark.timeout(300)
+def test_the_probes_came_along(installed: Installed) -> None:
+    listing = "from connprobe.data import data_dir; print(*(p.name for p in data_dir('probes').iterdir()))"
+    found = installed.run(installed.python, "-c", listing).split()
+    assert sorted(found) == sorted(path.name for path in (CHECKOUT / "probes").iterdir())

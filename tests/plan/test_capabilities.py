@@ -1,6 +1,6 @@
 import pytest
 
-from connprobe.system.capabilities import effective_capabilities
+from connprobe.plan.capabilities import effective_capabilities
 
 
 @pytest.mark.parametrize(

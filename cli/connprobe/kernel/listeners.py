@@ -1,0 +1,89 @@
+"""What probes of listeners have in common: the fields that name a socket, and how their maps are decoded."""
+
+import ipaddress
+import socket
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from connprobe.kernel.bpf import Map
+from connprobe.kernel.btf import Field
+from connprobe.kernel.live import Live
+from connprobe.plan.histogram import BUCKETS
+
+ENDPOINT = struct.Struct("QIHH16s")  # struct endpoint of probes/common.bpf.h
+PEAK = "2I2I"  # struct peak
+SOCKET_FIELDS = (
+    Field("sock", "__sk_common.skc_state", 1),
+    Field("sock", "__sk_common.skc_family", 2),
+    Field("sock", "__sk_common.skc_num", 2),
+    Field("sock", "__sk_common.skc_rcv_saddr", 4),
+    Field("sock", "__sk_common.skc_v6_rcv_saddr", 16),
+    Field("sock", "__sk_common.skc_net.net", 8),
+    Field("sock", "sk_protocol", 2),
+    Field("sock", "sk_socket", 8),
+    Field("net", "net_cookie", 8),
+    Field("net", "ns.inum", 4),
+    Field("socket_alloc", "socket", None),
+    Field("socket_alloc", "vfs_inode", None),
+    Field("inode", "i_ino", 8),
+)
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Endpoint(NamedTuple):
+    """Where a socket is bound. `netns` is the inode of its network namespace: see /proc/PID/ns/net."""
+
+    address: Address
+    port: int
+    netns: int
+    netns_cookie: int  # unlike the inode never given to another namespace
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+def decode_endpoint(raw: bytes) -> Endpoint:
+    cookie, netns, port, family, address = ENDPOINT.unpack(raw)
+    packed = address if family == socket.AF_INET6 else address[:4]
+    return Endpoint(ipaddress.ip_address(packed), port, netns, cookie)
+
+
+def by_inode(one: Map) -> dict[int, list[bytes]]:
+    """The values of a map whose key is the inode of a listener."""
+    return {int.from_bytes(key, sys.byteorder): values for key, values in one.items()}
+
+
+def histogram(rows: Iterable[bytes], buckets: int) -> tuple[int, ...]:
+    """The sum of the CPUs' histograms, of which each row ends with one of 32-bit counts."""
+    counts = [struct.unpack(f"{buckets}I", row[-4 * buckets :]) for row in rows]
+    return tuple(map(sum, zip(*counts, strict=True))) + (0,) * (BUCKETS - buckets if counts else BUCKETS)
+
+
+def forget(inode: int, maps: Iterable[Map]) -> None:
+    """Make room: a listener that was closed never comes back under its inode."""
+    for one in maps:
+        one.delete(inode.to_bytes(8, sys.byteorder))
+
+
+class Intervals:
+    """Counts the readings, which part the peaks of one interval from those of the next."""
+
+    def __init__(self, live: Live) -> None:
+        self._map = live.maps["interval"]
+        found = self._map.get(bytes(4))
+        self._current = int.from_bytes(found[0], sys.byteorder) if found else 0
+
+    def end(self) -> int:
+        """Begin the next interval; the number of the one that has ended."""
+        ended, self._current = self._current, self._current + 1
+        self._map.set(bytes(4), struct.pack("I", self._current))
+        return ended
+
+
+def highest(peak: Sequence[int], interval: int) -> int:
+    """The value of an unpacked struct peak in that interval, 0 without any."""
+    return max(peak[2 + i] if peak[i] == interval else 0 for i in range(2))

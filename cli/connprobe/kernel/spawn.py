@@ -1,0 +1,159 @@
+"""Runs the compiler in a process of its own, and takes the descriptors that it hands over."""
+
+import array
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from connprobe.kernel.probe import Refusal
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+INSTALL = "apt-get install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
+_WHY = {
+    "missing": "it has none",
+    "wrong": "its bcc is PyPI's package of that name, which is about lattices and not eBPF",
+}
+_COMPILER = Path(__file__).with_name("compiler.py")
+_MESSAGE = 1 << 18
+_MOST_FDS = 253  # SCM_MAX_FD
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Answer:
+    """What became of one probe: the rung that serves and its descriptors, or None and why no rung does."""
+
+    def __init__(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        self.rung: str | None = message["rung"]
+        self.refused = tuple(Refusal(*refusal) for refusal in message["refused"])
+        self.fds: dict[tuple[str, str], int] = {
+            (kind, name): fd for (kind, name), fd in zip(message["fds"], fds, strict=True)
+        }
+
+
+class Compiled:
+    """`answers` by probe. `reason` and `fix` stand for every probe without an answer."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.bcc: str | None = None
+        self.reason = ""
+        self.fix: str | None = None
+
+    def close(self) -> None:
+        for answer in self.answers.values():
+            for fd in answer.fds.values():
+                os.close(fd)
+
+
+def default_pythons() -> list[str]:
+    """Interpreters that may have bcc: the running one if it has something so named, the distribution's."""
+    running = [sys.executable] if importlib.util.find_spec("bcc") else []
+    return list(dict.fromkeys([*running, SYSTEM_PYTHON]))
+
+
+def compile_probes(probes: Sequence[dict[str, Any]], pythons: Sequence[str], timeout_s: int) -> Compiled:
+    """Compile, load and attach on the first interpreter that has bcc.
+
+    Each probe is {name, rungs: [{name, text, hooks: [{kind, target, program}]}]}.
+    """
+    compiled = Compiled()
+    job = {"probes": list(probes), "workers": len(os.sched_getaffinity(0)), "timeout_s": timeout_s}
+    refused: dict[str, str] = {}
+    try:
+        for python in pythons:
+            why = _run(python, job, compiled, time.monotonic() + timeout_s)
+            if why is None:
+                return compiled
+            refused[python] = why
+    except BaseException:
+        compiled.close()
+        raise
+    compiled.reason = "no Python with bcc: " + "; ".join(
+        f"{python}: {_WHY.get(why, why)}" for python, why in refused.items()
+    )
+    wrong = [f"{python} -m pip uninstall bcc; " for python, why in refused.items() if why == "wrong"]
+    compiled.fix = "".join(wrong) + INSTALL
+    return compiled
+
+
+def _run(python: str, job: dict[str, Any], compiled: Compiled, deadline: float) -> str | None:
+    """None: this interpreter has bcc, and has had its time. Else why it cannot be used."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, tempfile.TemporaryDirectory(prefix="connprobe-") as work, tempfile.TemporaryFile() as text:
+        text.write(json.dumps(job).encode())
+        text.seek(0)
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    [python, "-I", "-B", str(_COMPILER), str(theirs.fileno()), work],
+                    stdin=text,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                return str(error.strerror)
+        try:
+            refused = _listen(ours, compiled, python, deadline)
+        finally:
+            said = _end(process)
+        if refused is None and compiled.bcc is None:
+            refused = said or "ended without a word"
+        elif said:
+            compiled.reason = f"{compiled.reason}: {said}"
+        return refused
+
+
+def _listen(channel: socket.socket, compiled: Compiled, python: str, deadline: float) -> str | None:
+    """Take messages until the compiler and its children have ended. None, or why there is no bcc here."""
+    while True:
+        channel.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            data, fds = _receive(channel)
+        except TimeoutError:
+            compiled.reason = "it took too long, and was ended"
+            return None if compiled.bcc else compiled.reason
+        if not data:
+            compiled.reason = compiled.reason or "the compiler ended without an answer"
+            return None
+        message = json.loads(data)
+        if "probe" in message:
+            compiled.answers[message["probe"]] = Answer(message, fds)
+        elif "ended" in message:
+            compiled.reason = f"the compiler ended without an answer (exit status {message['ended']})"
+        elif message["refused"]:
+            return str(message["refused"])
+        else:
+            compiled.bcc = f"{message['bcc']} ({python})"
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """A message and its descriptors, which are closed on exec."""
+    room = socket.CMSG_SPACE(_MOST_FDS * array.array("i").itemsize)
+    data, ancillary, _, _ = channel.recvmsg(_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, rights in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    return data, list(fds)
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    """End the compiler and its children, which share its session, and reap it: the last line it said."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    _, said = process.communicate()
+    lines = said.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,46 @@
+"""Probes in the running kernel, and real sockets for them to look at."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from connprobe.kernel.live import Live
+from connprobe.kernel.loader import Loaded
+from connprobe.kernel.loader import load as load_probes
+from kernel.sockets import Load, Sockets, other_namespace
+
+
+def live(loaded: Loaded, name: str) -> Live:
+    """The probe, or a skip that says why not and what to do."""
+    probe = loaded[name]
+    if isinstance(probe, Live):
+        return probe
+    if probe.refused and not all(one.reason.startswith("this kernel has no ") for one in probe.refused):
+        pytest.fail(f"no rung of {name} serves: {probe.reason}")
+    pytest.skip(f"{probe.reason}: {probe.fix or 'run the tests on a kernel that has it'}")
+
+
+def _load() -> Iterator[Load]:
+    with ExitStack() as stack:
+        yield lambda probe: live(stack.enter_context(load_probes([probe], timeout_s=100)), probe.name)
+
+
+# load(probe) -> Live, detached when the test is over, or the module: compiling takes 0.3 s, and 10 s on a
+# processor that is emulated. A probe may serve several tests, as each looks at listeners of its own.
+load = pytest.fixture(_load, name="load")
+load_once = pytest.fixture(_load, scope="module", name="load_once")
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    made = Sockets()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def namespace() -> Iterator[None]:
+    """The test runs in a network namespace of its own."""
+    with other_namespace():
+        yield

@@ -1,0 +1,138 @@
+"""What the tests of probes do to the kernel."""
+
+import ctypes
+import os
+import re
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from connprobe.kernel.live import Live
+from connprobe.kernel.probe import Probe
+
+Load = Callable[[Probe], Live]
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h; os.unshare and os.setns come with Python 3.12
+
+
+class Sockets:
+    """Listeners, and connections to them that are begun and not waited for."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def listen(
+        self,
+        backlog: int,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        reuse: bool = False,
+        protocol: int = 0,
+    ) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            listener = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM, protocol))
+        except OSError as error:
+            pytest.skip(
+                f"protocol {protocol}: {error.strerror}: use a kernel with it, sysctl -w net.mptcp.enabled=1"
+            )
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((address, port))
+        listener.listen(backlog)
+        return listener
+
+    def connect(
+        self,
+        listener: socket.socket,
+        count: int = 1,
+        host: str | None = None,
+        *,
+        protocol: int = 0,
+        fast_open: bytes | None = None,
+        group: Sequence[socket.socket] = (),
+    ) -> list[socket.socket]:
+        """One after the other, each in the accept queue before the next begins, unless the queue is full.
+
+        group: all listeners among which the kernel chooses.
+        """
+        at = listener.getsockname()
+        address = (host, at[1]) if host is not None else at
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        made = []
+        for _ in range(count):
+            before, full = queued(group or [listener])
+            client = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM, protocol))
+            client.setblocking(False)
+            if fast_open is None:
+                client.connect_ex(address)
+            else:
+                client.sendto(fast_open, socket.MSG_FASTOPEN, address)
+            made.append(client)
+            while not full and queued(group or [listener])[0] == before:
+                os.sched_yield()
+        return made
+
+    def accept(self, listener: socket.socket) -> socket.socket:
+        return self._stack.enter_context(listener.accept()[0])
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def queued(listeners: Sequence[socket.socket]) -> tuple[int, bool]:
+    """How many wait in all of them, and whether one is full (source: unacked and sacked of TCP_INFO)."""
+    waiting, full = 0, False
+    for one in listeners:
+        depth, backlog = struct.unpack_from(
+            "2I", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24
+        )
+        waiting += depth
+        full |= depth > backlog
+    return waiting, full
+
+
+def inode_of(one: socket.socket) -> int:
+    return os.fstat(one.fileno()).st_ino
+
+
+def drops_of(listener: socket.socket) -> int:
+    """Its sk_drops as ss(8) has it from sock_diag: d<count> in skmem."""
+    port = listener.getsockname()[1]
+    command = ["ss", "-ltmHn", f"sport = :{port}"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(re.findall(r",d(\d+)\)", said)[0])
+
+
+def tcp_counter(name: str) -> int:
+    """Of /proc/net/netstat, for the network namespace of the calling thread."""
+    lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
+    return int(values[names.index(name)])
+
+
+@contextmanager
+def other_namespace() -> Iterator[None]:
+    """Within it the process is in a network namespace of its own, with nothing but a loopback."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make a network namespace: sudo .venv/bin/pytest")
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.unshare(_CLONE_NEWNET) != 0:
+            pytest.skip(f"unshare(CLONE_NEWNET): {os.strerror(ctypes.get_errno())}: run with CAP_SYS_ADMIN")
+        try:
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            yield
+        finally:
+            if libc.setns(home, _CLONE_NEWNET) != 0:
+                os._exit(70)  # whatever ran next would run in the wrong namespace
+    finally:
+        os.close(home)
