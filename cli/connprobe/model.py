@@ -67,6 +67,7 @@ class HoldRequest(Record, frozen=True):
     reconnect_attempts: int = 10
     fail_under: int | None = None
     server_pid: int | None = None
+    bpf: bool = True  # watch the kernel through eBPF
 
 
 class InterfaceAddress(Record, frozen=True):
@@ -205,6 +206,39 @@ class ServerUse(Record, frozen=True):
     complete: bool
 
 
+class QueueSample(Record, frozen=True):
+    """One listening address in one interval; an SO_REUSEPORT group is `sockets` queues, summed.
+
+    depth: connections that wait to be accepted now. depth_max: of the fullest socket of the group, in the
+    interval (by eBPF) or now (by sock_diag); capacity_each: that of one socket. enqueued, accepted, overflows
+    and the wait are totals since the watching began.
+    """
+
+    address: str
+    sockets: int
+    depth: int | None
+    depth_max: int | None
+    capacity_each: int | None
+    overflows: int | None
+    enqueued: int | None = None
+    accepted: int | None = None
+    wait_p50_ms: float | None = None
+    wait_p99_ms: float | None = None
+
+
+class KernelSample(Record, frozen=True):
+    """What the kernel says in one interval. None: not read, see the record's `unknown`.
+
+    slab_bytes: Slab of /proc/meminfo, of the whole host. softirq: share of all CPU time since the sample
+    before (/proc/stat). counters: TCP's, of this network namespace, since the watching began, without zeros.
+    """
+
+    queues: tuple[QueueSample, ...] = ()
+    slab_bytes: int | None = None
+    softirq: float | None = None
+    counters: dict[str, int] = {}
+
+
 class Sample(Record, frozen=True):
     """One reading a second, appended to samples.jsonl as it is taken. Counts are totals so far."""
 
@@ -222,6 +256,7 @@ class Sample(Record, frozen=True):
     handshake_p99_ms: float | None
     memory_available_bytes: int
     server: ServerUse | None = None
+    kernel: KernelSample | None = None
 
 
 class ClientFigures(Record, frozen=True):
@@ -292,12 +327,27 @@ class Pings(Record, frozen=True):
     answered: int
 
 
+class ProbeUse(Record, frozen=True):
+    """One question to the kernel, and what answered it.
+
+    source: the rung that served, None: none did. reason: why none did, or why not a better one. fix: what
+    helps. kernel_memory_bytes: of its maps and programs. lost: what it could not count, by cause.
+    """
+
+    name: str
+    source: str | None
+    reason: str | None = None
+    fix: str | None = None
+    kernel_memory_bytes: int | None = None
+    lost: dict[str, int] = {}
+
+
 class ObserverFigures(Record, frozen=True):
     """What watching cost: CPU of this process while the run went on, its memory, its probes."""
 
     cpu_s: float
     pss_bytes: int | None
-    probes: tuple[str, ...] = ()
+    probes: tuple[ProbeUse, ...] = ()
     samples: int = 0
     late_samples: int = 0  # more than half a second after their time
 

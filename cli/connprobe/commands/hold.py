@@ -102,6 +102,9 @@ def hold(
     pid: Annotated[
         int | None, typer.Option(help="Process of the server, where it is not found by itself.")
     ] = None,
+    no_bpf: Annotated[
+        bool, typer.Option("--no-bpf", help="Do not watch the kernel through eBPF: sock_diag and /proc alone.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print the run record (or the plan) alone on stdout.")
@@ -137,6 +140,7 @@ def hold(
         reconnect_attempts=_between(reconnect_attempts, 1, 1000, "--reconnect-attempts"),
         fail_under=None if fail_under is None else _between(fail_under, 0, count, "--fail-under"),
         server_pid=None if pid is None else _process(pid),
+        bpf=not no_bpf,
     )
     _check(request)
     finish(run_hold(request, results, stdout(), stderr(), dry_run=dry_run, json=json))

@@ -24,6 +24,18 @@ def pss_of(pids: Iterable[int]) -> int | None:
     return sum(found) if found else None
 
 
+def cpu_split(pids: Iterable[int]) -> dict[int, tuple[float, float]]:
+    """(user, system) CPU seconds of each that is alive and may be read (source: /proc/PID/stat)."""
+    found = {}
+    for pid in pids:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            continue
+        found[pid] = (times.user, times.system)
+    return found
+
+
 def cpu_of(pids: Iterable[int]) -> float:
     """CPU seconds (user and system) of `pids` and of the children each has waited for (/proc/PID/stat).
 

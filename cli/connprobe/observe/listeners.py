@@ -8,6 +8,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,22 @@ def listener_pids(address: str, port: int) -> ListenerProcesses:
         why = f"no process seen from here holds {missing} of {len(reached)} listeners below fd {HIGHEST_FD}"
         return ListenerProcesses(pids, False, _joined(f"{why}: {FIX}", source))
     return ListenerProcesses(pids, True, source)
+
+
+def chosen_by(address: str, port: int) -> Callable[[Sequence[ListenSocket]], list[ListenSocket]]:
+    """Picks those LISTEN sockets of this network namespace that a connection to address:port reaches.
+
+    ValueError: `address` is not numeric.
+    """
+    target, interface = _parse(address)
+    local = is_local(target, interface)
+
+    def choose(sockets: Sequence[ListenSocket]) -> list[ListenSocket]:
+        if not local:
+            return []
+        return reached_sockets([entry for entry in sockets if entry.port == port], target, interface)
+
+    return choose
 
 
 def reached_sockets(sockets: list[ListenSocket], target: Address, interface: int = 0) -> list[ListenSocket]:

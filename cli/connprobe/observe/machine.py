@@ -36,6 +36,15 @@ def available_memory() -> int:
     raise OSError("/proc/meminfo has no MemAvailable")
 
 
+def slab_bytes() -> int | None:
+    """Slab of /proc/meminfo: what the kernel's object caches take, on the whole host."""
+    with Path("/proc/meminfo").open() as lines:
+        for line in lines:
+            if line.startswith("Slab:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
 def cpu_times() -> CpuTimes:
     """A snapshot; two of them give `utilisation`."""
     with Path("/proc/stat").open() as lines:

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from connprobe.model import Sample, ServerUse
+from connprobe.model import KernelSample, Sample, ServerUse
 from connprobe.report import format as fmt
 from connprobe.report.plain import PlainProgress
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
@@ -180,6 +180,8 @@ class Dashboard:
         ]
         if self._rates.server_seen is not None:
             rows.append(("server", self._server(sample.server), ""))
+        if sample.kernel is not None:
+            rows += _kernel(sample.kernel)
         rows += [_causes("failed", sample.failures), _causes("dropped", sample.drops)]
         return [line for row in rows for line in self._row(row, width)]
 
@@ -206,6 +208,19 @@ class Dashboard:
             cell.pad_right(_CELL - cell.cell_len % _CELL)
             lines[-1].append_text(cell)
         return lines
+
+
+def _kernel(kernel: KernelSample) -> list[_Row]:
+    rows: list[_Row] = []
+    for queue in kernel.queues[:2]:
+        full = f"{fmt.count(queue.depth_max)} of {fmt.count(queue.capacity_each)}"
+        cells = [(full, "deepest"), (fmt.count(queue.overflows), "overflows")]
+        if queue.wait_p99_ms is not None:
+            cells.append((fmt.ms(queue.wait_p99_ms), "p99 wait"))
+        rows.append(("accept queue", cells, "red" if queue.overflows else ""))
+    cells = [(fmt.nbytes(kernel.slab_bytes), "slab"), (fmt.percent(kernel.softirq), "softirq")]
+    rows.append(("kernel", cells, ""))
+    return rows
 
 
 def _causes(name: str, by_cause: dict[str, int]) -> _Row:

@@ -49,6 +49,8 @@ class PlainProgress:
             parts.append(f"p99 {fmt.ms(sample.handshake_p99_ms)}")
         if sample.server is not None:
             parts.append(f"server {fmt.nbytes(sample.server.rss_bytes)}")
+        if sample.kernel is not None and (lost := sum(q.overflows or 0 for q in sample.kernel.queues)):
+            parts.append(f"{fmt.count(lost)} accept queue overflows")
         if phase_left_s is not None:
             parts.append(f"{fmt.duration(round(phase_left_s))} left")
         if note:

@@ -8,6 +8,7 @@ from rich.text import Text
 from connprobe.model import RunRecord
 from connprobe.plan.advice import Advice, advice
 from connprobe.report import format as fmt
+from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 
 _PROTOCOLS = {"ws": "WebSocket", "http": "HTTP", "tcp": "TCP"}
@@ -24,6 +25,7 @@ def render_summary(record: RunRecord, console: Console, *, results: str | None =
     _causes(record, page, "Failed: never established", record.failures, established=False)
     _causes(record, page, "Dropped: established, then lost", record.drops, established=True)
     _memory(record, page)
+    render_kernel(record, page)
     _verdicts(record, page)
     # What this version never measures is no news at the end of a run; run.json says it.
     news = {path: why for path, why in record.unknown.items() if not why.startswith("this version")}

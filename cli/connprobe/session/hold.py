@@ -15,10 +15,12 @@ from connprobe.engine.task import Task, TlsTask
 from connprobe.fleet.fleet import Fleet
 from connprobe.model import HostRecord, RunRecord, Target
 from connprobe.observe.client import cpu_of, pss_of
-from connprobe.observe.listeners import listener_pids
+from connprobe.observe.listeners import chosen_by, listener_pids
 from connprobe.observe.process import ProcessGroup
+from connprobe.session.costs import Costs
 from connprobe.session.embedded import start_server
 from connprobe.session.interrupts import Interrupts
+from connprobe.session.kernelview import KernelView
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Phase, Progress, Sampler
@@ -59,9 +61,15 @@ class Hold:
                 self._add_addresses(undo)
             if self.target is None:
                 self._start_server(undo, log)
-            self._sampler = Sampler(self._directory, self._progress, self._find_server())
+            server = self._find_server()
+            assert self.target is not None
+            self.kernel = undo.enter_context(
+                KernelView(chosen_by(self._target_address(), self.target.port), bpf=self.request.bpf)
+            )
+            self._sampler = Sampler(self._directory, self._progress, server, self.kernel)
             if self.interrupts.by is None:
                 self._run(undo, log)
+            self.seen.take_kernel(self.kernel)
         self.seen.observer_cpu_s = time.process_time() - cpu_before
         self._take_over(self._sampler)
         return self._record()
@@ -98,6 +106,11 @@ class Hold:
         self.server_fleet = fleet
         self.target = Target(host="127.0.0.1", address="127.0.0.1", port=port, family="ipv4")
 
+    def _target_address(self) -> str:
+        assert self.target is not None
+        scope = f"%{self.target.scope_id}" if self.target.scope_id else ""
+        return f"{self.target.address}{scope}"
+
     def _find_server(self) -> ProcessGroup | None:
         assert self.target is not None
         if self.server_fleet is not None:
@@ -105,18 +118,15 @@ class Hold:
         if self.request.server_pid is not None:
             pids: tuple[int, ...] = (self.request.server_pid,)
         else:
-            address = (
-                f"{self.target.address}%{self.target.scope_id}"
-                if self.target.scope_id
-                else self.target.address
-            )
-            found = listener_pids(address, self.target.port)
+            found = listener_pids(self._target_address(), self.target.port)
             pids = found.pids
             if found.reason is not None:
                 self.seen.unknown["server"] = found.reason
         return ProcessGroup(pids) if pids else None
 
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
+        server = self._sampler.server_start
+        costs = Costs(server.pids if server else ())
         self.fleet = undo.enter_context(
             Fleet(
                 "connprobe.engine.worker",
@@ -127,12 +137,15 @@ class Hold:
             )
         )
         self._watch("ramp", self._ramp_is_over)
+        self.seen.cpu = costs.cpu(self.fleet.pids)
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
         if self.interrupts.by is None:
             held_since = time.monotonic()
             self._watch("hold", self._nothing_left, held_since + self.request.hold_s)
             self.seen.hold_s = time.monotonic() - held_since
             self._measure_client()
+            local = self.kernel.has_listeners
+            self.seen.kernel = costs.kernel(self._read_totals().held, 2 if local else 1)
             self.seen.server_idle = self._sampler.server_now
         if self.interrupts.by is None:
             self.fleet.send("check")
@@ -256,6 +269,7 @@ class Hold:
         workers = [self.fleet.pids[index] for index in self.fleet.alive]
         self.seen.workers_pss_bytes = pss_of(workers)
         self.seen.client_pss_bytes = pss_of([*workers, self.fleet.zygote_pid, os.getpid()])
+        self.seen.observer_pss_bytes = pss_of([os.getpid()])
         self.seen.workers_cpu_s = cpu_of(workers)
         self.seen.measured_at = max(1, self._read_totals().held)
 

@@ -16,8 +16,11 @@ from connprobe.model import (
     HoldPlan,
     HoldRequest,
     HostRecord,
+    KernelFigures,
+    ListenerFigures,
     ObserverFigures,
     Pings,
+    ProbeUse,
     Reconnects,
     RunRecord,
     ServerFigures,
@@ -25,7 +28,9 @@ from connprobe.model import (
     Target,
     Verdict,
 )
-from connprobe.plan.histogram import percentile
+from connprobe.plan.bottleneck import CpuUse, bottleneck, queue_verdict
+from connprobe.plan.histogram import distribution
+from connprobe.session.kernelview import KernelView
 from connprobe.version import __version__
 
 Details = dict[str, dict[str, int]]
@@ -33,11 +38,8 @@ SILENT = "not checked: a worker did not answer"
 CREDENTIAL = r"authorization|cookie|key|token|secret|password|signature"
 
 _NOT_YET = {
-    "kernel": "this version reads no slab figures",
-    "listeners": "this version reads no accept queues",
     "limits": "this version extrapolates no limits",
     "runtime": "this version asks no runtime for its heap",
-    "observer.pss_bytes": "this version observes from inside the command: part of client.pss_bytes",
     "server.messaging_rss_bytes": "this version's hold sends no messages",
 }
 
@@ -63,13 +65,27 @@ class Seen:
     workers_cpu_s: float | None = None
     measured_at: int = 0  # connections held when memory was read
     observer_cpu_s: float = 0.0
+    observer_pss_bytes: int | None = None
     samples: int = 0
     late_samples: int = 0
     server_start: ServerUse | None = None
     server_idle: ServerUse | None = None
     server_last: ServerUse | None = None
     server_peak_rss_bytes: int = 0
+    cpu: CpuUse | None = None  # of the ramp
+    kernel: KernelFigures | None = None
+    listeners: tuple[ListenerFigures, ...] = ()
+    probes: tuple[ProbeUse, ...] = ()
     unknown: dict[str, str] = field(default_factory=dict)
+
+    def take_kernel(self, view: KernelView) -> None:
+        self.listeners, self.probes = view.listeners(), view.probes()
+        if not view.has_listeners:
+            self.unknown["listeners"] = "the target's listener is not in this network namespace"
+        for index, listener in enumerate(self.listeners):
+            if listener.wait_ms is None:
+                why = next((use.reason for use in self.probes if use.name == "accept_wait"), None)
+                self.unknown[f"listeners.{index}.wait_ms"] = why or "no accept of its connections was seen"
 
 
 def build_record(
@@ -87,6 +103,8 @@ def build_record(
         unknown["held"] = "not checked: the run was interrupted" if interrupted_by else SILENT
     threshold = plan.count if request.fail_under is None else request.fail_under
     missed = totals.held < threshold or bool(seen.lost) or not seen.checked
+    if seen.kernel is None:
+        unknown.setdefault("kernel", "read at the end of the hold, which was not reached with any connection")
     record = RunRecord(
         schema=SCHEMA,
         connprobe=__version__,
@@ -117,13 +135,14 @@ def build_record(
         client=_client(plan, seen, totals, unknown),
         server=_server(seen, totals, unknown),
         runtime=None,
-        kernel=None,
-        listeners=(),
+        kernel=seen.kernel,
+        listeners=seen.listeners,
         limits=(),
         verified=None,
         observer=ObserverFigures(
             cpu_s=round(seen.observer_cpu_s, 3),
-            pss_bytes=None,
+            pss_bytes=seen.observer_pss_bytes,
+            probes=seen.probes,
             samples=seen.samples,
             late_samples=seen.late_samples,
         ),
@@ -153,28 +172,13 @@ def _merge(parts: dict[int, Details]) -> Details:
 
 def _handshakes(table: SharedTable | None, totals: Totals) -> Distribution | None:
     counts = read_handshakes(table) if table is not None else []
-    number = sum(counts)
-    if not number:
-        return None
-    most = totals.handshake_max_us / 1000
-
-    def at(fraction: float) -> float:
-        return round(min(most, (percentile(counts, fraction) or 0.0) / 1000), 4)
-
-    return Distribution(
-        count=number,
-        mean=round(totals.handshake_sum_us / number / 1000, 4),
-        p50=at(0.5),
-        p90=at(0.9),
-        p99=at(0.99),
-        max=round(most, 4),
-    )
+    return distribution(counts, totals.handshake_sum_us, totals.handshake_max_us)
 
 
 def _client(plan: HoldPlan, seen: Seen, totals: Totals, unknown: dict[str, str]) -> ClientFigures:
     if seen.client_pss_bytes is None:
-        for figure in ("pss_bytes", "cpu_s"):
-            unknown[f"client.{figure}"] = "read at the end of the hold, which was not reached"
+        for figure in ("client.pss_bytes", "client.cpu_s", "observer.pss_bytes"):
+            unknown[figure] = "read at the end of the hold, which was not reached"
 
     def each(total: int | None) -> float | None:
         return round(total / seen.measured_at, 1) if total is not None and seen.measured_at else None
@@ -250,6 +254,12 @@ def _verdicts(
                 text=f"{seen.late_samples} of {seen.samples} samples were late: this host was too busy.",
             )
         )
+    if seen.cpu is not None:
+        overflows = sum(each.overflows or 0 for each in seen.listeners)
+        rated = request.rate_per_s is not None
+        found = [bottleneck(seen.cpu, rated=rated, overflows=overflows)]
+        found += [queue_verdict(each, seen.ramp_s) for each in seen.listeners]
+        verdicts += [verdict for verdict in found if verdict is not None]
     for what in seen.not_undone:
         verdicts.append(Verdict(level="bad", text=f"Not undone: {what}", fix="connprobe restore"))
     return verdicts

@@ -10,6 +10,7 @@ from connprobe.model import Sample, ServerUse
 from connprobe.observe.machine import available_memory
 from connprobe.observe.process import ProcessGroup
 from connprobe.plan.histogram import percentile
+from connprobe.session.kernelview import KernelView
 from connprobe.store.rundir import RunDirectory
 
 SAMPLE_S = 1.0
@@ -26,13 +27,15 @@ class Progress(Protocol):
 class Sampler:
     """`tick` often; it samples and draws when that is due. Times are CLOCK_MONOTONIC."""
 
-    def __init__(self, directory: RunDirectory, progress: Progress, server: ProcessGroup | None) -> None:
+    def __init__(
+        self, directory: RunDirectory, progress: Progress, server: ProcessGroup | None, kernel: KernelView
+    ) -> None:
         self.samples = self.late_samples = 0
         self.server_start: ServerUse | None = None
         self.server_last: ServerUse | None = None  # while it lived
         self.server_now: ServerUse | None = None
         self.server_peak_rss_bytes = 0
-        self._directory, self._progress, self._server = directory, progress, server
+        self._directory, self._progress, self._server, self._kernel = directory, progress, server, kernel
         self._began = time.monotonic()
         self._next_sample: float | None = None
         self._next_draw = 0.0
@@ -81,6 +84,7 @@ class Sampler:
             handshake_p99_ms=p99 / 1000 if p99 is not None else None,
             memory_available_bytes=available_memory(),
             server=use,
+            kernel=self._kernel.read(),
         )
         self.samples += 1
         self.late_samples += now - due > LATE_S

@@ -1,0 +1,87 @@
+"""What a ramp waited for, and whether the accept queue overflowed: figures in, one plain sentence out. Pure."""
+
+from typing import NamedTuple
+
+from connprobe.model import ListenerFigures, Verdict
+
+BUSY = 0.9  # of a CPU, or of all: nothing is to be had beyond
+
+
+class CpuUse(NamedTuple):
+    """CPU seconds in the ramp. A process that is the busiest of its kind is given as its share of one CPU.
+
+    user: of the processes' own code. kernel: system calls and softirqs of the whole machine.
+    """
+
+    ramp_s: float
+    cpus: int
+    idle_s: float
+    kernel_s: float
+    client_user_s: float
+    server_user_s: float | None  # None: not on this host, or not readable
+    busiest_worker: float
+    busiest_server: float | None
+
+
+def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | None:
+    """Was client, server or kernel the bottleneck of the ramp? None: it was over too soon to tell."""
+    total = use.ramp_s * use.cpus
+    if use.ramp_s < 0.5:
+        return None
+    busy = 1 - use.idle_s / total
+    parts = [("the kernel", use.kernel_s), ("connprobe", use.client_user_s)]
+    if use.server_user_s is not None:
+        parts.append(("the server", use.server_user_s))
+    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in sorted(parts, key=lambda p: -p[1]))
+    if busy >= BUSY:
+        text = f"The ramp was bound by this host's CPU: {busy:.0%} of {use.cpus} busy ({shares})."
+        if use.server_user_s is None:
+            return Verdict(level="warning", text=f"{text} The client was the limit, not the server.")
+        return Verdict(level="note", text=f"{text} Client and server share it.")
+    if rated:
+        return Verdict(level="note", text=f"The ramp went at the rate asked; CPU was {busy:.0%} busy.")
+    if use.busiest_server is not None and use.busiest_server >= BUSY:
+        return Verdict(
+            level="note",
+            text=f"The server was the bottleneck: one of its processes took {use.busiest_server:.0%} of a CPU.",
+            fix="more server processes, each with a listener of its own (SO_REUSEPORT)",
+        )
+    if use.busiest_worker >= BUSY:
+        return Verdict(
+            level="warning",
+            text=f"connprobe was the bottleneck: one worker took {use.busiest_worker:.0%} of a CPU.",
+            fix="more --workers",
+        )
+    if overflows:
+        return Verdict(level="note", text="The ramp waited for the accept queue: dropped SYNs are sent again.")
+    return Verdict(
+        level="note",
+        text=f"No CPU was the bottleneck of the ramp ({busy:.0%} busy): it waited for answers.",
+        fix="a higher --concurrency",
+    )
+
+
+def queue_verdict(listener: ListenerFigures, ramp_s: float) -> Verdict | None:
+    """Did this listener's accept queue overflow, at what rate, and what was its capacity? None: unknown."""
+    if listener.overflows is None:
+        return None
+    fullest = max(
+        (each for each in listener.sockets if each.depth_max is not None and each.capacity),
+        key=lambda each: (each.depth_max or 0) / (each.capacity or 1),
+        default=None,
+    )
+    queue = "accept queue"
+    if fullest is not None:
+        of = f" of the fullest of {len(listener.sockets)} sockets" if len(listener.sockets) > 1 else ""
+        queue = f"accept queue{of} held {fullest.depth_max:,} of {fullest.capacity:,} at most"
+    bound = f" Its bound: {listener.capacity_from}." if listener.capacity_from else ""
+    if not listener.overflows:
+        return Verdict(level="good", text=f"{listener.address}: no overflow; the {queue}.{bound}")
+    rate = f", {listener.overflows / ramp_s:,.0f}/s over the ramp" if ramp_s else ""
+    return Verdict(
+        level="warning",
+        text=f"{listener.address}: the accept queue overflowed {listener.overflows:,} times{rate}; "
+        f"the {queue}.{bound}",
+        fix="a larger backlog argument of listen(2), and as large a sysctl net.core.somaxconn; a server that "
+        "accepts sooner; or a lower --rate",
+    )

@@ -1,0 +1,66 @@
+"""The kernel's part of a summary: accept queues, memory by slab, and what answered each question."""
+
+from connprobe.model import KernelFigures, ListenerFigures, RunRecord
+from connprobe.report import format as fmt
+from connprobe.report.layout import Page
+
+_SLABS_SHOWN = 8
+_LISTENERS_SHOWN = 10
+
+
+def render_kernel(record: RunRecord, page: Page) -> None:
+    _listeners(record.listeners, page)
+    if record.kernel is not None:
+        _memory(record.kernel, page)
+    _probes(record, page)
+
+
+def _listeners(listeners: tuple[ListenerFigures, ...], page: Page) -> None:
+    if not listeners:
+        return
+    page.heading("Accept queue")
+    rows = []
+    for each in listeners[:_LISTENERS_SHOWN]:
+        waits = (each.wait_ms.p50, each.wait_ms.p99, each.wait_ms.max) if each.wait_ms else (None,) * 3
+        sockets = f"{fmt.count(len(each.sockets))} sockets; " if len(each.sockets) > 1 else ""
+        row = (each.address, fmt.count(each.depth_max), fmt.count(each.capacity), fmt.count(each.overflows))
+        rows.append((*row, *map(fmt.ms, waits), sockets + each.source))
+    header = ("", "deepest", "capacity", "overflows", "wait p50", "p99", "max", "")
+    page.table(rows, header=header)
+    for each in listeners[:_LISTENERS_SHOWN]:
+        if each.reason:
+            page.paragraph(each.reason, "dim", indent=2)
+    if len(listeners) > _LISTENERS_SHOWN:
+        page.paragraph(f"and {fmt.count(len(listeners) - _LISTENERS_SHOWN)} more, in run.json", indent=2)
+
+
+def _memory(kernel: KernelFigures, page: Page) -> None:
+    page.heading("Kernel memory of one connection")
+    ends = {1: "one end on this host", 2: "both ends on this host", None: ""}[kernel.ends]
+    rows = [("in all", fmt.nbytes(kernel.bytes_per_connection), "", f"{kernel.source}, {ends}")]
+    for name, size in list(kernel.slabs.items())[:_SLABS_SHOWN]:
+        number = kernel.objects_per_connection.get(name)
+        objects = f"{fmt.number(round(number, 2))} objects" if number is not None else ""
+        rows.append((f"  {name}", fmt.nbytes(size), objects, ""))
+    if len(kernel.slabs) > _SLABS_SHOWN:
+        rest = sum(list(kernel.slabs.values())[_SLABS_SHOWN:])
+        rows.append(("  others", fmt.nbytes(rest), "", ""))
+    page.table(rows)
+    if kernel.reason:
+        page.paragraph(kernel.reason + (f"; fix: {kernel.fix}" if kernel.fix else ""), "dim", indent=2)
+
+
+def _probes(record: RunRecord, page: Page) -> None:
+    """Only what did not go as it should: a probe that serves on its best rung is no news."""
+    doubtful = [use for use in record.observer.probes if use.reason or use.lost]
+    if not doubtful:
+        return
+    page.heading("Watching the kernel")
+    for use in doubtful:
+        parts = [use.source or "not answered"]
+        if use.reason:
+            parts.append(use.reason)
+        parts += [f"not counted: {fmt.count(number)} {cause}" for cause, number in use.lost.items()]
+        page.paragraph(f"{use.name}: {'; '.join(parts)}", indent=2)
+        if use.fix:
+            page.line("      ", ("fix: ", "green"), use.fix)
