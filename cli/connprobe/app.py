@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from connprobe.commands import doctor, hold, report, restore, serve
+from connprobe.commands import doctor, hold, report, restore, serve, watch
 from connprobe.errors import ConnprobeError
 from connprobe.version import __version__
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command(epilog=hold.EXAMPLES)(hold.hold)
 app.command()(serve.serve)
+app.command(epilog=watch.EXAMPLES)(watch.watch)
 app.command()(report.report)
 app.command()(doctor.doctor)
 app.command()(restore.restore)

@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 SCHEMA = "connprobe/run/1"
+WATCH_SCHEMA = "connprobe/watch/1"
 
 Protocol = Literal["tcp", "http", "ws"]
 HttpMode = Literal["keepalive", "stream", "longpoll"]
@@ -259,6 +260,32 @@ class Sample(Record, frozen=True):
     kernel: KernelSample | None = None
 
 
+class CpuShares(Record, frozen=True):
+    """Of all CPUs of the host, 0 to 1, since the sample before (source: /proc/stat)."""
+
+    user: float
+    system: float
+    softirq: float  # with hard interrupts
+    steal: float
+    idle: float
+
+
+class WatchSample(Record, frozen=True):
+    """One reading of `watch`, a line of its --json. Counts are totals since the watching began.
+
+    observer_cpu_s and observer_pss_bytes: what watching takes itself.
+    """
+
+    at_s: float
+    lateness_s: float
+    kernel: KernelSample
+    cpu: CpuShares | None
+    memory_available_bytes: int
+    server: ServerUse | None
+    observer_cpu_s: float
+    observer_pss_bytes: int | None
+
+
 class ClientFigures(Record, frozen=True):
     """pss_bytes: all processes of the command but the embedded server (source: /proc/PID/smaps_rollup)."""
 
@@ -292,17 +319,57 @@ class RuntimeFigures(Record, frozen=True):
 
 
 class KernelFigures(Record, frozen=True):
+    """Kernel memory that came with `connections`; `ends` of each are on this host.
+
+    slabs: bytes a connection, with each object's share of its slab's pages; merged caches joined with "+".
+    other_slabs_bytes: what grew (or shrank) besides, for the whole machine; other_growth_bytes is all of it.
+    beside_bytes: growth outside the slabs, for whatever reason; never part of bytes_per_connection.
+    unexplained_bytes: that part of MemAvailable's fall which no counter of the kernel explains.
+    """
+
     bytes_per_connection: float
     slabs: dict[str, float]
+    objects_per_connection: dict[str, float] = {}
+    connections: int | None = None
+    ends: Literal[1, 2] | None = None
+    source: str = ""
+    complete: bool = False
+    reason: str | None = None  # why it is not complete
+    fix: str | None = None
+    other_slabs_bytes: dict[str, int] = {}
+    other_growth_bytes: int | None = None
+    beside_bytes: dict[str, int] = {}
+    unexplained_bytes: int | None = None
+
+
+class ListenSocketFigures(Record, frozen=True):
+    """One socket in LISTEN, by its inode. `gone`: it was closed; the figures are the last that were seen."""
+
+    inode: int
+    depth: int | None
+    depth_max: int | None
+    capacity: int | None
+    overflows: int | None
+    gone: bool = False
 
 
 class ListenerFigures(Record, frozen=True):
+    """One listening address: a socket, or an SO_REUSEPORT group summed, whose `sockets` are told apart.
+
+    depth_max: most connections seen waiting to be accepted. capacity: how many may wait, backlog + 1.
+    """
+
     address: str
     depth_max: int | None
     capacity: int | None
     overflows: int | None
     wait_ms: Distribution | None
     source: str
+    complete: bool = False
+    reason: str | None = None  # why it is not complete
+    depth: int | None = None  # now
+    capacity_from: str | None = None  # what bounds it
+    sockets: tuple[ListenSocketFigures, ...] = ()
 
 
 class Limit(Record, frozen=True):
@@ -366,6 +433,23 @@ class Verdict(Record, frozen=True):
     level: Literal["good", "note", "warning", "bad"]
     text: str
     fix: str | None = None
+
+
+class WatchRecord(Record, frozen=True):
+    """watch.json: what was seen on the whole. `unknown`: figures that are None, and why."""
+
+    schema: str
+    connprobe: str
+    command: Literal["watch"]
+    started_at: str
+    watched: str
+    watched_s: float
+    listeners: tuple[ListenerFigures, ...]
+    counters: dict[str, int | None]  # TCP's, of the network namespace; None: this kernel lacks it
+    server: ServerUse | None
+    observer: ObserverFigures
+    verdicts: tuple[Verdict, ...]
+    unknown: dict[str, str]
 
 
 class RunRecord(Record, frozen=True):

@@ -103,7 +103,8 @@ def hold(
         int | None, typer.Option(help="Process of the server, where it is not found by itself.")
     ] = None,
     no_bpf: Annotated[
-        bool, typer.Option("--no-bpf", help="Do not watch the kernel through eBPF: sock_diag and /proc alone.")
+        bool,
+        typer.Option("--no-bpf", help="No eBPF: watch the kernel by sock_diag and /proc."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")] = False,
     json: Annotated[

@@ -104,6 +104,19 @@ def reached_sockets(sockets: list[ListenSocket], target: Address, interface: int
     return ranked[max(ranked)] if ranked else []
 
 
+def sockets_of(pid: int, sockets: Sequence[ListenSocket]) -> list[ListenSocket]:
+    """Those of `sockets` that a process holds (source: /proc/PID/fd, up to HIGHEST_FD). PermissionError."""
+    held = _held(Path("/proc", str(pid)), {f"socket:[{entry.inode}]" for entry in sockets}, first=False)
+    return [entry for entry in sockets if f"socket:[{entry.inode}]" in held]
+
+
+def holders_of(sockets: Sequence[ListenSocket]) -> ListenerProcesses:
+    """The processes that hold one of `sockets`."""
+    holders, missing, denied = _holders({f"socket:[{entry.inode}]" for entry in sockets})
+    reason = f"/proc/PID/fd of {denied} processes is closed: {FIX}" if missing and denied else None
+    return ListenerProcesses(tuple(sorted(holders)), not missing, reason)
+
+
 def _wildcard_serves(entry: ListenSocket, target: Address) -> bool:
     if not entry.address.is_unspecified:
         return False

@@ -1,10 +1,12 @@
-"""What a ramp waited for, and whether the accept queue overflowed: figures in, one plain sentence out. Pure."""
+"""What a ramp waited for, and whether the accept queue overflowed: figures in, one sentence out."""
 
 from typing import NamedTuple
 
 from connprobe.model import ListenerFigures, Verdict
 
 BUSY = 0.9  # of a CPU, or of all: nothing is to be had beyond
+OTHERS = 0.15  # of all: that much of other processes' doing spoils a measurement
+SHORT_S = 0.5  # of CPU time counted in ticks of 10 ms: a shorter ramp tells nothing
 
 
 class CpuUse(NamedTuple):
@@ -26,15 +28,26 @@ class CpuUse(NamedTuple):
 def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | None:
     """Was client, server or kernel the bottleneck of the ramp? None: it was over too soon to tell."""
     total = use.ramp_s * use.cpus
-    if use.ramp_s < 0.5:
+    if use.ramp_s < SHORT_S:
         return None
-    busy = 1 - use.idle_s / total
-    parts = [("the kernel", use.kernel_s), ("connprobe", use.client_user_s)]
-    if use.server_user_s is not None:
-        parts.append(("the server", use.server_user_s))
-    shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in sorted(parts, key=lambda p: -p[1]))
+    busy = max(0.0, 1 - use.idle_s / total)
+    parts = {
+        "the kernel": use.kernel_s,
+        "connprobe": use.client_user_s,
+        "the server": use.server_user_s or 0.0,
+    }
+    others = busy - sum(parts.values()) / total
+    shares = ", ".join(
+        f"{name} {seconds / total:.0%}" for name, seconds in sorted(parts.items(), key=lambda part: -part[1])
+    )
     if busy >= BUSY:
         text = f"The ramp was bound by this host's CPU: {busy:.0%} of {use.cpus} busy ({shares})."
+        if others >= OTHERS:
+            return Verdict(
+                level="warning",
+                text=f"{text} Other processes took {others:.0%}.",
+                fix="measure on a host that does nothing else: top shows who does",
+            )
         if use.server_user_s is None:
             return Verdict(level="warning", text=f"{text} The client was the limit, not the server.")
         return Verdict(level="note", text=f"{text} Client and server share it.")
@@ -43,7 +56,7 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | 
     if use.busiest_server is not None and use.busiest_server >= BUSY:
         return Verdict(
             level="note",
-            text=f"The server was the bottleneck: one of its processes took {use.busiest_server:.0%} of a CPU.",
+            text=f"The server was the bottleneck: a process of it took {use.busiest_server:.0%} of a CPU.",
             fix="more server processes, each with a listener of its own (SO_REUSEPORT)",
         )
     if use.busiest_worker >= BUSY:
@@ -53,7 +66,9 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | 
             fix="more --workers",
         )
     if overflows:
-        return Verdict(level="note", text="The ramp waited for the accept queue: dropped SYNs are sent again.")
+        return Verdict(
+            level="note", text="The ramp waited for the accept queue: dropped SYNs are sent again."
+        )
     return Verdict(
         level="note",
         text=f"No CPU was the bottleneck of the ramp ({busy:.0%} busy): it waited for answers.",

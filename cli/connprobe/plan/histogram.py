@@ -5,8 +5,6 @@ Each power of two is cut into 64 buckets, so a bucket is at most 1/64 (1.6 %) of
 
 from collections.abc import Sequence
 
-from connprobe.model import Distribution
-
 _SUB_BITS = 6
 _SUB = 1 << _SUB_BITS
 _LARGEST = (1 << 32) - 1  # 71 minutes; longer ones are counted there
@@ -44,23 +42,3 @@ def percentile(counts: Sequence[int], fraction: float) -> float | None:
         if seen >= rank:
             return middle(index)
     return middle(len(counts) - 1)
-
-
-def distribution(counts: Sequence[int], sum_us: int, max_us: int) -> Distribution | None:
-    """In milliseconds. None without values. No percentile is above the maximum, as its bucket's middle may be."""
-    number = sum(counts)
-    if not number:
-        return None
-    most = max_us / 1000
-
-    def at(fraction: float) -> float:
-        return round(min(most, (percentile(counts, fraction) or 0.0) / 1000), 4)
-
-    return Distribution(
-        count=number,
-        mean=round(sum_us / number / 1000, 4),
-        p50=at(0.5),
-        p90=at(0.9),
-        p99=at(0.99),
-        max=round(most, 4),
-    )

@@ -1,6 +1,8 @@
 """The kernel's part of a summary: accept queues, memory by slab, and what answered each question."""
 
-from connprobe.model import KernelFigures, ListenerFigures, RunRecord
+from collections.abc import Sequence
+
+from connprobe.model import KernelFigures, ListenerFigures, ProbeUse, RunRecord
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
 
@@ -9,13 +11,13 @@ _LISTENERS_SHOWN = 10
 
 
 def render_kernel(record: RunRecord, page: Page) -> None:
-    _listeners(record.listeners, page)
+    render_listeners(record.listeners, page)
     if record.kernel is not None:
         _memory(record.kernel, page)
-    _probes(record, page)
+    render_probes(record.observer.probes, page, most_lost=record.held // 100)
 
 
-def _listeners(listeners: tuple[ListenerFigures, ...], page: Page) -> None:
+def render_listeners(listeners: tuple[ListenerFigures, ...], page: Page) -> None:
     if not listeners:
         return
     page.heading("Accept queue")
@@ -50,9 +52,9 @@ def _memory(kernel: KernelFigures, page: Page) -> None:
         page.paragraph(kernel.reason + (f"; fix: {kernel.fix}" if kernel.fix else ""), "dim", indent=2)
 
 
-def _probes(record: RunRecord, page: Page) -> None:
+def render_probes(probes: Sequence[ProbeUse], page: Page, *, most_lost: int) -> None:
     """Only what did not go as it should: a probe that serves on its best rung is no news."""
-    doubtful = [use for use in record.observer.probes if use.reason or use.lost]
+    doubtful = [use for use in probes if use.reason or sum(use.lost.values()) > most_lost]
     if not doubtful:
         return
     page.heading("Watching the kernel")

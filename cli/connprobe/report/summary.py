@@ -10,9 +10,9 @@ from connprobe.plan.advice import Advice, advice
 from connprobe.report import format as fmt
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
+from connprobe.report.verdicts import render_verdicts
 
 _PROTOCOLS = {"ws": "WebSocket", "http": "HTTP", "tcp": "TCP"}
-_LEVELS = {"good": "green", "note": "cyan", "warning": "yellow", "bad": "bold red"}
 _DETAILS_SHOWN = 5
 _DETAIL_LENGTH = 120
 
@@ -26,7 +26,7 @@ def render_summary(record: RunRecord, console: Console, *, results: str | None =
     _causes(record, page, "Dropped: established, then lost", record.drops, established=True)
     _memory(record, page)
     render_kernel(record, page)
-    _verdicts(record, page)
+    render_verdicts(record.verdicts, page)
     # What this version never measures is no news at the end of a run; run.json says it.
     news = {path: why for path, why in record.unknown.items() if not why.startswith("this version")}
     if news:
@@ -183,13 +183,3 @@ def _memory(record: RunRecord, page: Page) -> None:
 
 def _processes(number: int) -> str:
     return f"{number} process" if number == 1 else f"{number} processes"
-
-
-def _verdicts(record: RunRecord, page: Page) -> None:
-    if not record.verdicts:
-        return
-    page.heading("Verdicts")
-    for verdict in record.verdicts:
-        page.paragraph(f"{verdict.level}: {verdict.text}", _LEVELS[verdict.level], indent=2)
-        if verdict.fix:
-            page.line("      ", ("fix: ", "green"), verdict.fix)

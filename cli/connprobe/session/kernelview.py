@@ -24,7 +24,7 @@ from connprobe.observe.machine import CpuTimes, cpu_times, slab_bytes, utilisati
 from connprobe.observe.snmp import deltas, read_counters
 from connprobe.observe.sockdiag import ListenSocket, listen_sockets, listen_sockets_from_proc
 from connprobe.plan.acceptqueue import capacity_from, reconcile_overflows
-from connprobe.plan.histogram import distribution
+from connprobe.plan.distribution import distribution
 
 Choice = Callable[[Sequence[ListenSocket]], Sequence[ListenSocket]]
 
@@ -45,10 +45,13 @@ class _Queue(NamedTuple):
 
 
 class KernelView:
-    """Attached once it is made, detached when it is left. `choose`: which LISTEN sockets are meant."""
+    """Attached once it is made, detached when it is left.
 
-    def __init__(self, choose: Choice, *, bpf: bool) -> None:
-        self._choose = choose
+    choose: which LISTEN sockets are meant. pid: one in whose network namespace they are; None: our own.
+    """
+
+    def __init__(self, choose: Choice, *, bpf: bool, pid: int | None = None) -> None:
+        self._choose, self._pid = choose, pid
         self._loaded: Loaded | None = load([accept_queue.probe(), accept_wait.probe()]) if bpf else None
         self._torn: dict[str, str] = {}
         self._lost: dict[str, dict[str, int]] = {}
@@ -86,7 +89,7 @@ class KernelView:
 
     def read(self) -> KernelSample:
         """What happened since the reading before."""
-        sockets = _listening()
+        sockets = self._listening()
         mine = self._choose(sockets)
         self._inodes |= {entry.inode for entry in mine}
         self._note_drops(sockets)
@@ -102,6 +105,14 @@ class KernelView:
             softirq=None if shares is None else round(shares.softirq, 4),
             counters={name: moved for name, moved in self.counters().items() if moved},
         )
+
+    def _listening(self) -> list[ListenSocket]:
+        if self._pid is not None:
+            return listen_sockets_from_proc(0, self._pid)
+        try:
+            return listen_sockets()
+        except OSError:
+            return listen_sockets_from_proc()
 
     def _note_drops(self, sockets: Iterable[ListenSocket]) -> None:
         first = not self._drops_before
@@ -189,7 +200,7 @@ class KernelView:
 
     def _counters(self) -> dict[str, int]:
         try:
-            return read_counters()
+            return read_counters(self._pid)
         except OSError:
             return {}
 
@@ -216,9 +227,7 @@ class KernelView:
             wait_ms=self._wait(at),
             source=f"eBPF: {live.rung}" if live else "",
             complete=not lost and overflows.exact,
-            reason="; ".join(
-                [overflows.text] * (not overflows.exact) + [f"not counted: {lost}"] * bool(lost)
-            )
+            reason="; ".join([overflows.text] * (not overflows.exact) + [f"not counted: {lost}"] * bool(lost))
             or None,
             depth=sum(queue.last.depth for _, queue in group),
             capacity_from="; ".join(capacity_from(bound, self._somaxconn) for bound in bounds),
@@ -290,13 +299,6 @@ def _sampled(figures: ListenerFigures) -> QueueSample:
         capacity_each=fullest.capacity if fullest else None,
         overflows=figures.overflows,
     )
-
-
-def _listening() -> list[ListenSocket]:
-    try:
-        return listen_sockets()
-    except OSError:
-        return listen_sockets_from_proc()
 
 
 def _number(path: Path) -> int | None:

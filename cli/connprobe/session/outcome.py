@@ -29,7 +29,7 @@ from connprobe.model import (
     Verdict,
 )
 from connprobe.plan.bottleneck import CpuUse, bottleneck, queue_verdict
-from connprobe.plan.histogram import distribution
+from connprobe.plan.distribution import distribution
 from connprobe.session.kernelview import KernelView
 from connprobe.version import __version__
 

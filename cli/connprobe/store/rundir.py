@@ -13,11 +13,12 @@ from typing import BinaryIO, Self
 import msgspec
 
 from connprobe.errors import RunFailed
-from connprobe.model import SCHEMA, HoldPlan, Obstacle, RunRecord, Sample
+from connprobe.model import SCHEMA, HoldPlan, Obstacle, Record, RunRecord, WatchRecord
 from connprobe.store import files
 
 RECORD = "run.json"
 PLAN = "plan.json"
+WATCH = "watch.json"
 SAMPLES = "samples.jsonl"
 LOG = "workers.log"
 
@@ -65,7 +66,7 @@ class RunDirectory:
         except OSError as error:
             raise _failed(self.path / LOG, error) from error
 
-    def append_sample(self, sample: Sample) -> None:
+    def append_sample(self, sample: Record) -> None:
         """Append one line, in one write(2), at once. Never raises: the first OSError stays in `.error`.
 
         A half-written line is taken back, so that what follows once there is space again is readable.
@@ -88,6 +89,10 @@ class RunDirectory:
     def write_record(self, record: RunRecord) -> None:
         """Write run.json, whole or not at all. Raises RunFailed."""
         self._replace(RECORD, record)
+
+    def write_watch(self, record: WatchRecord) -> None:
+        """Write watch.json. Raises RunFailed."""
+        self._replace(WATCH, record)
 
     def write_text(self, name: str, text: str) -> None:
         """Write another file of the run, such as its report. Raises RunFailed."""

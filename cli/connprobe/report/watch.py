@@ -1,0 +1,220 @@
+"""What `watch` shows: a live table with charts on a terminal, lines elsewhere, and a summary at the end."""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from connprobe.model import QueueSample, WatchRecord, WatchSample
+from connprobe.report import format as fmt
+from connprobe.report.kernel import render_listeners, render_probes
+from connprobe.report.layout import Page
+from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
+from connprobe.report.verdicts import render_verdicts
+
+_QUEUES_SHOWN = 12
+_EVERY_S = 5.0
+# TCP's counters whose rise is news, with what they say.
+_COUNTERS = {
+    "PassiveOpens": "accepted",
+    "ListenOverflows": "accept queue overflows",
+    "ListenDrops": "listen drops",
+    "TCPReqQFullDrop": "SYN queue drops",
+    "SyncookiesSent": "syncookies",
+    "RetransSegs": "retransmits",
+    "EstabResets": "resets",
+    "OutRsts": "RSTs sent",
+    "TCPMemoryPressures": "memory pressure",
+}
+
+
+class WatchView(Protocol):
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def update(self, sample: WatchSample, left_s: float | None) -> None: ...
+
+
+def watch_view(console: Console, watched: str, *, plain: bool) -> WatchView:
+    """The view that fits `console` (stderr): live on a terminal unless `plain`, else lines."""
+    if plain or not console.is_terminal or console.is_dumb_terminal:
+        return _Lines(console, watched)
+    return _Table(console, watched)
+
+
+class _Lines:
+    """A line about every five seconds."""
+
+    def __init__(self, console: Console, watched: str) -> None:
+        self._console, self._watched = console, watched
+        self._next_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._console.print(f"watching {self._watched}", markup=False, highlight=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        return None
+
+    def update(self, sample: WatchSample, left_s: float | None) -> None:
+        if sample.at_s < self._next_s:
+            return
+        self._next_s = sample.at_s + _EVERY_S
+        queues = sample.kernel.queues
+        parts = [
+            f"{fmt.duration(round(sample.at_s))}",
+            f"{fmt.count(len(queues))} listeners",
+            f"deepest queue {fmt.count(max((each.depth_max or 0 for each in queues), default=0))}",
+            f"{fmt.count(sum(each.overflows or 0 for each in queues))} overflows",
+        ]
+        if sample.server is not None:
+            parts.append(f"server {fmt.nbytes(sample.server.rss_bytes)}, {fmt.count(sample.server.fds)} fds")
+        line = fmt.printable(", ".join(parts), encoding=self._console.encoding)
+        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+class _Table:
+    """The live view; it erases itself at the end."""
+
+    def __init__(self, console: Console, watched: str) -> None:
+        self._console, self._watched = console, watched
+        self._depth, self._rate = History(), History()
+        self._last: WatchSample | None = None
+        self._fancy = not console.options.ascii_only
+        self._live = Live(
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            vertical_overflow="crop",
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._live.stop()
+
+    def update(self, sample: WatchSample, left_s: float | None) -> None:
+        last, self._last = self._last, sample
+        elapsed = sample.at_s - last.at_s if last else sample.at_s
+        before = {each.address: each for each in last.kernel.queues} if last else {}
+        rates = [
+            _rate(each.enqueued, before[each.address].enqueued if each.address in before else None, elapsed)
+            for each in sample.kernel.queues
+        ]
+        self._depth.add(float(max((each.depth_max or 0 for each in sample.kernel.queues), default=0)))
+        self._rate.add(sum(rate or 0.0 for rate in rates))
+        head = Text.assemble(("connprobe watch", "bold"), "  ", fmt.printable(self._watched), "   ")
+        head.append(fmt.duration(round(sample.at_s)), "dim")
+        if left_s is not None:
+            head.append(f", {fmt.duration(round(max(0.0, left_s)))} left", "dim")
+        parts = [head, Text(), self._queues(sample.kernel.queues, rates), Text(), *self._charts(), Text()]
+        parts += self._figures(sample, last, elapsed)
+        self._live.update(Group(*parts), refresh=True)
+
+    def _queues(self, queues: tuple[QueueSample, ...], rates: list[float | None]) -> Table | Text:
+        if not queues:
+            return Text("nothing listens there now", "yellow")
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("accept queue", no_wrap=True)
+        for name in ("sockets", "waiting", "deepest", "of", "queued", "overflows", "wait p50", "p99"):
+            table.add_column(name, justify="right", no_wrap=True)
+        order = sorted(zip(queues, rates, strict=True), key=lambda one: -(one[0].depth_max or 0))
+        for each, rate in order[:_QUEUES_SHOWN]:
+            table.add_row(
+                fmt.printable(each.address),
+                fmt.count(each.sockets),
+                fmt.count(each.depth),
+                fmt.count(each.depth_max),
+                fmt.count(each.capacity_each),
+                fmt.rate(rate),
+                Text(fmt.count(each.overflows), "bold red" if each.overflows else ""),
+                fmt.ms(each.wait_p50_ms),
+                fmt.ms(each.wait_p99_ms),
+            )
+        return table
+
+    def _charts(self) -> list[Text]:
+        levels = BLOCKS if self._fancy else ASCII
+        room = max(10, min(self._console.width, 120) - 14)
+        lines = []
+        for name, history, most in (
+            ("deepest", self._depth, fmt.count(max(self._depth.values, default=0))),
+            ("queued", self._rate, fmt.rate(max(self._rate.values, default=0))),
+        ):
+            upper, lower = sparkline(history.values, room, levels=levels)
+            lines.append(Text.assemble((name.ljust(13), "bold"), (upper, "cyan")))
+            lines.append(Text.assemble((f"max {most}".ljust(13), "dim"), (lower, "cyan")))
+        return lines
+
+    def _figures(self, sample: WatchSample, last: WatchSample | None, elapsed: float) -> list[Text]:
+        rows = []
+        server = sample.server
+        if server is not None:
+            spent = server.cpu_s - last.server.cpu_s if last and last.server else None
+            share = fmt.percent(max(0.0, spent) / elapsed) if spent is not None and elapsed > 0 else fmt.DASH
+            cells = [f"{fmt.nbytes(server.rss_bytes)} RSS", f"{share} CPU", f"{fmt.count(server.fds)} fds"]
+            cells.append(f"{fmt.count(server.threads)} threads, {fmt.count(len(server.pids))} processes")
+            rows.append(("server", cells))
+        cells = [f"{fmt.nbytes(sample.memory_available_bytes)} available"]
+        cells.append(f"{fmt.nbytes(sample.kernel.slab_bytes)} slab")
+        if sample.cpu is not None:
+            cpu = sample.cpu
+            names = (("user", cpu.user), ("system", cpu.system), ("softirq", cpu.softirq), ("idle", cpu.idle))
+            cells += [f"{fmt.percent(share)} {name}" for name, share in names]
+        rows.append(("host", cells))
+        moved = [
+            f"{fmt.count(sample.kernel.counters[name])} {text}"
+            for name, text in _COUNTERS.items()
+            if name in sample.kernel.counters
+        ]
+        rows.append(("TCP", moved or ["nothing moved"]))
+        own = f"{fmt.nbytes(sample.observer_pss_bytes)} PSS"
+        rows.append(("watching", [own, f"{fmt.percent(sample.observer_cpu_s / max(sample.at_s, 1e-3))} CPU"]))
+        return [Text.assemble((name.ljust(13), "bold"), "   ".join(cells)) for name, cells in rows]
+
+
+def _rate(now: int | None, before: int | None, elapsed_s: float) -> float | None:
+    if now is None or before is None or elapsed_s <= 0:
+        return None
+    return max(0, now - before) / elapsed_s
+
+
+def render_watch(record: WatchRecord, console: Console, *, results: str | None) -> None:
+    """The summary, on `console` (stdout)."""
+    page = Page(console)
+    page.line(f"Watched {record.watched} for {fmt.duration(record.watched_s)}.")
+    render_listeners(record.listeners, page)
+    moved = [(name, fmt.count(value)) for name, value in record.counters.items() if value]
+    if moved:
+        page.heading("TCP counters of the network namespace that moved")
+        page.table(moved)
+    page.heading("Watching")
+    own = record.observer
+    page.table(
+        [
+            ("readings", fmt.count(own.samples), f"{fmt.count(own.late_samples)} late"),
+            ("CPU", fmt.duration(own.cpu_s), fmt.percent(own.cpu_s / max(record.watched_s, 1e-3))),
+            ("memory", fmt.nbytes(own.pss_bytes), "PSS"),
+        ]
+    )
+    render_probes(own.probes, page, most_lost=0)
+    render_verdicts(record.verdicts, page)
+    if record.unknown:
+        page.heading("Not known")
+        page.table(list(record.unknown.items()))
+    if results is not None:
+        page.console.print()
+        page.line(("results  ", "bold"), results)
