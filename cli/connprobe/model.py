@@ -257,17 +257,57 @@ class RuntimeFigures(Record, frozen=True):
 
 
 class KernelFigures(Record, frozen=True):
+    """Kernel memory that came with `connections`; `ends` of each are on this host.
+
+    slabs: bytes a connection, with each object's share of its slab's pages; merged caches joined with "+".
+    other_slabs_bytes: what grew (or shrank) besides, for the whole machine; other_growth_bytes is all of it.
+    beside_bytes: growth outside the slabs, for whatever reason; never part of bytes_per_connection.
+    unexplained_bytes: that part of MemAvailable's fall which no counter of the kernel explains.
+    """
+
     bytes_per_connection: float
     slabs: dict[str, float]
+    objects_per_connection: dict[str, float] = {}
+    connections: int | None = None
+    ends: Literal[1, 2] | None = None
+    source: str = ""
+    complete: bool = False
+    reason: str | None = None  # why it is not complete
+    fix: str | None = None
+    other_slabs_bytes: dict[str, int] = {}
+    other_growth_bytes: int | None = None
+    beside_bytes: dict[str, int] = {}
+    unexplained_bytes: int | None = None
+
+
+class ListenSocketFigures(Record, frozen=True):
+    """One socket in LISTEN, by its inode. `gone`: it was closed; the figures are the last that were seen."""
+
+    inode: int
+    depth: int | None
+    depth_max: int | None
+    capacity: int | None
+    overflows: int | None
+    gone: bool = False
 
 
 class ListenerFigures(Record, frozen=True):
+    """One listening address: a socket, or an SO_REUSEPORT group summed, whose `sockets` are told apart.
+
+    depth_max: most connections seen waiting to be accepted. capacity: how many may wait, backlog + 1.
+    """
+
     address: str
     depth_max: int | None
     capacity: int | None
     overflows: int | None
     wait_ms: Distribution | None
     source: str
+    complete: bool = False
+    reason: str | None = None  # why it is not complete
+    depth: int | None = None  # now
+    capacity_from: str | None = None  # what bounds it
+    sockets: tuple[ListenSocketFigures, ...] = ()
 
 
 class Limit(Record, frozen=True):
