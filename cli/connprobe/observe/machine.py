@@ -1,4 +1,4 @@
-"""The host around a run, read each second: memory left, where CPU time goes, how many sockets exist."""
+"""The host around a run, read each second: memory left, and where CPU time goes."""
 
 import os
 from pathlib import Path
@@ -15,16 +15,6 @@ class CpuTimes(NamedTuple):
     softirq: float  # with hard interrupts: on loopback the receiving half of TCP runs here
     steal: float  # taken by the hypervisor
     idle: float  # with iowait
-
-
-class SocketCounts(NamedTuple):
-    """Source: /proc/net/sockstat and sockstat6. `alloc`, `orphan` and `memory_pages` are host-wide."""
-
-    tcp_inuse: int  # hashed sockets of this network namespace, IPv4 and IPv6, TIME_WAIT not among them
-    time_wait: int  # of this network namespace
-    orphan: int
-    alloc: int
-    memory_pages: int
 
 
 def available_memory() -> int:
@@ -59,24 +49,3 @@ def utilisation(before: CpuTimes, after: CpuTimes) -> CpuTimes | None:
     spent = [max(0.0, late - early) for early, late in zip(before, after, strict=True)]
     total = sum(spent)
     return CpuTimes(*(part / total for part in spent)) if total else None
-
-
-def socket_counts() -> SocketCounts:
-    """A snapshot. Without IPv6 in the kernel the IPv4 sockets are all there are."""
-    tcp = _protocol("/proc/net/sockstat", "TCP:")
-    tcp6 = _protocol("/proc/net/sockstat6", "TCP6:") if Path("/proc/net/sockstat6").exists() else {}
-    return SocketCounts(
-        tcp_inuse=tcp["inuse"] + tcp6.get("inuse", 0),
-        time_wait=tcp["tw"],
-        orphan=tcp["orphan"],
-        alloc=tcp["alloc"],
-        memory_pages=tcp["mem"],
-    )
-
-
-def _protocol(path: str, name: str) -> dict[str, int]:
-    for line in Path(path).read_text().splitlines():
-        words = line.split()
-        if words[0] == name:
-            return dict(zip(words[1::2], map(int, words[2::2]), strict=True))
-    raise OSError(f"{path} has no line {name}")

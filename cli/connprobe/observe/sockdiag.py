@@ -19,6 +19,7 @@ SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 TCP_LISTEN = 10
+INET_DIAG_SKMEMINFO, SK_MEMINFO_DROPS = 7, 8  # the attribute, and the index of sk_drops in it
 INET_DIAG_SKV6ONLY = 11  # since Linux 4.4, sent for LISTEN sockets of AF_INET6 unasked
 RTM_GETROUTE, RTN_LOCAL = 26, 2
 RTA_DST, RTA_OIF = 1, 4
@@ -27,14 +28,18 @@ ANSWER_TIMEOUT_S = 5.0
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port id
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _DIAG_REQUEST = struct.Struct("=BBBxI2s46x")  # inet_diag_req_v2, of whose id only idiag_sport is filled
-_DIAG_ANSWER = struct.Struct("=B3x4x16s16xI8x12xII")  # inet_diag_msg
+_DIAG_ANSWER = struct.Struct("=B3xH2x16s16xIQ4xIIII")  # inet_diag_msg; idiag_sport is in network byte order
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ListenSocket(NamedTuple):
-    """A socket in LISTEN. `v6only` is None where the source does not tell; `interface` 0 means any."""
+    """A socket in LISTEN. None: the source does not tell; `interface` 0 means any.
+
+    depth: established connections that wait to be accepted. One more than `backlog` may. drops: sk_drops,
+    packets that it dropped since it was made, modulo 2^32; plan/acceptqueue.py says what is among them.
+    """
 
     address: Address  # a v4-mapped one is given as IPv4
     family: int  # AF_INET or AF_INET6, of the socket and not of the address
@@ -42,28 +47,51 @@ class ListenSocket(NamedTuple):
     interface: int
     uid: int  # who made it
     inode: int
+    port: int = 0
+    depth: int | None = None
+    backlog: int | None = None
+    drops: int | None = None
+    cookie: int | None = None  # the kernel gives it to no other socket, unlike the inode
 
 
-def listen_sockets(port: int) -> list[ListenSocket]:
-    """The LISTEN sockets on `port` in this network namespace (source: sock_diag). OSError where refused."""
+def listen_sockets(port: int = 0) -> list[ListenSocket]:
+    """The LISTEN sockets on `port` (0: any) of this network namespace, from sock_diag. OSError: refused."""
     found = []
+    wanted, states = 1 << (INET_DIAG_SKMEMINFO - 1), 1 << TCP_LISTEN
     for family in (socket.AF_INET, socket.AF_INET6):
-        request = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << TCP_LISTEN, port.to_bytes(2, "big"))
+        request = _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, wanted, states, port.to_bytes(2, "big"))
         for answer in _ask(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request):
-            kind, raw, interface, uid, inode = _DIAG_ANSWER.unpack_from(answer)
-            v6only = bool(_attributes(answer[_DIAG_ANSWER.size :]).get(INET_DIAG_SKV6ONLY, b"\0")[0])
-            found.append(ListenSocket(_address(kind, raw), kind, v6only, interface, uid, inode))
+            kind, number, raw, interface, cookie, depth, backlog, uid, inode = _DIAG_ANSWER.unpack_from(
+                answer
+            )
+            attributes = _attributes(answer[_DIAG_ANSWER.size :])
+            found.append(
+                ListenSocket(
+                    address=_address(kind, raw),
+                    family=kind,
+                    v6only=bool(attributes.get(INET_DIAG_SKV6ONLY, b"\0")[0]),
+                    interface=interface,
+                    uid=uid,
+                    inode=inode,
+                    port=socket.ntohs(number),
+                    depth=depth,
+                    backlog=backlog,
+                    drops=_drops(attributes.get(INET_DIAG_SKMEMINFO, b"")),
+                    cookie=cookie,
+                )
+            )
     return found
 
 
-def listen_sockets_from_proc(port: int) -> list[ListenSocket]:
-    """The same from /proc/net/tcp and tcp6, which name neither the interface nor IPV6_V6ONLY.
+def listen_sockets_from_proc(port: int = 0, pid: int | None = None) -> list[ListenSocket]:
+    """The same from /proc/PID/net/tcp and tcp6, in the network namespace of `pid` (None: our own).
 
-    Both files show LISTEN sockets before all others, so no connection is read.
+    They name neither the interface nor IPV6_V6ONLY, backlog and drops. Both files show LISTEN sockets before
+    all others, so no connection is read.
     """
     found = []
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        path = Path("/proc/net", name)
+        path = Path("/proc", "self" if pid is None else str(pid), "net", name)
         if not path.exists():  # IPv6 switched off
             continue
         with path.open() as lines:
@@ -73,13 +101,21 @@ def listen_sockets_from_proc(port: int) -> list[ListenSocket]:
                 if int(fields[3], 16) != TCP_LISTEN:
                     break
                 host, number = fields[1].split(":")
-                if int(number, 16) != port:
+                if port not in (0, int(number, 16)):
                     continue
                 words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
                 raw = struct.pack(f"={len(words)}I", *words)
-                v6only = None if family == socket.AF_INET6 else False
                 found.append(
-                    ListenSocket(_address(family, raw), family, v6only, 0, int(fields[7]), int(fields[9]))
+                    ListenSocket(
+                        address=_address(family, raw),
+                        family=family,
+                        v6only=None if family == socket.AF_INET6 else False,
+                        interface=0,
+                        uid=int(fields[7]),
+                        inode=int(fields[9]),
+                        port=int(number, 16),
+                        depth=int(fields[4].split(":")[1], 16),
+                    )
                 )
     return found
 
@@ -145,6 +181,12 @@ def _attributes(data: bytes) -> dict[int, bytes]:
             break
         found[kind], data = data[_ATTRIBUTE.size : length], data[(length + 3) & ~3 :]
     return found
+
+
+def _drops(memory: bytes) -> int | None:
+    """sk_drops, since Linux 4.7 at the end of what INET_DIAG_SKMEMINFO tells."""
+    words = [value for (value,) in struct.iter_unpack("=I", memory[: len(memory) & ~3])]
+    return words[SK_MEMINFO_DROPS] if len(words) > SK_MEMINFO_DROPS else None
 
 
 def _address(family: int, raw: bytes) -> Address:

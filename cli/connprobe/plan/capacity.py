@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from connprobe.model import Capacity, HostFacts
 
 FD_RESERVE = 64  # descriptors of a process that are not connections
-KERNEL_BYTES_PAIR = 7300  # both ends on this host; measured at 800,000 sockets, see docs/measuring.md
-KERNEL_BYTES_REMOTE = 4000
+KERNEL_BYTES_PAIR = 8300  # both ends on this host; measured at 200,000 sockets, see docs/measuring.md
+KERNEL_BYTES_REMOTE = 4300
 USER_BYTES = 200  # of one end, in user space, in connprobe's own processes
 TLS_BYTES = 50_000  # of one end: OpenSSL's state of one session under Python
 PROCESS_BYTES = 4_000_000  # a worker or a process of the embedded server, before its first connection
