@@ -218,7 +218,7 @@ def test_a_child_forked_by_the_run_keeps_it_alive(tmp_path: Path) -> None:
 SCRIPT = """
 import os, stat, sys
 from connprobe.errors import RunFailed
-from connprobe.store.journal import journal_directory
+from connprobe.store.place import journal_directory
 try:
     path = journal_directory()
 except RunFailed as failed:

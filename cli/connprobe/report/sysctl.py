@@ -1,0 +1,150 @@
+"""Profiles beside the kernel's values, what was applied and what came back, for a person on stdout."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from connprobe.model import SysctlChange
+from connprobe.plan.sysctl import Row, in_bytes
+from connprobe.plan.sysctl_file import Profile
+from connprobe.plan.sysctl_keys import KEYS, dotted
+from connprobe.report import format as fmt
+from connprobe.report.layout import Page
+
+_STYLES = {"raises": "green", "lowers": "bold red", "raises and lowers": "bold red", "differs": "yellow"}
+
+
+class UndoResult(Protocol):
+    """As `store.journal.UndoReport`."""
+
+    @property
+    def removed(self) -> tuple[str, ...]: ...
+    @property
+    def kept(self) -> tuple[str, ...]: ...
+    @property
+    def pending(self) -> tuple[str, ...]: ...
+
+
+class KeyState(Protocol):
+    """As `session.sysctl_status.Standing`."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def was(self) -> str: ...
+    @property
+    def set_to(self) -> str: ...
+    @property
+    def now(self) -> str | None: ...
+    @property
+    def state(self) -> str: ...
+
+
+def render_list(profiles: Sequence[tuple[str, str, str]], console: Console) -> None:
+    """Prints (name, what it is, where it is) of each profile."""
+    page = Page(console)
+    page.table([(page.text(name, "bold"), about) for name, about, _ in profiles])
+    page.heading("Where they are")
+    for name, _, path in profiles:
+        page.line(f"  {name}: {path}")
+
+
+def render_rows(profile: Profile, rows: Sequence[Row], console: Console, page_bytes: int) -> None:
+    """Prints the table of `show` and `check`, and under it what the keys mean."""
+    page = Page(console)
+    page.line((profile.name, "bold"), f": {profile.about}" if profile.about else "")
+    page.line(f"  from {profile.source}")
+    cells: list[list[str | Text]] = [
+        [dotted(row.key), _value(row.now), row.wanted or '""', _effect(page, row)] for row in rows
+    ]
+    page.table(cells, left=4, header=("key", "now", "profile", "effect"))
+    page.heading("What the keys are")
+    for row in rows:
+        known = KEYS.get(row.key)
+        page.line(
+            "  ", (dotted(row.key), "bold"), f": {known.meaning if known else 'not known to connprobe'}"
+        )
+        if known and known.unit == "pages":
+            now = in_bytes(row.key, row.now or "", page_bytes).strip(" ()")
+            then = in_bytes(row.key, row.wanted, page_bytes).strip(" ()")
+            page.line(f"      pages of {page_bytes:,} B: now {now or fmt.DASH}; the profile: {then}")
+        if row.problem:
+            page.line(f"      {row.problem}")
+
+
+def render_verdict(failing: Sequence[str], name: str, exact: bool, console: Console) -> None:
+    """Prints how `check` ended."""
+    page = Page(console)
+    page.console.print()
+    how = "differs from" if exact else "gives less than"
+    if failing:
+        page.line(("missed", "bold red"), f": this kernel {how} {name} asks, in {', '.join(failing)}")
+    else:
+        also = "gives exactly what" if exact else "gives at least what"
+        page.line(("ok", "green"), f": this kernel {also} {name} asks")
+
+
+def render_changes(
+    title: str, changes: Sequence[SysctlChange], lines: Sequence[str], left: Sequence[str], console: Console
+) -> None:
+    """Prints what was written, or would be, what the kernel made of it, and what stays and why."""
+    page = Page(console)
+    page.line((title, "bold"))
+    page.table([(dotted(it.key), f"{it.before or '(empty)'} -> {it.after or '(empty)'}") for it in changes])
+    for line in lines:
+        page.line("  ", ("note: ", "yellow"), line)
+    for line in left:
+        page.line("  ", ("as it is: ", "yellow"), line)
+
+
+def render_lines(lines: Sequence[str], console: Console) -> None:
+    page = Page(console)
+    for line in lines:
+        page.line(line)
+
+
+def render_reverted(who: str, report: UndoResult, console: Console) -> None:
+    """Prints what one apply's undoing came to."""
+    page = Page(console)
+    page.line(("not reverted" if report.pending else "reverted", "bold"), f": {who}")
+    for what in report.removed:
+        page.line("  ", ("restored: ", "green"), what)
+    for what in report.kept:
+        page.line("  ", ("left as it is: ", "yellow"), what)
+    for what in report.pending:
+        page.line("  ", ("not restored: ", "bold red"), what)
+    if not (report.removed or report.kept or report.pending):
+        page.line("  nothing had to be written: every key had its old value")
+
+
+def render_standing(title: str, keys: Sequence[KeyState], console: Console) -> None:
+    """Prints one apply with its keys."""
+    page = Page(console)
+    page.line((title, "bold"))
+    rows: list[list[str | Text]] = [
+        [
+            key.key,
+            key.was,
+            key.set_to,
+            _value(key.now),
+            page.text(key.state, "green" if key.state == "as set" else "bold red"),
+        ]
+        for key in keys
+    ]
+    if rows:
+        page.table(rows, left=5, header=("key", "before", "set to", "now", "state"))
+    else:
+        page.line("  nothing had to be changed")
+
+
+def _effect(page: Page, row: Row) -> Text:
+    if row.writable == "no" and row.unequal:
+        return page.text(f"not writable ({row.effect})", "yellow")
+    effect = "missing on this kernel" if row.effect == "missing" else row.effect
+    return page.text(effect, _STYLES.get(row.effect, "dim"))
+
+
+def _value(value: str | None) -> str:
+    return fmt.DASH if value is None else value or '""'
