@@ -37,7 +37,7 @@ class Profile(NamedTuple):
 def parse_profile(name: str, source: str, data: bytes) -> Profile:
     """Read a profile. Raises RunFailed naming the line and the key of the first mistake."""
     assignments: list[Assignment] = []
-    excluded: list[str] = []
+    excluded: dict[str, int] = {}
     about = ""
     for number, raw in enumerate(data.split(b"\n"), 1):
         if b"\0" in raw:
@@ -56,9 +56,16 @@ def parse_profile(name: str, source: str, data: bytes) -> Profile:
                     f"{source}, line {number}: {mistake}", fix="KEY = VALUE, as in sysctl.d(5)"
                 ) from mistake
             if isinstance(found, str):
-                excluded.append(found)
+                excluded[found] = number
             else:
                 assignments.append(found)
+    for each in assignments:
+        if each.key in excluded:  # sysctl(8) sets it, for systemd-sysctl the later line counts
+            raise RunFailed(
+                f"{source}, line {excluded[each.key]}: -{dotted(each.key)} excludes what line {each.line} "
+                "sets",
+                fix="leave one of the two lines out",
+            )
     return Profile(name, source, about, tuple(assignments), tuple(excluded))
 
 
@@ -118,6 +125,8 @@ def _checked(key: str) -> str:
         raise ValueError("the key is missing")
     if key[0] in _SPACE:
         raise ValueError(f"a space between the '-' and {_short(key.strip())}: sysctl(8) knows no such key")
+    if key[0] == "-":
+        raise ValueError(f"{_short(key)} is no key")
     path = path_of(key)
     parts = path.split("/")
     if not key.isprintable() or any(char.isspace() for char in key):

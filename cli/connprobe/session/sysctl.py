@@ -144,9 +144,9 @@ def refuse_unwritable(name: str, rows: Sequence[Row], exact: bool) -> None:
             "(CAP_NET_ADMIN for net.*). Nothing was written",
             fix=f"sudo connprobe sysctl apply {name}",
         )
-    if wanted and all(row.writable == "no" for row in wanted):
+    if wanted and all(row.writable == "no" for row in rows if row.now is not None):
         raise RunFailed(
-            f"none of the {len(wanted)} keys that {name} would change can be written: {wanted[0].problem}",
+            f"none of the keys of {name} can be written: {wanted[0].problem}",
             fix="on the host, or in a container with --privileged or --sysctl KEY=VALUE",
         )
 
@@ -204,7 +204,7 @@ def _chosen(settled: list[Journal], number: int | None, everything: bool) -> lis
     if everything:
         return settled
     if number is None:
-        chosen = [each for each in settled if not _is_elsewhere(each)][:1]
+        chosen = [each for each in settled if not _is_elsewhere(each)][:1] or settled[:1]
     else:
         chosen = [each for each in settled if each.number == number]
         if not chosen:
