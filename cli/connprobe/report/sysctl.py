@@ -13,6 +13,7 @@ from connprobe.plan.sysctl_keys import KEYS, dotted
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
 
+_LONGEST = 60  # of a value; check --json has it whole
 _STYLES = {"raises": "green", "lowers": "bold red", "raises and lowers": "bold red", "differs": "yellow"}
 
 
@@ -56,10 +57,8 @@ def render_rows(profile: Profile, rows: Sequence[Row], console: Console, page_by
     page = Page(console)
     page.line((profile.name, "bold"), f": {profile.about}" if profile.about else "")
     page.line(f"  from {profile.source}")
-    cells: list[list[str | Text]] = [
-        [dotted(row.key), _value(row.now), row.wanted or '""', _effect(page, row)] for row in rows
-    ]
-    page.table(cells, left=4, header=("key", "now", "profile", "effect"))
+    cells = [[dotted(row.key), _value(row.now), _value(row.wanted), *_effect(row)] for row in rows]
+    _grid(page, ("key", "now", "profile", "effect"), cells)
     page.heading("What the keys are")
     for row in rows:
         known = KEYS.get(row.key)
@@ -78,7 +77,7 @@ def render_verdict(failing: Sequence[str], name: str, exact: bool, console: Cons
     """Prints how `check` ended."""
     page = Page(console)
     page.console.print()
-    how = "differs from" if exact else "gives less than"
+    how = "differs from what" if exact else "gives less than"
     if failing:
         page.line(("missed", "bold red"), f": this kernel {how} {name} asks, in {', '.join(failing)}")
     else:
@@ -123,28 +122,51 @@ def render_standing(title: str, keys: Sequence[KeyState], console: Console) -> N
     """Prints one apply with its keys."""
     page = Page(console)
     page.line((title, "bold"))
-    rows: list[list[str | Text]] = [
+    rows = [
         [
             key.key,
-            key.was,
-            key.set_to,
+            _value(key.was),
+            _value(key.set_to),
             _value(key.now),
-            page.text(key.state, "green" if key.state == "as set" else "bold red"),
+            key.state,
+            "green" if key.state == "as set" else "bold red",
         ]
         for key in keys
     ]
     if rows:
-        page.table(rows, left=5, header=("key", "before", "set to", "now", "state"))
+        _grid(page, ("key", "before", "set to", "now", "state"), rows)
     else:
         page.line("  nothing had to be changed")
 
 
-def _effect(page: Page, row: Row) -> Text:
+def _grid(page: Page, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table where the page is wide enough, else a few lines for each row: no value is ever cut.
+
+    rows: a cell for each of `header`, then the style of the last one.
+    """
+    columns = len(header)
+    widest = [max(len(row[index]) for row in (*rows, header)) for index in range(columns)]
+    if sum(widest) + 2 * columns + 2 <= page.width:
+        table: list[list[str | Text]] = [
+            [*row[: columns - 1], page.text(*row[columns - 1 :])] for row in rows
+        ]
+        page.table(table, left=columns, header=header)
+        return
+    for row in rows:
+        page.line("  ", (row[0], "bold"), ": ", (row[columns - 1], row[columns]))
+        for name, cell in zip(header[1 : columns - 1], row[1 : columns - 1], strict=True):
+            page.line(f"      {name}: {cell}")
+
+
+def _effect(row: Row) -> tuple[str, str]:
+    """In words, and its style."""
     if row.writable == "no" and row.unequal:
-        return page.text(f"not writable ({row.effect})", "yellow")
+        return f"not writable ({row.effect})", "yellow"
     effect = "missing on this kernel" if row.effect == "missing" else row.effect
-    return page.text(effect, _STYLES.get(row.effect, "dim"))
+    return effect, _STYLES.get(row.effect, "dim")
 
 
 def _value(value: str | None) -> str:
-    return fmt.DASH if value is None else value or '""'
+    if value is None:
+        return fmt.DASH
+    return fmt.printable(value, limit=_LONGEST) or '""'
