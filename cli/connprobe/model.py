@@ -137,6 +137,7 @@ class SysctlChange(Record, frozen=True):
     key: str
     before: str
     after: str
+    optional: bool = False  # "-" in the profile: a refusal by the kernel is no failure
 
 
 class KeyCheck(Record, frozen=True):

@@ -81,8 +81,7 @@ def test_what_is_missing_or_closed_is_neither_written_nor_a_miss() -> None:
     said = [left(each, True, PAGE) for each in rows]
     assert said == [
         "net.ipv4.tcp_mem: missing on this kernel, or in this network namespace",
-        "net.ipv4.route.flush: left as it is: it cannot be read: Permission denied, so it could not be put "
-        "back",
+        "net.ipv4.route.flush: it cannot be read: Permission denied, so it could not be put back",
         "net.core.rmem_max: not writable, stays 4096: the kernel has it read-only",
     ]
 

@@ -60,7 +60,7 @@ def test_changes_name_what_stays_and_why() -> None:
         "title",
         "  net.ipv4.conf.eth0/1.x  (empty) -> 1",
         "  note: rounded",
-        "  as it is: not me",
+        "  left: not me",
     ]
 
 

@@ -131,7 +131,7 @@ def test_by_number_where_nothing_later_stands_on_it(tree: Tree, journals: Path) 
     assert caught.value.fix == "connprobe sysctl revert --id 3"
     with pytest.raises(UsageError, match="nothing is applied under it") as usage:
         revert(number=7, tree=tree, directory=journals)
-    assert usage.value.fix == "there is: 3, 2, 1"
+    assert usage.value.fix == "--id 3, --id 2, --id 1"
     for number in (2, 3, 1):
         revert(number=number, tree=tree, directory=journals)
 
@@ -156,6 +156,7 @@ class Failing(Tree):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_an_error_at_every_single_write(name: str, tree: Tree, journals: Path) -> None:
     wanted = usable(name, tree)
+    wanted = wanted._replace(assignments=tuple(it._replace(optional=False) for it in wanted.assignments))
     before = snapshot(tree)
     todo = changes(inspect(wanted, tree), exact=True)
     for at, change in enumerate(todo, 1):
@@ -229,6 +230,19 @@ def test_what_cannot_be_put_back_is_said_and_stays_in_the_journal(copy: Tree, jo
     (undone,) = revert(tree=copy, directory=journals)
     assert len(undone.report.removed) == 1
     assert snapshot(copy) == before
+
+
+def test_a_refusal_of_an_optional_key_is_none(namespace: Tree, journals: Path) -> None:
+    before = snapshot(namespace)
+    text = f"{SOMAXCONN} = 7001\n-net.ipv4.tcp_tw_reuse = -5\nnet.ipv4.tcp_syncookies = 2"
+    done = apply(profile(text), exact=True, tree=namespace, directory=journals)
+    assert done.said == (
+        "net.ipv4.tcp_tw_reuse = -5 was refused: Invalid argument; the profile does not insist",
+    )
+    assert namespace.read("net/ipv4/tcp_syncookies").value == "2"
+    (undone,) = revert(tree=namespace, directory=journals)
+    assert len(undone.report.removed) == 2
+    assert snapshot(namespace) == before
 
 
 # SIGKILL

@@ -80,3 +80,13 @@ def test_a_killed_apply_is_told_apart(copy: Tree, journals: Path, tmp_path: Path
         pytest.fail("it was never seen half done")
     assert "which was killed" in found.killed[0][0]
     assert found.applied == ()
+
+
+def test_a_journal_that_cannot_be_read_is_said(copy: Tree, journals: Path, tmp_path: Path) -> None:
+    (journals / "sysctl-3.applied").write_text("garbage\n")
+    found = status(copy, tmp_path, journals)
+    assert found.applied == ()
+    assert "sysctl-3.applied cannot be understood and is left alone" in found.damaged[0]
+    (undone,) = revert(tree=copy, directory=journals)
+    assert "left alone" in undone.report.pending[0]
+    assert (journals / "sysctl-3.applied").exists()

@@ -171,7 +171,9 @@ def status() -> None:
     found, out = read_status(Tree(), PERSISTED), stdout()
     for title, keys in (*found.killed, *found.applied):
         render_standing(title, keys, out)
-    lines = [] if found.applied or found.killed else ["nothing is applied"]
+    lines = list(found.damaged)
+    if not (found.applied or found.killed or found.damaged):
+        lines.append("nothing is applied")
     if found.killed:
         lines.append("what was killed is put back by: connprobe sysctl revert")
     if found.busy is not None:

@@ -84,7 +84,7 @@ def compare(assignment: Assignment, reading: Reading) -> Row:
 def changes(rows: Iterable[Row], exact: bool) -> tuple[SysctlChange, ...]:
     """What to write, in the order of the profile."""
     return tuple(
-        SysctlChange(key=row.key, before=row.now, after=target)
+        SysctlChange(key=row.key, before=row.now, after=target, optional=row.optional)
         for row in rows
         if row.now is not None and row.writable != "no" and (target := row.target(exact)) is not None
     )
@@ -96,7 +96,7 @@ def left(row: Row, exact: bool, page_bytes: int) -> str | None:
     if row.effect == "missing":
         return f"{key}: missing on this kernel, or in this network namespace"
     if row.effect == "not readable":
-        return f"{key}: left as it is: {row.problem}, so it could not be put back"
+        return f"{key}: {row.problem}, so it could not be put back"
     if row.effect == "same":
         return None
     if row.writable == "no":

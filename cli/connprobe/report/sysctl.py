@@ -91,11 +91,14 @@ def render_changes(
     """Prints what was written, or would be, what the kernel made of it, and what stays and why."""
     page = Page(console)
     page.line((title, "bold"))
-    page.table([(dotted(it.key), f"{it.before or '(empty)'} -> {it.after or '(empty)'}") for it in changes])
+    if changes:
+        page.table(
+            [(dotted(it.key), f"{it.before or '(empty)'} -> {it.after or '(empty)'}") for it in changes]
+        )
     for line in lines:
         page.line("  ", ("note: ", "yellow"), line)
     for line in left:
-        page.line("  ", ("as it is: ", "yellow"), line)
+        page.line("  ", ("left: ", "yellow"), line)
 
 
 def render_lines(lines: Sequence[str], console: Console) -> None:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from connprobe.model import HoldRequest, HostFacts, Obstacle, SysctlChange, Target
 from connprobe.plan.hold import Route, shape_of
 from connprobe.plan.sysctl import Reading, changes, compare, left
@@ -35,7 +37,8 @@ def plan_sysctls(
     reserved = tree.read(_RESERVED).value or ""
 
     def after() -> HostFacts:
-        return facts_after(facts, values.after, lambda low, high: reserved_inside(reserved, low, high))
+        made = {key: change.after for key, change in values.made.items()}
+        return facts_after(facts, made, lambda low, high: reserved_inside(reserved, low, high))
 
     for name in dict.fromkeys(request.sysctls):
         if name != AUTO:
@@ -45,7 +48,7 @@ def plan_sysctls(
         needs = sysctl_needs(request, host, shape_of(request, host, target, route, nofile), nofile)
         lines = [Assignment(0, need.key, need.value) for need in needs if need.value is not None]
         values.add(Profile(AUTO, AUTO, "", tuple(lines)))
-    forbidden = [dotted(key) for key in values.after if values.first[key].writable == "not us"]
+    forbidden = [dotted(key) for key in values.made if values.first[key].writable == "not us"]
     obstacles = [
         Obstacle(
             what=f"writing the sysctl {name}",
@@ -55,10 +58,7 @@ def plan_sysctls(
         )
         for name in forbidden
     ]
-    made = tuple(
-        SysctlChange(key=key, before=values.before[key], after=value) for key, value in values.after.items()
-    )
-    return RunSysctls(after(), made, tuple(values.notes), tuple(obstacles))
+    return RunSysctls(after(), tuple(values.made.values()), tuple(values.notes), tuple(obstacles))
 
 
 class _Values:
@@ -67,17 +67,16 @@ class _Values:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.first: dict[str, Reading] = {}
-        self.before: dict[str, str] = {}
-        self.after: dict[str, str] = {}
+        self.made: dict[str, SysctlChange] = {}
         self.notes: list[str] = []
 
     def add(self, profile: Profile) -> None:
         rows = [compare(each, self._reading(each.key)) for each in expand(profile, self._tree.matching)]
         self.notes += [f"{profile.name}: {why}" for row in rows if (why := left(row, False, PAGE_BYTES))]
         for change in changes(rows, exact=False):
-            self.before.setdefault(change.key, change.before)
-            self.after[change.key] = change.after
+            before = self.made.get(change.key, change).before
+            self.made[change.key] = replace(change, before=before)
 
     def _reading(self, key: str) -> Reading:
         first = self.first.setdefault(key, self._tree.read(key))
-        return first._replace(value=self.after[key]) if key in self.after else first
+        return first._replace(value=self.made[key].after) if key in self.made else first

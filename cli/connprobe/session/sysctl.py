@@ -153,6 +153,8 @@ def refuse_unwritable(name: str, rows: Sequence[Row], exact: bool) -> None:
 
 def describe(journal: Journal) -> str:
     """'gigabit (id 2, applied 2026-01-02T03:04:05+00:00)', or what a killed command was."""
+    if journal.damage:
+        return journal.damage
     if journal.number:
         return f"{journal.header.subject} (id {journal.number}, applied {journal.header.at})"
     what = journal.header.subject or "a run"
@@ -208,8 +210,10 @@ def _chosen(settled: list[Journal], number: int | None, everything: bool) -> lis
     else:
         chosen = [each for each in settled if each.number == number]
         if not chosen:
-            known = ", ".join(str(each.number) for each in settled) or "none"
-            raise UsageError(f"--id {number}: nothing is applied under it", fix=f"there is: {known}")
+            known = ", ".join(f"--id {each.number}" for each in settled)
+            raise UsageError(
+                f"--id {number}: nothing is applied under it", fix=known or "nothing is applied: see status"
+            )
         for later in settled:
             if later.number > number and (shared := _keys(later) & _keys(chosen[0])):
                 raise RunFailed(

@@ -35,6 +35,7 @@ class Status(NamedTuple):
     busy: str | None
     hidden: str | None  # why this may not be all
     files: tuple[Path, ...]
+    damaged: tuple[str, ...]
 
 
 def status(tree: Tree, persisted: Path, directory: Path | None = None) -> Status:
@@ -54,12 +55,13 @@ def status(tree: Tree, persisted: Path, directory: Path | None = None) -> Status
         journal.close()
     expected: dict[str, str] = {}  # by key: what the key has to be for the older ones not to have drifted
     left = [(describe(each), _keys(each, tree, expected)) for each in killed]
-    applied = [(describe(each), _keys(each, tree, expected)) for each in settled]
+    applied = [(describe(each), _keys(each, tree, expected)) for each in settled if not each.damage]
+    damaged = tuple(each.damage for each in settled if each.damage)
     hidden = None
     if directory is None and not os.access(ROOTS_JOURNALS, os.R_OK) and ROOTS_JOURNALS.exists():
         hidden = f"what root applied is in {ROOTS_JOURNALS}, which this user may not read"
     files = tuple(sorted(persisted.glob("90-connprobe-*.conf")))
-    return Status(tuple(applied), tuple(left), busy, hidden, files)
+    return Status(tuple(applied), tuple(left), busy, hidden, files, damaged)
 
 
 def _keys(journal: Journal, tree: Tree, expected: dict[str, str]) -> tuple[Standing, ...]:

@@ -109,6 +109,10 @@ def set_values(
         try:
             tree.write(change.key, change.after)
         except OSError as error:
+            if change.optional:
+                record({**entry, "state": "planned"})
+                said.append(f"{name} = {after} was refused: {error.strerror}; the profile does not insist")
+                continue
             raise RunFailed(
                 f"{name} = {after} was refused: {error.strerror}; it is {change.before}",
                 fix=f"sysctl -w {name}='{after}' shows whether the kernel takes it from anybody",
