@@ -56,7 +56,7 @@ def test_show_flags_what_it_would_lower_apply_leaves_it_and_exact_sets_it(
     assert line.split("  ")[-1].strip() == "lowers"
 
     said = sysctl("apply", "gigabit").stdout
-    assert f"{GIGABIT_LOWERS}: left at 4096 131072 33554432: the profile would lower it to 4096 87380" in said
+    assert f"{GIGABIT_LOWERS}: stays 4096 131072 33554432: the profile would lower it to 4096 87380" in said
     assert now(home, GIGABIT_LOWERS) == "4096 131072 33554432"
     assert now(home, "net.core.somaxconn") == "16384"
     assert sysctl("check", "gigabit", "--exact", code=4).says("net.ipv4.tcp_rmem")
@@ -275,7 +275,7 @@ def test_profiles_of_a_run_never_lower_and_end_with_it(
     run = check(start("hold", *target, *options, prefix=home.prefix).finish(), 0)
     assert {it.key for it in read_plan(run).sysctls} >= {"net/core/somaxconn", "net/ipv4/ip_local_port_range"}
     assert "net/ipv4/tcp_rmem" not in {it.key for it in read_plan(run).sysctls}
-    assert any("gigabit: net.ipv4.tcp_rmem: left at" in note for note in read_plan(run).notes)
+    assert any("gigabit: net.ipv4.tcp_rmem: stays" in note for note in read_plan(run).notes)
     assert values(home) == before
 
 

@@ -90,7 +90,7 @@ def test_each_key_that_is_left_has_a_line_that_says_why() -> None:
     lowered = left(row("net.ipv4.tcp_mem", "575802 767736 1151604", "50576 64768 98152"), False, PAGE)
     assert lowered is not None
     assert "would lower it to 50576 64768 98152 (207 MB, 265 MB, 402 MB)" in lowered
-    assert "left at 575802 767736 1151604 (2.4 GB, 3.1 GB, 4.7 GB)" in lowered
+    assert "stays 575802 767736 1151604 (2.4 GB, 3.1 GB, 4.7 GB)" in lowered
     assert "--exact" in (left(row("vm.swappiness", "60", "10"), False, PAGE) or "")
     mixed = left(row("net.ipv4.tcp_rmem", "1 5 9", "1 4 10"), False, PAGE)
     assert mixed == "net.ipv4.tcp_rmem: raised to 1 5 10, as the profile would lower 1 5 9 in part, by 1 4 10"

@@ -106,9 +106,9 @@ def left(row: Row, exact: bool, page_bytes: int) -> str | None:
     now = f"{row.now}{in_bytes(row.key, row.now or '', page_bytes)}"
     then = f"{row.wanted}{in_bytes(row.key, row.wanted, page_bytes)}"
     if row.effect == "differs":
-        return f"{key}: left at {now}: whether {then} is more is not known; --exact writes it"
+        return f"{key}: stays {now}: whether {then} is more is not known; --exact writes it"
     if row.effect == "lowers":
-        return f"{key}: left at {now}: the profile would lower it to {then}"
+        return f"{key}: stays {now}: the profile would lower it to {then}"
     return f"{key}: raised to {row.raised}, as the profile would lower {now} in part, by {then}"
 
 
