@@ -32,6 +32,11 @@ def test_groff_has_no_warnings_and_the_version_is_current(rendered: str) -> None
     assert f"connprobe {__version__}" in rendered
 
 
+def test_every_command_of_sysctl_has_its_section() -> None:
+    group = typer.main.get_command(app).commands["sysctl"]  # type: ignore[attr-defined]
+    assert [f"sysctl {name}" for name in group.commands] == SYSCTL
+
+
 def test_every_cause_is_listed(rendered: str) -> None:
     words = set(rendered.replace(",", " ").replace(".", " ").split())
     assert set(CAUSES) <= words
@@ -43,12 +48,16 @@ def test_every_exit_code_has_its_line(rendered: str) -> None:
     assert {"0", "1", "2", "3", "4", "130"} <= codes
 
 
-@pytest.mark.parametrize("command", ["hold", "serve", "report", "doctor", "restore"])
+SYSCTL = [f"sysctl {name}" for name in ("list", "show", "check", "apply", "revert", "status", "plan")]
+
+
+@pytest.mark.parametrize("command", ["hold", "serve", "report", "doctor", "restore", *SYSCTL])
 def test_the_options_are_those_of_the_command_line(command: str) -> None:
     source = PAGE.read_text().replace("\\-", "-")
     (_, _, section) = source.partition(f".SS connprobe {command}\n")
     section = re.split(r"^\.S[SH] ", section, maxsplit=1, flags=re.MULTILINE)[0]
-    group = typer.main.get_command(app)
-    parameters = group.commands[command].params  # type: ignore[attr-defined]
-    options = {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
+    found = typer.main.get_command(app)
+    for name in command.split():
+        found = found.commands[name]  # type: ignore[attr-defined]
+    options = {name for parameter in found.params for name in parameter.opts if name.startswith("--")}
     assert set(re.findall(r"--[a-z][a-z-]+", section)) - {"--help"} == options

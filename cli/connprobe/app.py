@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from connprobe.commands import doctor, hold, report, restore, serve, watch
+from connprobe.commands import doctor, hold, report, restore, serve, sysctl, watch
 from connprobe.errors import ConnprobeError
 from connprobe.version import __version__
 
@@ -28,6 +28,7 @@ app.command(epilog=watch.EXAMPLES)(watch.watch)
 app.command()(report.report)
 app.command()(doctor.doctor)
 app.command()(restore.restore)
+app.add_typer(sysctl.sysctl_app, name="sysctl", epilog=sysctl.EXAMPLES)
 
 
 def _version(wanted: bool) -> None:

@@ -64,6 +64,7 @@ class HoldRequest(Record, frozen=True):
     source_ports: tuple[int, int] | None = None  # None: net.ipv4.ip_local_port_range
     alias_interface: str | None = None
     alias_addresses: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()  # profiles, or "auto": what the plan needs
     reconnect: bool = False
     reconnect_attempts: int = 10
     fail_under: int | None = None
@@ -132,6 +133,36 @@ class Capacity(Record, frozen=True):
     fix: str
 
 
+class SysctlChange(Record, frozen=True):
+    """One sysctl, by its path below /proc/sys, from one value to another."""
+
+    key: str
+    before: str
+    after: str
+    optional: bool = False  # "-" in the profile: a refusal by the kernel is no failure
+
+
+class KeyCheck(Record, frozen=True):
+    """One key of `sysctl check --json`. now None: missing on this kernel, or not readable."""
+
+    key: str
+    now: str | None
+    wanted: str
+    effect: str  # raises, lowers, raises and lowers, same, differs, missing, not readable
+    ok: bool
+    meaning: str | None
+
+
+class CheckResult(Record, frozen=True):
+    """What `sysctl check --json` prints."""
+
+    profile: str
+    source: str
+    exact: bool
+    ok: bool
+    keys: tuple[KeyCheck, ...]
+
+
 class SourceShare(Record, frozen=True):
     """`count` connections from one source address. address "": the kernel chooses.
 
@@ -169,6 +200,7 @@ class HoldPlan(Record, frozen=True):
     alias_addresses: tuple[str, ...]  # those that have to be added
     shards: tuple[Shard, ...]
     notes: tuple[str, ...] = ()
+    sysctls: tuple[SysctlChange, ...] = ()  # written for the run, and put back at its end
 
 
 class Distribution(Record, frozen=True):

@@ -80,6 +80,16 @@ def test_it_holds_connections(installed: Installed) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_the_profiles_are_in_it(installed: Installed) -> None:
+    for profile in (CHECKOUT / "sysctl.d").glob("*.conf"):
+        shown = installed.run(installed.connprobe, "sysctl", "show", profile.stem)
+        (source,) = (line.strip() for line in shown.splitlines() if line.startswith("  from "))
+        file = Path(source.removeprefix("from "))
+        assert file.is_relative_to(installed.environment)
+        assert file.read_bytes() == profile.read_bytes()
+
+
+@pytest.mark.timeout(300)
 def test_the_man_page_is_where_man_looks(installed: Installed) -> None:
     page = installed.environment / "share" / "man" / "man1" / "connprobe.1"
     assert page.read_text() == (CHECKOUT / "docs" / "connprobe.1").read_text()

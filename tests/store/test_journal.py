@@ -11,7 +11,7 @@ import pytest
 
 import connprobe
 from connprobe.errors import RunFailed
-from connprobe.store.journal import Entry, Journal, UndoReport, stale_journals
+from connprobe.store.journal import Entry, Journal, UndoReport, settled_journals, stale_journals
 
 
 def left_behind(directory: Path, *entries: Entry) -> Path:
@@ -177,6 +177,29 @@ def test_links_fifos_and_other_files_in_the_directory_are_not_journals(tmp_path:
         assert "regular" in journal.undo({}).pending[0]
 
 
+def test_a_settled_journal_stays_for_whoever_asks_for_it(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        with Journal.create("sysctl", tmp_path, subject=f"profile {number}") as journal:
+            journal.record({"kind": "test", "n": number})
+            assert journal.number == 0
+            journal.settle(number)
+            assert (journal.number, journal.path.exists()) == (number, True)
+            journal.record({"kind": "test", "n": -number})
+    assert stale_journals(tmp_path) == []
+    settled = settled_journals(tmp_path)
+    assert [(each.number, each.header.subject) for each in settled] == [
+        (10, "profile 10"),
+        (2, "profile 2"),
+        (1, "profile 1"),
+    ]
+    seen: list[object] = []
+    for each in settled:
+        with each:
+            assert each.undo({"test": undoing(seen)}).pending == ()
+    assert seen == [-10, 10, -2, 2, -1, 1]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_entry_needs_a_kind(tmp_path: Path) -> None:
     with Journal.create("hold", tmp_path) as journal:
         with pytest.raises(ValueError, match="kind"):
@@ -218,7 +241,7 @@ def test_a_child_forked_by_the_run_keeps_it_alive(tmp_path: Path) -> None:
 SCRIPT = """
 import os, stat, sys
 from connprobe.errors import RunFailed
-from connprobe.store.journal import journal_directory
+from connprobe.store.place import journal_directory
 try:
     path = journal_directory()
 except RunFailed as failed:

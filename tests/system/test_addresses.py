@@ -19,6 +19,7 @@ from connprobe.system.addresses import (
     source_for,
 )
 from connprobe.system.rtnetlink import rtnetlink
+from running import eventually
 
 Ip = Callable[[str], str]
 
@@ -171,6 +172,9 @@ def test_after_a_kill_the_journal_restores_exactly(records: int, ip: Ip, tmp_pat
     ip("address add 10.9.0.77/24 dev probe0")
     ip("address add 10.9.1.1/16 dev peer0")
     ip("address add fd09::77/64 dev probe0 nodad")
+    assert eventually(lambda: "local fd09::77" in ip("route show table all")), (
+        "its route comes a little later"
+    )
     before = ip("-o address"), ip("route show table all")
     script = """
 import os, signal, sys

@@ -48,6 +48,10 @@ Examples:
 
       adds as many of these addresses as the plan needs, and removes them at the end.
 
+  connprobe hold --target host:80 --count 60000 --sysctl auto
+
+      raises the sysctls that the plan needs, here the range of source ports, and puts them back.
+
   connprobe hold --target host:8080 --count 400000 --dry-run
 
       prints the plan, or every obstacle with the command that lifts it.
@@ -95,6 +99,13 @@ def hold(
         str | None,
         typer.Option(help="IFACE:CIDR: add source addresses for the run, and remove them at its end."),
     ] = None,
+    sysctl: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PROFILE, a path, or auto (what the plan needs), repeatable: sysctls raised for the run "
+            "and put back at its end. Never lowers one."
+        ),
+    ] = None,
     reconnect: Annotated[
         bool, typer.Option("--reconnect", help="Reopen what is lost, with exponential back-off.")
     ] = False,
@@ -137,6 +148,7 @@ def hold(
         source_ports=parse_ports(source_ports) if source_ports is not None else None,
         alias_interface=interface,
         alias_addresses=parse_addresses(extra) if extra is not None else (),
+        sysctls=tuple(sysctl or ()),
         reconnect=reconnect,
         reconnect_attempts=_between(reconnect_attempts, 1, 1000, "--reconnect-attempts"),
         fail_under=None if fail_under is None else _between(fail_under, 0, count, "--fail-under"),

@@ -146,7 +146,7 @@ def _source_ports(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
     addresses = math.ceil(asked / max(1, shape.ports_per_source))
     fix = f"--alias IFACE:CIDR with {addresses:,} addresses in all ({shape.ports_per_source:,} ports each)"
     if shape.ports_per_source < ALL_PORTS and asked <= shape.source_addresses * ALL_PORTS:
-        fix = f"--source-ports 1024-65535, or {fix}"
+        fix = f"--source-ports 1024-65535, or --sysctl auto, or {fix}"
     capacity = shape.source_addresses * shape.ports_per_source
     return _capacity("source_ports", "/proc/sys/net/ipv4/ip_local_port_range", capacity, 0, 1, fix)
 

@@ -51,14 +51,7 @@ def plan_hold(
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
     pool = _source_pool(request, address, route, seed)
     servers = server_processes_for(request.count, nofile, facts.cpus) if embedded else 0
-    shape = Shape(
-        both_ends=route.on_this_host,
-        tls=request.tls is not None,
-        source_addresses=len(pool),
-        ports_per_source=ports,
-        embedded=embedded,
-        processes=workers + servers,
-    )
+    shape = shape_of(request, facts, target, route, nofile)
     obstacles = list(_resource_obstacles(request, facts, nofile, shape))
     obstacles += _request_obstacles(request, facts, nofile, workers, servers)
     if obstacles:
@@ -82,6 +75,23 @@ def plan_hold(
         notes=tuple(_notes(request, facts, workers)),
     )
     return plan, tuple(obstacles)
+
+
+def shape_of(
+    request: HoldRequest, facts: HostFacts, target: Target | None, route: Route, nofile: int
+) -> Shape:
+    """What a connection of this request costs this host. Parameters as of `plan_hold`."""
+    workers = request.workers or default_workers(request.count, nofile, facts.cpus)
+    servers = server_processes_for(request.count, nofile, facts.cpus) if target is None else 0
+    address = "127.0.0.1" if target is None else target.address
+    return Shape(
+        both_ends=route.on_this_host,
+        tls=request.tls is not None,
+        source_addresses=len(_source_pool(request, address, route, 0)),
+        ports_per_source=ports_per_source(facts, request.source_ports),
+        embedded=target is None,
+        processes=workers + servers,
+    )
 
 
 def default_workers(count: int, nofile: int, cpus: int) -> int:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from rich.console import Console
 
 from connprobe.model import HoldPlan, Obstacle
+from connprobe.plan.sysctl_keys import dotted
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
 
@@ -30,6 +31,9 @@ def render_plan(plan: HoldPlan, console: Console) -> None:
     if plan.alias_addresses:
         where = f" on {plan.alias_interface}, removed at the end" if plan.alias_interface else ""
         rows.append(("addresses to add", collapse(plan.alias_addresses) + where))
+    rows += [
+        (f"sysctl {dotted(it.key)}", f"{it.before} -> {it.after}, put back at the end") for it in plan.sysctls
+    ]
     rows.append(("memory expected", fmt.nbytes(plan.memory_bytes) + ", kernel and user space of this host"))
     if plan.server_processes:
         rows.append(("server processes", fmt.count(plan.server_processes)))

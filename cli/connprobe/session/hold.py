@@ -25,10 +25,12 @@ from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Phase, Progress, Sampler
 from connprobe.session.target import sockaddr
-from connprobe.session.undo import undo_all
+from connprobe.session.undo import LOCK, LOCK_PATIENCE_S, undo_all
 from connprobe.store.journal import Journal
+from connprobe.store.lock import exclusive
 from connprobe.store.rundir import RunDirectory
 from connprobe.system.addresses import add_addresses
+from connprobe.system.sysctl import Tree, set_values
 
 POLL_S = 0.1
 HANGING_S = 30.0
@@ -57,8 +59,8 @@ class Hold:
         cpu_before = time.process_time()
         with ExitStack() as undo:
             log: IO[bytes] = undo.enter_context(self._directory.open_log())
-            if self.plan.alias_addresses:
-                self._add_addresses(undo)
+            if self.plan.alias_addresses or self.plan.sysctls:
+                self._change_host(undo)
             if self.target is None:
                 self._start_server(undo, log)
             server = self._find_server()
@@ -79,11 +81,17 @@ class Hold:
         self.seen.server_start, self.seen.server_last = sampler.server_start, sampler.server_last
         self.seen.server_peak_rss_bytes = sampler.server_peak_rss_bytes
 
-    def _add_addresses(self, undo: ExitStack) -> None:
-        assert self.plan.alias_interface is not None
+    def _change_host(self, undo: ExitStack) -> None:
+        """Sysctls first: an address may need what they allow."""
+        if self.plan.sysctls:
+            undo.enter_context(exclusive(LOCK, "connprobe hold --sysctl", patience_s=LOCK_PATIENCE_S))
         journal = Journal.create("hold")
         undo.callback(self._undo, journal)
-        add_addresses(self.plan.alias_interface, list(self.plan.alias_addresses), journal.record)
+        if self.plan.sysctls:
+            set_values(Tree(), self.plan.sysctls, journal.record, lambda: self.interrupts.by is not None)
+        if self.plan.alias_addresses:
+            assert self.plan.alias_interface is not None
+            add_addresses(self.plan.alias_interface, list(self.plan.alias_addresses), journal.record)
 
     def _undo(self, journal: Journal) -> None:
         report = undo_all(journal)

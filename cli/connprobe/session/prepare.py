@@ -10,6 +10,7 @@ from connprobe.errors import UsageError
 from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Target
 from connprobe.plan.hold import plan_hold
 from connprobe.plan.parse import parse_target
+from connprobe.session.run_sysctls import plan_sysctls
 from connprobe.session.target import resolve, survey
 from connprobe.store.rundir import check_writable
 from connprobe.system.apart import apart
@@ -43,7 +44,11 @@ def prepare(request: HoldRequest, results: Path) -> Prepared:
         request = replace(request, alias_addresses=others)  # the target's own address is not for us to add
     facts, route = apart(survey, target)
     _check_sources(request, facts, target)
+    sysctls = plan_sysctls(request, facts, target, route, nofile)
+    facts = sysctls.facts
     plan, obstacles = plan_hold(request, facts, target, route, nofile, SystemRandom().randrange(1 << 24))
+    plan = replace(plan, sysctls=sysctls.changes, notes=(*plan.notes, *sysctls.notes))
+    obstacles = (*obstacles, *sysctls.obstacles)
     if request.alias_interface is not None and not Path(f"/sys/class/net/{request.alias_interface}").exists():
         names = ", ".join(sorted(each.name for each in Path("/sys/class/net").iterdir()))
         missing = Obstacle(

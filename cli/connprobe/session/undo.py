@@ -1,20 +1,50 @@
 """What each kind of journal entry is undone by, for the end of a run and for what a killed one left."""
 
-from connprobe.store.journal import Journal, UndoReport, stale_journals
-from connprobe.system.addresses import remove_addresses
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
 
-UNDOERS = {"address": remove_addresses}
+from connprobe.store.journal import Entry, Journal, Undone, UndoReport, stale_journals
+from connprobe.store.lock import Busy, exclusive
+from connprobe.store.persisted import remove_persisted
+from connprobe.system.addresses import remove_addresses
+from connprobe.system.sysctl import Tree, put_back
+
+LOCK = "sysctl"
+LOCK_PATIENCE_S = 5.0
+
+
+def undoers(tree: Tree, *, force: bool = False) -> Mapping[str, Callable[[Entry], Undone]]:
+    """By kind. force: sysctls that somebody else changed since are overwritten."""
+    return {
+        "address": remove_addresses,
+        "sysctl": lambda entry: put_back(entry, tree, force=force),
+        "sysctl-file": remove_persisted,
+    }
 
 
 def undo_all(journal: Journal) -> UndoReport:
     """Undo one journal, newest entry first; its file goes when nothing is left to undo."""
-    return journal.undo(UNDOERS)
+    return journal.undo(undoers(Tree()))
 
 
-def restore_stale() -> list[tuple[Journal, UndoReport]]:
+def changes_sysctls(journal: Journal) -> bool:
+    return any(str(entry["kind"]).startswith("sysctl") for entry in journal.entries)
+
+
+def restore_stale(directory: Path | None = None) -> list[tuple[Journal, UndoReport]]:
     """Undo what runs that were killed left behind. Journals of living runs are not touched."""
     done = []
-    for journal in stale_journals():
+    for journal in stale_journals(directory):
         with journal:
-            done.append((journal, undo_all(journal)))
+            alone = (
+                exclusive(LOCK, "connprobe restore", directory, patience_s=LOCK_PATIENCE_S)
+                if changes_sysctls(journal)
+                else nullcontext()
+            )
+            try:
+                with alone:
+                    done.append((journal, undo_all(journal)))
+            except Busy as busy:
+                done.append((journal, UndoReport(pending=(f"its sysctls: {busy.message}",))))
     return done

@@ -4,13 +4,18 @@ back when this one was killed.
 The journal's owner holds flock(2) on it for life, so a journal that can be locked belongs to a dead
 run: no process id that another process may have by now, no timestamp to believe. The lock is shared
 with processes forked after `create`: while one of them lives, the run does.
+
+A change that is to outlive its command is settled: its journal goes on under another name, where no later
+run takes it for a dead one's.
 """
 
 import errno
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -19,10 +24,11 @@ import msgspec
 
 from connprobe.errors import RunFailed
 from connprobe.store import files
+from connprobe.store.place import boot_id, journal_directory
 
 Entry = dict[str, object]
 
-_SUFFIX = ".journal"
+_SUFFIX, _SETTLED = ".journal", ".applied"
 _FORMAT = 1
 
 
@@ -52,6 +58,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     pid: int
     boot_id: str
+    subject: str = ""  # what was applied
+    at: str = ""  # ISO 8601, UTC
 
 
 class Journal:
@@ -68,14 +76,21 @@ class Journal:
         self._entries: list[Entry] = []
 
     @classmethod
-    def create(cls, kind: str, directory: Path | None = None) -> Self:
+    def create(cls, kind: str, directory: Path | None = None, *, subject: str = "") -> Self:
         """An empty journal of this process, locked. `kind` is the command. Raises RunFailed.
 
         Locked under a name that nobody looks for, then renamed: nobody can take it for a dead run's.
         """
         directory = directory or journal_directory()
         stem = f"{kind}-{os.getpid()}-{secrets.token_hex(4)}"
-        header = Header(connprobe_journal=_FORMAT, command=kind, pid=os.getpid(), boot_id=_boot_id())
+        header = Header(
+            connprobe_journal=_FORMAT,
+            command=kind,
+            pid=os.getpid(),
+            boot_id=boot_id(),
+            subject=subject,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
         dir_fd = -1
         try:
             dir_fd = files.open_directory(directory)
@@ -139,6 +154,19 @@ class Journal:
             self.finished()
         return UndoReport(tuple(removed), tuple(kept), tuple(pending))
 
+    @property
+    def number(self) -> int:
+        """The id of a settled journal, counted from 1 since the boot; 0: it is not settled."""
+        found = re.fullmatch(rf".*-(\d+){re.escape(_SETTLED)}", self._name)
+        return int(found[1]) if found else 0
+
+    def settle(self, number: int) -> None:
+        """What was done stays until it is undone by this number, which no settled journal may have yet."""
+        name = f"{self.header.command}-{number}{_SETTLED}"
+        os.rename(self._name, name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+        os.fsync(self._dir_fd)
+        self._name, self.path = name, self.path.with_name(name)
+
     def finished(self) -> None:
         """Everything is verifiably undone: remove the file."""
         os.unlink(self._name, dir_fd=self._dir_fd)
@@ -184,17 +212,26 @@ def stale_journals(directory: Path | None = None) -> list[Journal]:
     Those from before the last boot are removed: what they would undo went with it. One that cannot be
     read is returned with `damage` set and no entries.
     """
-    directory = directory or journal_directory()
+    return _all(directory or journal_directory(), _SUFFIX)
+
+
+def settled_journals(directory: Path | None = None) -> list[Journal]:
+    """The settled journals, newest first. Not locked: whoever undoes or settles one has to see to that."""
+    found = _all(directory or journal_directory(), _SETTLED, lock=False)
+    return sorted(found, key=lambda journal: journal.number, reverse=True)
+
+
+def _all(directory: Path, suffix: str, *, lock: bool = True) -> list[Journal]:
     found = []
     with files.directory(directory) as dir_fd:
-        for path in sorted(directory.glob(f"*{_SUFFIX}")):
-            journal = _take(path.name, directory, dir_fd)
+        for path in sorted(directory.glob(f"*{suffix}")):
+            journal = _take(path.name, directory, dir_fd, lock=lock)
             if journal is not None:
                 found.append(journal)
     return found
 
 
-def _take(name: str, directory: Path, dir_fd: int) -> Journal | None:
+def _take(name: str, directory: Path, dir_fd: int, *, lock: bool) -> Journal | None:
     try:
         fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
     except OSError as error:
@@ -202,7 +239,8 @@ def _take(name: str, directory: Path, dir_fd: int) -> Journal | None:
             return None
         raise RunFailed(f"{directory / name} cannot be read: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(fd).st_nlink == 0:  # undone by another run between our open and our lock
             raise BlockingIOError
     except BlockingIOError:
@@ -213,7 +251,7 @@ def _take(name: str, directory: Path, dir_fd: int) -> Journal | None:
     try:
         data = files.read_file(name, dir_fd=dir_fd, follow=False)
         journal.header = msgspec.json.decode(data.partition(b"\n")[0], type=Header)
-        if journal.header.boot_id != _boot_id():
+        if journal.header.boot_id != boot_id():
             journal.finished()
             return None
         if journal.header.connprobe_journal != _FORMAT:
@@ -222,29 +260,3 @@ def _take(name: str, directory: Path, dir_fd: int) -> Journal | None:
     except (msgspec.DecodeError, OSError) as error:
         journal.damage = f"{journal.path} cannot be understood and is left alone: {error}"
     return journal
-
-
-def journal_directory() -> Path:
-    """/run/connprobe where we may make it, else $XDG_RUNTIME_DIR/connprobe, else /tmp/connprobe-<uid>.
-
-    Made 0700. Raises RunFailed when the last of them is a link or somebody else's.
-    """
-    candidates = [Path("/run/connprobe")]
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        candidates.append(Path(runtime) / "connprobe")
-    for candidate in candidates:
-        try:
-            return files.private_directory(candidate)
-        except OSError:
-            continue
-    last = Path(f"/tmp/connprobe-{os.geteuid()}")  # noqa: S108 - made 0700, and refused when it is not ours
-    try:
-        return files.private_directory(last)
-    except OSError as error:
-        raise RunFailed(
-            f"{last} cannot hold the undo journal: {error.strerror}", fix=f"sudo mv {last} {last}.not-ours"
-        ) from error
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
