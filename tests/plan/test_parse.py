@@ -147,6 +147,21 @@ def test_ipv6_without_brackets_is_shown_with_them(text: str, fix: str) -> None:
     assert caught.value.fix == fix
 
 
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("ws://host:8080/ws", "--target host:8080 --path /ws"),
+        ("wss://host/ws?x=1&y=2", "--target host:443 --path '/ws?x=1&y=2' --tls"),
+        ("http://[::1]:8080", "--target [::1]:8080 --protocol http"),
+        ("https://10.0.0.1/", "--target 10.0.0.1:443 --path / --tls --protocol http"),
+    ],
+)
+def test_a_url_is_answered_with_its_options(text: str, fix: str) -> None:
+    with pytest.raises(UsageError, match="is a URL") as refused:
+        parse_target(text)
+    assert refused.value.fix == fix
+
+
 @given(st.ip_addresses(v=6), st.integers(1, 65535))
 def test_every_ipv6_address(address: ipaddress.IPv6Address, port: int) -> None:
     assert parse_target(f"[{address}]:{port}") == (str(address), port)

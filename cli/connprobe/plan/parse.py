@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from shlex import quote
 
 from connprobe.errors import UsageError
 
@@ -22,10 +23,24 @@ def parse_duration(text: str, option: str) -> float:
     return seconds
 
 
+_URL = re.compile(
+    r"(?P<scheme>https?|wss?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[!-~]*)?"
+)
+
+
 def parse_target(text: str, option: str = "--target") -> tuple[str, int]:
     """`host:8080`, `10.0.0.1:80`, `[::1]:8080` as (host, port). Raises UsageError."""
     fix = f"{option} host:8080, or {option} [::1]:8080"
     text = text.strip()
+    if (url := _URL.fullmatch(text)) is not None:
+        port = url["port"] or ("443" if url["scheme"] in ("https", "wss") else "80")
+        options = [f"{option} {url['host']}:{port}"]
+        if option == "--target":
+            options += [f"--path {quote(url['path'])}"] * bool(url["path"])
+            options += ["--tls"] * (url["scheme"] in ("https", "wss"))
+            options += ["--protocol http"] * url["scheme"].startswith("http")
+        raise UsageError(f"{option} {text!r} is a URL, not HOST:PORT", fix=" ".join(options))
     if re.search(r"[\s/@?#\x00-\x1f\x7f]", text):
         raise UsageError(f"{option} {text!r} is not HOST:PORT", fix=f"{fix}; a path goes to --path")
     if _is_ipv6(text):
