@@ -157,7 +157,7 @@ def test_ipv6_without_brackets_is_shown_with_them(text: str, fix: str) -> None:
     ],
 )
 def test_a_url_is_answered_with_its_options(text: str, fix: str) -> None:
-    with pytest.raises(UsageError, match="is a URL") as refused:
+    with pytest.raises(UsageError, match="but a URL") as refused:
         parse_target(text)
     assert refused.value.fix == fix
 

@@ -40,7 +40,7 @@ def parse_target(text: str, option: str = "--target") -> tuple[str, int]:
             options += [f"--path {quote(url['path'])}"] * bool(url["path"])
             options += ["--tls"] * (url["scheme"] in ("https", "wss"))
             options += ["--protocol http"] * url["scheme"].startswith("http")
-        raise UsageError(f"{option} {text!r} is a URL, not HOST:PORT", fix=" ".join(options))
+        raise UsageError(f"{option} {text!r} is not HOST:PORT but a URL", fix=" ".join(options))
     if re.search(r"[\s/@?#\x00-\x1f\x7f]", text):
         raise UsageError(f"{option} {text!r} is not HOST:PORT", fix=f"{fix}; a path goes to --path")
     if _is_ipv6(text):
