@@ -12,7 +12,7 @@ _SYN, _RST = 2, 4
 def prepare() -> None:
     """In a network namespace of the test's own: addresses from which no answer comes, not even a reset.
 
-    They are routed to the loopback and belong to nobody; what comes for them is dropped, not forwarded.
+    They are routed to the loopback and are no local ones: the kernel sends no reset from them.
     """
     subprocess.run(["ip", "route", "add", "192.0.2.0/24", "dev", "lo"], check=True)
     subprocess.run(["ip", "-6", "route", "add", "2001:db8::/64", "dev", "lo"], check=True)
