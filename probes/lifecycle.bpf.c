@@ -37,14 +37,34 @@ BPF_HASH(census, struct place, u64, PORTS);
 /* A child has its listener's backlog for life, and a socket that connects has none: so the role of a connection
  * needs no entry of its own. But for a child of listen(fd, 0), and a listener that turned client. */
 BPF_HASH(odd_roles, u64, u32, ROLES);
+BPF_ARRAY(odd_ones_came, u32, 1); /* until one has come the map need not be searched */
+
+static inline int any_odd(void) {
+  int zero = 0;
+  u32 *came = odd_ones_came.lookup(&zero);
+  return came && *came;
+}
 
 static inline u32 role_by_backlog(u64 sk) { return READ(u32, sk, SOCK_SK_MAX_ACK_BACKLOG) ? SERVER : CLIENT; }
 
+static inline u32 role_of(u64 sk) {
+  u32 *odd = any_odd() ? odd_roles.lookup(&sk) : 0;
+  return odd ? *odd : role_by_backlog(sk);
+}
+
+static inline void forget_role(u64 sk) {
+  if (any_odd()) odd_roles.delete(&sk);
+}
+
 static inline void set_role(u64 sk, u32 role) {
-  if (role == role_by_backlog(sk))
-    odd_roles.delete(&sk);
-  else if (odd_roles.update(&sk, &role))
-    lose(ROLES_FULL);
+  if (role == role_by_backlog(sk)) {
+    forget_role(sk);
+    return;
+  }
+  int zero = 0;
+  u32 one = 1;
+  odd_ones_came.update(&zero, &one);
+  if (odd_roles.update(&sk, &role)) lose(ROLES_FULL);
 }
 
 static inline void read_netns(u64 net, struct place *to) {
@@ -55,8 +75,7 @@ static inline void read_netns(u64 net, struct place *to) {
 /* From inet_sport, as skc_num is 0 once the port is given back, which is before the state is told. */
 static inline void read_place(u64 sk, struct place *to) {
   read_netns(READ(u64, sk, SOCK_NET), to);
-  u32 *odd = odd_roles.lookup(&sk);
-  to->role = odd ? *odd : role_by_backlog(sk);
+  to->role = role_of(sk);
   to->port = bpf_ntohs(to->role == SERVER ? READ(u16, sk, INET_SOCK_INET_SPORT) : READ(u16, sk, SOCK_SKC_DPORT));
 }
 
@@ -103,8 +122,7 @@ RAW_TRACEPOINT(set_state) {
 }
 
 RAW_TRACEPOINT(destroy) {
-  u64 sk = ctx->args[0];
-  odd_roles.delete(&sk);
+  forget_role(ctx->args[0]);
   return 0;
 }
 

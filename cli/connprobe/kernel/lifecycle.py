@@ -160,12 +160,13 @@ class Lifecycle:
             self._before[place] = (there.get(place, 0) - (opened - left), moved)
 
     def read(self) -> Reading:
-        ports = {_place(key): _counts(values) for key, values in self._live.maps["ports"].items()}
+        # Ends are read before opens: whatever has ended by now has also opened and left.
         events: dict[Place, tuple[dict[int, int], dict[int, int], dict[int, int]]] = {}
         for key, values in self._live.maps["events"].items():
             *at, kind, detail = _EVENT.unpack(key)
             total = sum(int.from_bytes(value, sys.byteorder) for value in values)
             events.setdefault(_place(_PLACE.pack(*at)), ({}, {}, {}))[kind][detail] = total
+        ports = {_place(key): _counts(values) for key, values in self._live.maps["ports"].items()}
         places = {*ports, *events, *(place for place, (count, _) in self._before.items() if count)}
         found = [
             self._connections(place, ports.get(place, (0, 0, 0)), events.get(place, ({}, {}, {})))
