@@ -5,7 +5,8 @@
  * Rungs: HOOK_DATA_READY   the listener's sk_data_ready is called once for each connection queued (Linux 6.2)
  *        HOOK_SET_STATE    the child goes from SYN_RECV to ESTABLISHED; its listener is looked up by address
  */
-enum { LISTENERS_FULL, BUCKETS_FULL, NO_LISTENER, GUESSED };
+enum { LISTENERS_FULL, NO_LISTENER, GUESSED };
+enum { DEPTHS = 11 * 64 }; /* buckets for depths to 65535; deeper ones go into the last */
 
 struct listener {
   u64 sk;
@@ -21,11 +22,12 @@ struct listener {
 struct counts {
   u64 enqueued;
   struct peak deepest;
+  u32 depths[DEPTHS];
 };
 
 BPF_HASH(listeners, u64, struct listener, LISTENERS);
-BPF_PERCPU_HASH(counts, u64, struct counts, LISTENERS);
-BPF_PERCPU_HASH(depths, struct bucket_key, u64, BUCKETS);
+BPF_HASH(counts, u64, struct counts, LISTENERS);
+BPF_ARRAY(none, struct counts, 1); /* what a new one is copied from: too large for the stack */
 BPF_ARRAY(interval, u32, 1);
 
 static inline void look(u64 sk, struct listener *to) {
@@ -109,29 +111,21 @@ static inline int enqueued(u64 sk) {
     lose(NO_LISTENER);
     return 0;
   }
+  int zero = 0;
+  u32 *now = interval.lookup(&zero);
   struct counts *mine = counts.lookup(&inode);
   if (!mine) {
     meet(sk, inode, 1);
-    struct counts none = {};
-    counts.insert(&inode, &none);
+    struct counts *fresh = none.lookup(&zero);
+    if (fresh) counts.insert(&inode, fresh);
     mine = counts.lookup(&inode);
-    if (!mine) {
-      lose(LISTENERS_FULL);
-      return 0;
-    }
+    if (!mine) lose(LISTENERS_FULL);
   }
-  int zero = 0;
-  u32 *now = interval.lookup(&zero);
-  if (!now) return 0;
+  if (!mine || !now) return 0;
   u32 depth = READ(u32, sk, SOCK_SK_ACK_BACKLOG);
-  mine->enqueued++;
+  ADD(mine->enqueued, 1);
   raise(&mine->deepest, *now, depth);
-  struct bucket_key key = {.listener = inode, .bucket = bucket(depth)};
-  u64 none = 0, *count = depths.lookup_or_try_init(&key, &none);
-  if (count)
-    ++*count;
-  else
-    lose(BUCKETS_FULL);
+  tally(mine->depths, DEPTHS, depth);
   return 0;
 }
 

@@ -8,7 +8,8 @@
  * Rungs: HOOK_SYSCALLS     the tracepoints of accept and accept4 alone
  *        HOOK_SYS_EXIT     the raw tracepoint of every system call's return, which needs no tracefs
  */
-enum { WAITING_FULL, LISTENERS_FULL, BUCKETS_FULL, UNKNOWN_ACCEPTS };
+enum { WAITING_FULL, LISTENERS_FULL, UNKNOWN_ACCEPTS };
+enum { WAITS = 27 * 64 }; /* buckets for all of 32 bits */
 
 struct met {
   struct endpoint at;
@@ -19,6 +20,7 @@ struct waits {
   u64 accepted;
   u64 total_us;
   struct peak longest_us;
+  u32 counts[WAITS];
 };
 
 /* Connections that were queued and that no accept was seen to take, by where they arrived. */
@@ -29,8 +31,8 @@ struct gone {
 
 BPF_HASH(waiting, u64, u64, WAITING); /* child: when it was queued, in ns of CLOCK_MONOTONIC */
 BPF_HASH(listeners, u64, struct met, LISTENERS);
-BPF_PERCPU_HASH(waits, u64, struct waits, LISTENERS);
-BPF_PERCPU_HASH(buckets, struct bucket_key, u64, BUCKETS);
+BPF_HASH(waits, u64, struct waits, LISTENERS);
+BPF_ARRAY(none, struct waits, 1); /* what a new one is copied from: too large for the stack */
 BPF_HASH(vanished, struct endpoint, struct gone, LISTENERS);
 BPF_ARRAY(interval, u32, 1);
 
@@ -42,9 +44,9 @@ static inline void vanish(u64 child, int unseen) {
   if (!gone)
     lose(LISTENERS_FULL);
   else if (unseen)
-    __sync_fetch_and_add(&gone->unseen, 1);
+    ADD(gone->unseen, 1);
   else
-    __sync_fetch_and_add(&gone->abandoned, 1);
+    ADD(gone->abandoned, 1);
   waiting.delete(&child);
 }
 
@@ -91,32 +93,23 @@ static inline int accepted(u64 task, u64 listening_fd, s64 fd) {
   }
   u64 took = (bpf_ktime_get_ns() - *since) / 1000;
   waiting.delete(&child);
-  u64 listener = READ(u64, socket_of(descriptors, (u32)listening_fd), SOCKET_SK), inode = socket_inode(listener);
+  u64 listener = socket_of(descriptors, (u32)listening_fd), inode = inode_of(listener);
+  int zero = 0;
+  u32 *now = interval.lookup(&zero);
   struct waits *mine = waits.lookup(&inode);
   if (!mine) {
     struct met met = {};
-    read_endpoint(listener, &met.at);
-    listeners.insert(&inode, &met);
-    struct waits none = {};
-    waits.insert(&inode, &none);
+    read_endpoint(READ(u64, listener, SOCKET_SK), &met.at);
+    struct waits *fresh = none.lookup(&zero);
+    if (fresh && !listeners.update(&inode, &met)) waits.insert(&inode, fresh);
     mine = waits.lookup(&inode);
-    if (!mine) {
-      lose(LISTENERS_FULL);
-      return 0;
-    }
+    if (!mine) lose(LISTENERS_FULL);
   }
-  int zero = 0;
-  u32 *now = interval.lookup(&zero);
-  if (!now) return 0;
-  mine->accepted++;
-  mine->total_us += took;
+  if (!mine || !now) return 0;
+  ADD(mine->accepted, 1);
+  ADD(mine->total_us, took);
   raise(&mine->longest_us, *now, took > 0xffffffff ? 0xffffffff : took);
-  struct bucket_key key = {.listener = inode, .bucket = bucket(took)};
-  u64 none = 0, *count = buckets.lookup_or_try_init(&key, &none);
-  if (count)
-    ++*count;
-  else
-    lose(BUCKETS_FULL);
+  tally(mine->counts, WAITS, took);
   return 0;
 }
 

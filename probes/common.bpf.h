@@ -24,6 +24,10 @@ static inline void lose(u32 cause) {
   if (count) ++*count;
 }
 
+/* To what several CPUs count. A histogram for each CPU and listener would take too much memory, and those who
+ * count for one listener wait for its lock anyway. */
+#define ADD(counter, value) __sync_fetch_and_add(&(counter), (value))
+
 /* A program on a raw tracepoint; its arguments are ctx->args[0] and so on. */
 #define RAW_TRACEPOINT(name) int name(struct bpf_raw_tracepoint_args *ctx)
 
@@ -39,19 +43,18 @@ struct syscall_exit {
 static u64 (*current_task_btf)(void) = (void *)158; /* bpf_get_current_task_btf */
 static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs */
 
-/* The largest value in each interval between two readings: of the odd and of the even one apart, so that the one
- * that has ended can be read while the next is being counted. The reader counts the intervals. */
+/* The largest value in each interval between two readings: of the odd and of the even ones apart, so that the one
+ * that has ended can be read while the next is being counted. The reader counts the intervals. Each is kept with
+ * its interval above it, so a later interval's value is always the larger number. */
 struct peak {
-  u32 interval[2];
-  u32 value[2];
+  u64 packed[2];
 };
 static inline void raise(struct peak *peak, u32 interval, u32 value) {
-  u32 which = interval & 1;
-  if (peak->interval[which] != interval) {
-    peak->interval[which] = interval;
-    peak->value[which] = 0;
+  u64 *kept = &peak->packed[interval & 1], mine = (u64)interval << 32 | value;
+  for (int i = 0; i < 32; i++) { /* each failure means that another CPU has just raised it */
+    u64 old = *kept;
+    if (mine <= old || __sync_val_compare_and_swap(kept, old, mine) == old) return;
   }
-  if (value > peak->value[which]) peak->value[which] = value;
 }
 
 /* The bucket of connprobe/plan/histogram.py: 64 for each power of two, so values to 127 are told apart. */
@@ -62,12 +65,14 @@ static inline u32 bucket(u64 value) {
   return (shift << 6) + (value >> shift);
 }
 
-/* Counts of a sparse histogram: only buckets that were hit take memory. */
-struct bucket_key {
-  u64 listener;
-  u32 bucket;
-  u32 unused;
-};
+/* One more in a bucket; in the last one where there are not so many. The asm keeps clang from a comparison of which
+ * the verifier learns nothing. */
+static inline void tally(u32 *counts, u32 buckets, u64 value) {
+  u64 which = bucket(value);
+  if (which >= buckets) which = buckets - 1;
+  asm volatile("" : "+r"(which));
+  if (which < buckets) ADD(counts[which], 1);
+}
 
 #ifdef SOCK_SKC_RCV_SADDR
 /* Where a socket is bound, in which network namespace. */
@@ -93,11 +98,11 @@ static inline void read_endpoint(u64 sk, struct endpoint *to) {
 
 /* The inode of a socket, as sock_diag and /proc/PID/fd show it: unlike its address it names one socket only
  * (get_next_ino wraps after four thousand million). 0: no process has it, or no longer. */
-static inline u64 socket_inode(u64 sk) {
-  u64 socket = READ(u64, sk, SOCK_SK_SOCKET);
-  if (!socket) return 0;
-  return READ(u64, socket - SOCKET_ALLOC_SOCKET + SOCKET_ALLOC_VFS_INODE, INODE_I_INO);
+static inline u64 inode_of(u64 socket) {
+  return socket ? READ(u64, socket - SOCKET_ALLOC_SOCKET + SOCKET_ALLOC_VFS_INODE, INODE_I_INO) : 0;
 }
+
+static inline u64 socket_inode(u64 sk) { return inode_of(READ(u64, sk, SOCK_SK_SOCKET)); }
 
 static inline int is_tcp_listener(u64 sk) {
   if (READ(u8, sk, SOCK_SKC_STATE) != TCP_LISTEN) return 0; /* also that of AF_UNIX and SCTP */

@@ -206,7 +206,8 @@ def test_more_waiting_than_there_is_room_for(load: Load, sockets: Sockets) -> No
     lost = reading.lost["waiting_full"]
     assert lost >= 15
     assert reading.lost["unknown_accepts"] >= 15
-    assert of(reading, listener).accepted <= 8
+    mine = [wait.accepted for wait in reading.listeners if wait.inode == inode_of(listener)]
+    assert sum(mine) <= 8  # of which others on this machine may have taken some
 
 
 def test_connections_that_waited_before_the_probe_came(load: Load, sockets: Sockets) -> None:

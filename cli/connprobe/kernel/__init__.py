@@ -3,8 +3,8 @@
 To write a probe `x`:
 
 probes/x.bpf.c
-    Follows probes/common.bpf.h, which is put before it (READ, RAW_TRACEPOINT, SYSCALL_EXIT, bucket, lose, and
-    read_endpoint, socket_inode, is_tcp_listener where `listeners.SOCKET_FIELDS` are among the fields).
+    Follows probes/common.bpf.h, which is put before it: READ, RAW_TRACEPOINT, SYSCALL_EXIT, bucket, tally,
+    raise, lose; and with `listeners.SOCKET_FIELDS` read_endpoint, socket_inode, inode_of, is_tcp_listener.
     Kernel structs are read by offset: Field("sock", "sk_drops", 4) gives `READ(u32, sk, SOCK_SK_DROPS)`.
     Rungs are told apart by the macros of `Rung.defines`. bcc's maps (BPF_HASH, BPF_PERCPU_HASH, ...)
     always have a size; its map functions do not work inside a macro. Function names are programs' names, so

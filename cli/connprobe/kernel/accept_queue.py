@@ -19,22 +19,22 @@ from connprobe.kernel.listeners import (
     decode_endpoint,
     forget,
     highest,
-    histograms,
 )
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Hook, Probe, Rung
 from connprobe.plan.histogram import BUCKETS
 
-LISTENERS = 4096
 _LISTENER = struct.Struct(f"Q{ENDPOINT.size}s6I")
-_COUNTS = struct.Struct(f"Q{PEAK}")
+_DEPTHS = 11 * 64
+_COUNTS = struct.Struct(f"Q{PEAK}{_DEPTHS}I")
+_NONE = [bytes(_COUNTS.size)]
 _FIELDS = (
     *SOCKET_FIELDS,
     Field("sock", "sk_ack_backlog", 4),
     Field("sock", "sk_max_ack_backlog", 4),
     Field("sock", "sk_drops", 4),
 )
-_LOST = ("listeners_full", "buckets_full", "no_listener", "guessed")
+_LOST = ("listeners_full", "no_listener", "guessed")
 _HOOKS = (
     Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int")),
     Hook("iter", "tcp", "bpf_iter__tcp"),
@@ -42,8 +42,8 @@ _HOOKS = (
 )
 
 
-def probe(listeners: int = LISTENERS, buckets: int = 16384) -> Probe:
-    """The probe, with room for so many listeners and so many (listener, depth bucket) pairs."""
+def probe(listeners: int = 1024) -> Probe:
+    """The probe, with room for so many listeners."""
     return Probe(
         "accept_queue",
         (
@@ -64,7 +64,7 @@ def probe(listeners: int = LISTENERS, buckets: int = 16384) -> Probe:
                 {"HOOK_SET_STATE": 1},
             ),
         ),
-        {"LISTENERS": listeners, "BUCKETS": buckets},
+        {"LISTENERS": listeners},
     )
 
 
@@ -113,13 +113,13 @@ class AcceptQueues:
         for inode in by_inode(maps["listeners"]):
             self._live.call("refresh", inode)
         interval = self._intervals.end()
-        counts, depths = by_inode(maps["counts"]), histograms(maps["depths"])
+        counts = by_inode(maps["counts"])
         found = []
         for inode, (raw,) in by_inode(maps["listeners"]).items():
-            queue = _decode(inode, raw, counts.get(inode, []), depths.get(inode, [0] * BUCKETS), interval)
+            queue = _decode(inode, raw, counts.get(inode, _NONE)[0], interval)
             found.append(queue)
             if queue.closed:
-                forget(inode, (maps["listeners"], maps["counts"]), maps["depths"], queue.depths)
+                forget(inode, (maps["listeners"], maps["counts"]))
         found.sort(key=lambda queue: (queue.at.netns, queue.at.port, queue.inodes))
         return Reading(tuple(found), self._live.lost(_LOST))
 
@@ -148,25 +148,19 @@ def _sum(at: Endpoint, group: Sequence[AcceptQueue]) -> AcceptQueue:
     )
 
 
-def _decode(
-    inode: int, raw: bytes, counts: Sequence[bytes], depths: Sequence[int], interval: int
-) -> AcceptQueue:
+def _decode(inode: int, raw: bytes, counts: bytes, interval: int) -> AcceptQueue:
     _, at, depth, capacity, drops, first_depth, first_drops, closed = _LISTENER.unpack(raw)
-    enqueued = deepest = 0
-    for value in counts:
-        mine, *peak = _COUNTS.unpack(value)
-        enqueued += mine
-        deepest = max(deepest, highest(peak, interval))
+    enqueued, odd, even, *depths = _COUNTS.unpack(counts)
     return AcceptQueue(
         at=decode_endpoint(at),
         inodes=(inode,),
         depth=depth,
-        depth_max=max(deepest, depth),
+        depth_max=max(highest((odd, even), interval), depth),
         capacity=capacity,
         enqueued=enqueued,
         accepted=max(0, first_depth + enqueued - depth),
         overflows=(drops - first_drops) % (1 << 32),
         drops=drops,
-        depths=tuple(depths),
+        depths=(*depths, *[0] * (BUCKETS - _DEPTHS)),
         closed=bool(closed),
     )

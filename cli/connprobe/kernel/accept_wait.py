@@ -17,16 +17,16 @@ from connprobe.kernel.listeners import (
     decode_endpoint,
     forget,
     highest,
-    histograms,
 )
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Hook, Probe, Rung
 from connprobe.plan.histogram import BUCKETS, percentile
 
 _LISTENER = struct.Struct(f"{ENDPOINT.size}sQ")
-_WAITS = struct.Struct(f"2Q{PEAK}")
+_WAITS = struct.Struct(f"2Q{PEAK}{BUCKETS}I")
+_NONE = [bytes(_WAITS.size)]
 _GONE = struct.Struct("2Q")
-_LOST = ("waiting_full", "listeners_full", "buckets_full", "unknown_accepts")
+_LOST = ("waiting_full", "listeners_full", "unknown_accepts")
 _SUSPICIOUS_S = 1.0  # so long a wait may be one whose end no hook showed
 _CHECKS = 1024  # of such, in one reading: 1 to 2 ms
 _FIELDS = (
@@ -48,8 +48,8 @@ _SET_STATE = Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock",
 _CHECK = Hook("call", "check", "check")
 
 
-def probe(waiting: int = 65536, listeners: int = 4096, buckets: int = 16384) -> Probe:
-    """The probe, with room for so many connections that wait, listeners, and (listener, bucket) pairs."""
+def probe(waiting: int = 65536, listeners: int = 1024) -> Probe:
+    """The probe, with room for so many connections that wait, and so many listeners."""
     registers, accept, accept4 = _ARCHITECTURES.get(platform.machine(), _X86)
     returns = (
         Hook("tracepoint", f"syscalls:sys_exit_{name}", "accept_returns") for name in ("accept", "accept4")
@@ -70,7 +70,7 @@ def probe(waiting: int = 65536, listeners: int = 4096, buckets: int = 16384) -> 
                 {"HOOK_SYS_EXIT": 1, "SYS_ACCEPT": accept, "SYS_ACCEPT4": accept4},
             ),
         ),
-        {"WAITING": waiting, "LISTENERS": listeners, "BUCKETS": buckets},
+        {"WAITING": waiting, "LISTENERS": listeners},
     )
 
 
@@ -120,23 +120,23 @@ class AcceptWaits:
         maps = self._live.maps
         waiting = self._check()
         interval = self._intervals.end()
-        counts, waits = by_inode(maps["waits"]), histograms(maps["buckets"])
+        counts = by_inode(maps["waits"])
         found = []
         for inode, (raw,) in by_inode(maps["listeners"]).items():
             at, closed = _LISTENER.unpack(raw)
-            rows = [_WAITS.unpack(value) for value in counts.get(inode, [])]
+            accepted, total_us, odd, even, *waits = _WAITS.unpack(counts.get(inode, _NONE)[0])
             wait = AcceptWait(
                 at=decode_endpoint(at),
                 inode=inode,
-                accepted=sum(row[0] for row in rows),
-                total_us=sum(row[1] for row in rows),
-                longest_us=max((highest(row[2:], interval) for row in rows), default=0),
-                waits=tuple(waits.get(inode, [0] * BUCKETS)),
+                accepted=accepted,
+                total_us=total_us,
+                longest_us=highest((odd, even), interval),
+                waits=tuple(waits),
                 closed=bool(closed),
             )
             found.append(wait)
             if closed:
-                forget(inode, (maps["listeners"], maps["waits"]), maps["buckets"], wait.waits)
+                forget(inode, (maps["listeners"], maps["waits"]))
         found.sort(key=lambda wait: (wait.at.netns, wait.at.port, wait.inode))
         vanished = (
             Vanished(decode_endpoint(key), *_GONE.unpack(raw)) for key, (raw,) in maps["vanished"].items()

@@ -22,7 +22,7 @@ _PER_CPU = {5, 6, 10}  # enum bpf_map_type: percpu hash, percpu array, lru percp
 _ARRAYS = {2, 6}  # array, percpu array
 _PERF_EVENT_IOC_QUERY_BPF = 0xC008240A
 _ATTRIBUTES_SIZE = 128  # the kernel takes a longer union bpf_attr than it knows, if the rest is 0
-_BATCH = 1024
+_BATCH_BYTES = 1 << 16
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -87,7 +87,7 @@ class Map:
         return list(self._batches())
 
     def _batches(self) -> Iterator[tuple[bytes, list[bytes]]]:
-        count = min(_BATCH, self.max_entries)
+        count = max(1, min(_BATCH_BYTES // (self.key_size + self._room), self.max_entries))
         position = ctypes.create_string_buffer(max(self.key_size, 8))
         first = True
         done = False

@@ -10,11 +10,9 @@ from typing import NamedTuple
 from connprobe.kernel.bpf import Map
 from connprobe.kernel.btf import Field
 from connprobe.kernel.live import Live
-from connprobe.plan.histogram import BUCKETS
 
 ENDPOINT = struct.Struct("QIHH16s")  # struct endpoint of probes/common.bpf.h
-PEAK = "2I2I"  # struct peak
-_BUCKET_KEY = struct.Struct("QI4x")  # struct bucket_key
+PEAK = "2Q"  # struct peak
 SOCKET_FIELDS = (
     Field("sock", "__sk_common.skc_state", 1),
     Field("sock", "__sk_common.skc_family", 2),
@@ -58,23 +56,10 @@ def by_inode(one: Map) -> dict[int, list[bytes]]:
     return {int.from_bytes(key, sys.byteorder): values for key, values in one.items()}
 
 
-def histograms(one: Map) -> dict[int, list[int]]:
-    """By inode, of a map of struct bucket_key: the buckets of plan/histogram.py."""
-    found: dict[int, list[int]] = {}
-    for key, values in one.items():
-        inode, bucket = _BUCKET_KEY.unpack(key)
-        row = found.setdefault(inode, [0] * BUCKETS)
-        row[bucket] = sum(int.from_bytes(value, sys.byteorder) for value in values)
-    return found
-
-
-def forget(inode: int, maps: Iterable[Map], buckets: Map, counts: Sequence[int]) -> None:
+def forget(inode: int, maps: Iterable[Map]) -> None:
     """Make room: a listener that was closed never comes back under its inode."""
     for one in maps:
         one.delete(inode.to_bytes(8, sys.byteorder))
-    for bucket, count in enumerate(counts):
-        if count:
-            buckets.delete(_BUCKET_KEY.pack(inode, bucket))
 
 
 class Intervals:
@@ -94,4 +79,4 @@ class Intervals:
 
 def highest(peak: Sequence[int], interval: int) -> int:
     """The value of an unpacked struct peak in that interval, 0 without any."""
-    return max(peak[2 + i] if peak[i] == interval else 0 for i in range(2))
+    return max(one & 0xFFFFFFFF if one >> 32 == interval else 0 for one in peak)
