@@ -26,8 +26,8 @@ struct counts {
 };
 
 BPF_HASH(listeners, u64, struct listener, LISTENERS);
-LISTENERS_MAP(struct counts, counts);
-BPF_PERCPU_ARRAY(none, struct counts, 1);
+BPF_HASH(counts, u64, struct counts, LISTENERS);
+BPF_ARRAY(none, struct counts, 1); /* what a new one is copied from: too large for the stack */
 BPF_ARRAY(interval, u32, 1);
 
 static inline void look(u64 sk, struct listener *to) {
@@ -123,7 +123,7 @@ static inline int enqueued(u64 sk) {
   }
   if (!mine || !now) return 0;
   u32 depth = READ(u32, sk, SOCK_SK_ACK_BACKLOG);
-  mine->enqueued++;
+  ADD(mine->enqueued, 1);
   raise(&mine->deepest, *now, depth);
   tally(mine->depths, DEPTHS, depth);
   return 0;

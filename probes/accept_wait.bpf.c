@@ -31,8 +31,8 @@ struct gone {
 
 BPF_HASH(waiting, u64, u64, WAITING); /* child: when it was queued, in ns of CLOCK_MONOTONIC */
 BPF_HASH(listeners, u64, struct met, LISTENERS);
-LISTENERS_MAP(struct waits, waits);
-BPF_PERCPU_ARRAY(none, struct waits, 1);
+BPF_HASH(waits, u64, struct waits, LISTENERS);
+BPF_ARRAY(none, struct waits, 1); /* what a new one is copied from: too large for the stack */
 BPF_HASH(vanished, struct endpoint, struct gone, LISTENERS);
 BPF_ARRAY(interval, u32, 1);
 
@@ -44,9 +44,9 @@ static inline void vanish(u64 child, int unseen) {
   if (!gone)
     lose(LISTENERS_FULL);
   else if (unseen)
-    __sync_fetch_and_add(&gone->unseen, 1);
+    ADD(gone->unseen, 1);
   else
-    __sync_fetch_and_add(&gone->abandoned, 1);
+    ADD(gone->abandoned, 1);
   waiting.delete(&child);
 }
 
@@ -106,8 +106,8 @@ static inline int accepted(u64 task, u64 listening_fd, s64 fd) {
     if (!mine) lose(LISTENERS_FULL);
   }
   if (!mine || !now) return 0;
-  mine->accepted++;
-  mine->total_us += took;
+  ADD(mine->accepted, 1);
+  ADD(mine->total_us, took);
   raise(&mine->longest_us, *now, took > 0xffffffff ? 0xffffffff : took);
   tally(mine->counts, WAITS, took);
   return 0;

@@ -24,6 +24,10 @@ static inline void lose(u32 cause) {
   if (count) ++*count;
 }
 
+/* To what several CPUs count. A histogram for each CPU and listener would take too much memory, and those who
+ * count for one listener wait for its lock anyway. */
+#define ADD(counter, value) __sync_fetch_and_add(&(counter), (value))
+
 /* A program on a raw tracepoint; its arguments are ctx->args[0] and so on. */
 #define RAW_TRACEPOINT(name) int name(struct bpf_raw_tracepoint_args *ctx)
 
@@ -39,23 +43,21 @@ struct syscall_exit {
 static u64 (*current_task_btf)(void) = (void *)158; /* bpf_get_current_task_btf */
 static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs */
 
-/* The largest value in each interval between two readings: of the odd and of the even one apart, so that the one
- * that has ended can be read while the next is being counted. The reader counts the intervals. */
+/* The largest value in each interval between two readings: of the odd and of the even ones apart, so that the one
+ * that has ended can be read while the next is being counted. The reader counts the intervals. Each is kept with
+ * its interval above it, so a later interval's value is always the larger number. */
 struct peak {
-  u32 interval[2];
-  u32 value[2];
+  u64 packed[2];
 };
 static inline void raise(struct peak *peak, u32 interval, u32 value) {
-  u32 which = interval & 1;
-  if (peak->interval[which] != interval) {
-    peak->interval[which] = interval;
-    peak->value[which] = 0;
+  u64 *kept = &peak->packed[interval & 1], mine = (u64)interval << 32 | value;
+  for (int i = 0; i < 32; i++) { /* each failure means that another CPU has just raised it */
+    u64 old = *kept;
+    if (mine <= old || __sync_val_compare_and_swap(kept, old, mine) == old) return;
   }
-  if (value > peak->value[which]) peak->value[which] = value;
 }
 
-/* The bucket of connprobe/plan/histogram.py: 64 for each power of two, so values to 127 are told apart. A count of
- * them is too large for the stack: new ones are copied from a per-CPU array of one, which nobody writes to. */
+/* The bucket of connprobe/plan/histogram.py: 64 for each power of two, so values to 127 are told apart. */
 static inline u32 bucket(u64 value) {
   if (value < 64) return value;
   if (value > 0xffffffff) value = 0xffffffff;
@@ -69,13 +71,10 @@ static inline void tally(u32 *counts, u32 buckets, u64 value) {
   u64 which = bucket(value);
   if (which >= buckets) which = buckets - 1;
   asm volatile("" : "+r"(which));
-  if (which < buckets) counts[which]++;
+  if (which < buckets) ADD(counts[which], 1);
 }
 
 #ifdef SOCK_SKC_RCV_SADDR
-/* Takes memory only for the listeners that there are, which matters where each processor has a histogram. */
-#define LISTENERS_MAP(value, name) BPF_F_TABLE("percpu_hash", u64, value, name, LISTENERS, 1 /* NO_PREALLOC */)
-
 /* Where a socket is bound, in which network namespace. */
 struct endpoint {
   u64 netns_cookie;

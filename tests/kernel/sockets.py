@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from connprobe.kernel.probe import Probe
 Load = Callable[[Probe], Live]
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h; os.unshare and os.setns come with Python 3.12
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 
 
 class Sockets:
@@ -67,17 +69,18 @@ class Sockets:
         address = (host, at[1]) if host is not None else at
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         made = []
-        for _ in range(count):
-            before, full = queued(group or [listener])
-            client = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM, protocol))
-            client.setblocking(False)
-            if fast_open is None:
-                client.connect_ex(address)
-            else:
-                client.sendto(fast_open, socket.MSG_FASTOPEN, address)
-            made.append(client)
-            while not full and queued(group or [listener])[0] == before:
-                os.sched_yield()
+        with on_one_cpu():
+            for _ in range(count):
+                before, full = queued(group or [listener])
+                client = self._stack.enter_context(socket.socket(family, socket.SOCK_STREAM, protocol))
+                client.setblocking(False)
+                if fast_open is None:
+                    client.connect_ex(address)
+                else:
+                    client.sendto(fast_open, socket.MSG_FASTOPEN, address)
+                made.append(client)
+                while not full and queued(group or [listener])[0] == before:
+                    os.sched_yield()
         return made
 
     def accept(self, listener: socket.socket) -> socket.socket:
@@ -85,6 +88,17 @@ class Sockets:
 
     def close(self) -> None:
         self._stack.close()
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """There the kernel is done with a connection that it has queued, programs and all, before one looks."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def queued(listeners: Sequence[socket.socket]) -> tuple[int, bool]:
@@ -113,9 +127,24 @@ def drops_of(listener: socket.socket) -> int:
 
 def tcp_counter(name: str) -> int:
     """Of /proc/net/netstat, for the network namespace of the calling thread."""
-    lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
-    names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
+    return _counter("netstat", "TcpExt", name)
+
+
+def snmp_counter(name: str) -> int:
+    """Of TCP in /proc/net/snmp, likewise."""
+    return _counter("snmp", "Tcp", name)
+
+
+def _counter(file: str, group: str, name: str) -> int:
+    lines = Path(f"/proc/thread-self/net/{file}").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith(f"{group}:"))
     return int(values[names.index(name)])
+
+
+def netns_cookie() -> int:
+    """Of the network namespace of the calling thread."""
+    with socket.socket() as one:
+        return int.from_bytes(one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 @contextmanager

@@ -32,21 +32,29 @@ def test_a_map_of_more_entries_than_a_batch_holds(waits: Live) -> None:
     assert table.get(next(iter(mine))) is None
 
 
-def test_a_map_with_a_value_for_each_processor(queues: Live) -> None:
-    table = queues.maps["counts"]
-    key = (1 << 63).to_bytes(8, "little")
-    value = bytes(range(256)) * (table.value_size // 256 + 1)
-    table.set(key, value[: table.value_size])
-    expected = [value[: table.value_size]] * bpf.possible_cpus()
-    assert table.get(key) == expected
-    assert (key, expected) in table.items()
-    table.delete(key)
-    assert table.get(key) is None
-
-
-def test_an_array_for_each_processor(queues: Live) -> None:
+def test_values_for_each_processor(queues: Live) -> None:
     table = queues.maps["lost"]
+    assert table.per_cpu
     assert [len(values) for _, values in table.items()] == [bpf.possible_cpus()] * table.max_entries
+    last = (table.max_entries - 1).to_bytes(4, "little")
+    table.set(last, (23).to_bytes(8, "little"))
+    assert table.get(last) == [(23).to_bytes(8, "little")] * bpf.possible_cpus()
+    table.set(last, bytes(8))
+
+
+def test_values_larger_than_a_batch(queues: Live) -> None:
+    table = queues.maps["counts"]
+    mine = {
+        (1 << 63 | i).to_bytes(8, "little"): i.to_bytes(4, "little") * (table.value_size // 4)
+        for i in range(53)
+    }
+    for key, value in mine.items():
+        table.set(key, value)
+    found = dict(table.items())
+    for key, value in mine.items():
+        assert found[key] == [value]
+        table.delete(key)
+    assert mine.keys().isdisjoint(dict(table.items()))
 
 
 def test_sizes_that_do_not_fit(waits: Live) -> None:

@@ -19,14 +19,15 @@ from connprobe.kernel.listeners import (
     decode_endpoint,
     forget,
     highest,
-    histogram,
 )
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Hook, Probe, Rung
+from connprobe.plan.histogram import BUCKETS
 
 _LISTENER = struct.Struct(f"Q{ENDPOINT.size}s6I")
 _DEPTHS = 11 * 64
-_COUNTS = struct.Struct(f"Q{PEAK}{4 * _DEPTHS}x")
+_COUNTS = struct.Struct(f"Q{PEAK}{_DEPTHS}I")
+_NONE = [bytes(_COUNTS.size)]
 _FIELDS = (
     *SOCKET_FIELDS,
     Field("sock", "sk_ack_backlog", 4),
@@ -41,7 +42,7 @@ _HOOKS = (
 )
 
 
-def probe(listeners: int = 4096) -> Probe:
+def probe(listeners: int = 1024) -> Probe:
     """The probe, with room for so many listeners."""
     return Probe(
         "accept_queue",
@@ -115,7 +116,7 @@ class AcceptQueues:
         counts = by_inode(maps["counts"])
         found = []
         for inode, (raw,) in by_inode(maps["listeners"]).items():
-            queue = _decode(inode, raw, counts.get(inode, []), interval)
+            queue = _decode(inode, raw, counts.get(inode, _NONE)[0], interval)
             found.append(queue)
             if queue.closed:
                 forget(inode, (maps["listeners"], maps["counts"]))
@@ -147,23 +148,19 @@ def _sum(at: Endpoint, group: Sequence[AcceptQueue]) -> AcceptQueue:
     )
 
 
-def _decode(inode: int, raw: bytes, counts: Sequence[bytes], interval: int) -> AcceptQueue:
+def _decode(inode: int, raw: bytes, counts: bytes, interval: int) -> AcceptQueue:
     _, at, depth, capacity, drops, first_depth, first_drops, closed = _LISTENER.unpack(raw)
-    enqueued = deepest = 0
-    for value in counts:
-        mine, *peak = _COUNTS.unpack(value)
-        enqueued += mine
-        deepest = max(deepest, highest(peak, interval))
+    enqueued, odd, even, *depths = _COUNTS.unpack(counts)
     return AcceptQueue(
         at=decode_endpoint(at),
         inodes=(inode,),
         depth=depth,
-        depth_max=max(deepest, depth),
+        depth_max=max(highest((odd, even), interval), depth),
         capacity=capacity,
         enqueued=enqueued,
         accepted=max(0, first_depth + enqueued - depth),
         overflows=(drops - first_drops) % (1 << 32),
         drops=drops,
-        depths=histogram(counts, _DEPTHS),
+        depths=(*depths, *[0] * (BUCKETS - _DEPTHS)),
         closed=bool(closed),
     )

@@ -17,14 +17,14 @@ from connprobe.kernel.listeners import (
     decode_endpoint,
     forget,
     highest,
-    histogram,
 )
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Hook, Probe, Rung
 from connprobe.plan.histogram import BUCKETS, percentile
 
 _LISTENER = struct.Struct(f"{ENDPOINT.size}sQ")
-_WAITS = struct.Struct(f"2Q{PEAK}{4 * BUCKETS}x")
+_WAITS = struct.Struct(f"2Q{PEAK}{BUCKETS}I")
+_NONE = [bytes(_WAITS.size)]
 _GONE = struct.Struct("2Q")
 _LOST = ("waiting_full", "listeners_full", "unknown_accepts")
 _SUSPICIOUS_S = 1.0  # so long a wait may be one whose end no hook showed
@@ -48,7 +48,7 @@ _SET_STATE = Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock",
 _CHECK = Hook("call", "check", "check")
 
 
-def probe(waiting: int = 65536, listeners: int = 4096) -> Probe:
+def probe(waiting: int = 65536, listeners: int = 1024) -> Probe:
     """The probe, with room for so many connections that wait, and so many listeners."""
     registers, accept, accept4 = _ARCHITECTURES.get(platform.machine(), _X86)
     returns = (
@@ -124,15 +124,14 @@ class AcceptWaits:
         found = []
         for inode, (raw,) in by_inode(maps["listeners"]).items():
             at, closed = _LISTENER.unpack(raw)
-            values = counts.get(inode, [])
-            rows = [_WAITS.unpack(value) for value in values]
+            accepted, total_us, odd, even, *waits = _WAITS.unpack(counts.get(inode, _NONE)[0])
             wait = AcceptWait(
                 at=decode_endpoint(at),
                 inode=inode,
-                accepted=sum(row[0] for row in rows),
-                total_us=sum(row[1] for row in rows),
-                longest_us=max((highest(row[2:], interval) for row in rows), default=0),
-                waits=histogram(values, BUCKETS),
+                accepted=accepted,
+                total_us=total_us,
+                longest_us=highest((odd, even), interval),
+                waits=tuple(waits),
                 closed=bool(closed),
             )
             found.append(wait)

@@ -10,10 +10,9 @@ from typing import NamedTuple
 from connprobe.kernel.bpf import Map
 from connprobe.kernel.btf import Field
 from connprobe.kernel.live import Live
-from connprobe.plan.histogram import BUCKETS
 
 ENDPOINT = struct.Struct("QIHH16s")  # struct endpoint of probes/common.bpf.h
-PEAK = "2I2I"  # struct peak
+PEAK = "2Q"  # struct peak
 SOCKET_FIELDS = (
     Field("sock", "__sk_common.skc_state", 1),
     Field("sock", "__sk_common.skc_family", 2),
@@ -57,12 +56,6 @@ def by_inode(one: Map) -> dict[int, list[bytes]]:
     return {int.from_bytes(key, sys.byteorder): values for key, values in one.items()}
 
 
-def histogram(rows: Iterable[bytes], buckets: int) -> tuple[int, ...]:
-    """The sum of the CPUs' histograms, of which each row ends with one of 32-bit counts."""
-    counts = [struct.unpack(f"{buckets}I", row[-4 * buckets :]) for row in rows]
-    return tuple(map(sum, zip(*counts, strict=True))) + (0,) * (BUCKETS - buckets if counts else BUCKETS)
-
-
 def forget(inode: int, maps: Iterable[Map]) -> None:
     """Make room: a listener that was closed never comes back under its inode."""
     for one in maps:
@@ -86,4 +79,4 @@ class Intervals:
 
 def highest(peak: Sequence[int], interval: int) -> int:
     """The value of an unpacked struct peak in that interval, 0 without any."""
-    return max(peak[2 + i] if peak[i] == interval else 0 for i in range(2))
+    return max(one & 0xFFFFFFFF if one >> 32 == interval else 0 for one in peak)
