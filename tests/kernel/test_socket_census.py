@@ -221,18 +221,3 @@ def test_more_groups_than_there_is_room_for(namespace: None, load: Load, sockets
         assert taken.lost == {"groups_full": 60}
         unaccepted = sum(one.unaccepted for one in taken.groups)
         assert unaccepted == 30
-
-
-def test_it_reads_what_the_kernel_says_of_itself(census: SocketCensus, sockets: Sockets) -> None:
-    """With whatever else this machine does: every listener of /proc/net/tcp is in the census."""
-    listener = sockets.listen(3)
-    listening = {port for port, state in tcp_lines() if state == 10}
-    found = {one.port for one in census.take().groups if one.state == "LISTEN" and one.ip_version == 4}
-    still = {port for port, state in tcp_lines() if state == 10}
-    assert port_of(listener) in listening & still <= found
-
-
-def tcp_lines() -> list[tuple[int, int]]:
-    lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
-    rows = [line.split() for line in lines]
-    return [(int(row[1].split(":")[1], 16), int(row[3], 16)) for row in rows]
