@@ -84,7 +84,11 @@ class Sockets:
         return made
 
     def accept(self, listener: socket.socket) -> socket.socket:
-        return self._stack.enter_context(listener.accept()[0])
+        return self.keep(listener.accept()[0])
+
+    def keep(self, one: socket.socket) -> socket.socket:
+        """Closed with the others."""
+        return self._stack.enter_context(one)
 
     def close(self) -> None:
         self._stack.close()

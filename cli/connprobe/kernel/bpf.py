@@ -136,18 +136,26 @@ class Map:
         return _memlock(self.fd)
 
 
-def run_iterator(link: int) -> bytes:
+def run_iterator(link: int, *, whole: bool = False) -> bytes:
     """Run the iterator of a link to its end and give what it wrote.
 
-    A program that returns 1 ends the walk early: the kernel then says EAGAIN (bpf_iter_run_prog).
+    A program that returns 1 ends the walk early: the kernel then says EAGAIN (bpf_iter_run_prog). It says so
+    too after a million objects without output (MAX_ITER_OBJECTS) and goes on when asked again: `whole`, for
+    programs that never return 1.
     """
     fd = _bpf(_ITER_CREATE, _attributes("2I", link, 0))
     written = []
     try:
-        while data := os.read(fd, 1 << 16):
+        while True:
+            try:
+                data = os.read(fd, 1 << 16)
+            except BlockingIOError:
+                if whole:
+                    continue
+                break
+            if not data:
+                break
             written.append(data)
-    except BlockingIOError:
-        pass
     finally:
         os.close(fd)
     return b"".join(written)

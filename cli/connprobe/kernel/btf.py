@@ -158,6 +158,8 @@ class Btf:
     def _type_name(self, kind: int) -> str:
         at = self._resolve(kind)
         if self._words[at + 1] >> 24 & 31 == _PTR:
+            if self._words[at + 2] == 0:
+                return "void"
             at = self._resolve(self._words[at + 2])
         return self._name(self._words[at])
 

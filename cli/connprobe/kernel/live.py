@@ -46,9 +46,12 @@ class Live:
             os.close(fd)
         self.hooks, self._programs, self.maps = {}, {}, {}
 
-    def run_iterator(self, target: str) -> bytes:
-        """Run the iterator over `target` ("tcp") and give what it wrote; OSError where that fails."""
-        return bpf.run_iterator(self.hooks[f"iter {target}"])
+    def run_iterator(self, target: str, *, whole: bool = False) -> bytes:
+        """Run the iterator over `target` ("tcp") and give what it wrote; OSError where that fails.
+
+        whole: beyond a million objects too; for programs that never end the walk by returning 1.
+        """
+        return bpf.run_iterator(self.hooks[f"iter {target}"], whole=whole)
 
     def call(self, program: str, *arguments: int) -> None:
         """Run a program of the kind "call"; OSError where that fails."""

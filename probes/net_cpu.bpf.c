@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0
+ *
+ * Where does the processor's time go: into network softirqs, and in whose context; into the system calls of the
+ * processes that are watched?
+ *
+ * On loopback the softirq that receives runs within the sender's system call: its time is counted as softirq, and
+ * taken off the call's. Time asleep, or preempted, within a call is not counted.
+ *
+ * HOOK_CALLS  system calls too: sys_enter, sys_exit and sched_switch, which cost every call of the machine.
+ */
+enum { SLEEPERS_FULL };
+enum { NET_TX, NET_RX, OTHER_SOFTIRQ, SOFTIRQS };
+enum { TASK_DEAD = 0x80 };
+
+/* Of one process on one CPU. */
+struct usage {
+  u64 calls;
+  u64 call_ns;
+  u64 softirq_ns[SOFTIRQS];
+  u64 nested_ns; /* of NET_TX and NET_RX, within its calls */
+};
+
+/* Of one CPU. */
+struct cpu {
+  u64 softirq_since;
+  u64 call_since; /* moved on by what is not the call's */
+  u32 caller;     /* the watched process whose system call runs here, 0: none */
+  u32 unused;
+  u64 runs[SOFTIRQS];
+  u64 softirq_ns[SOFTIRQS];
+};
+
+BPF_PERCPU_HASH(watched, u32, struct usage, PROCESSES); /* by tgid: the reader puts them in */
+BPF_PERCPU_ARRAY(cpus, struct cpu, 1);
+
+static inline struct cpu *this_cpu(void) {
+  int zero = 0;
+  return cpus.lookup(&zero);
+}
+
+static inline u32 kind_of(u32 vector) { /* include/linux/interrupt.h */
+  return vector == 2 ? NET_TX : vector == 3 ? NET_RX : OTHER_SOFTIRQ;
+}
+
+RAW_TRACEPOINT(softirq_entry) {
+  struct cpu *cpu = this_cpu();
+  if (cpu) cpu->softirq_since = bpf_ktime_get_ns();
+  return 0;
+}
+
+RAW_TRACEPOINT(softirq_exit) {
+  struct cpu *cpu = this_cpu();
+  if (!cpu || !cpu->softirq_since) return 0; /* begun before the probe was attached */
+  u64 took = bpf_ktime_get_ns() - cpu->softirq_since;
+  u32 kind = kind_of(ctx->args[0]), caller = cpu->caller;
+  cpu->softirq_since = 0;
+  cpu->runs[kind]++;
+  cpu->softirq_ns[kind] += took;
+  if (caller) cpu->call_since += took;
+  u32 tgid = bpf_get_current_pid_tgid() >> 32;
+  struct usage *mine = tgid ? watched.lookup(&tgid) : 0;
+  if (!mine) return 0;
+  mine->softirq_ns[kind] += took;
+  if (caller && kind != OTHER_SOFTIRQ) mine->nested_ns += took;
+  return 0;
+}
+
+#ifdef HOOK_CALLS
+BPF_HASH(sleepers, u32, u32, SLEEPERS); /* threads that left the CPU within a call: their process */
+
+static inline void bank(struct cpu *cpu, u32 finished) {
+  u32 tgid = cpu->caller;
+  cpu->caller = 0;
+  struct usage *mine = watched.lookup(&tgid);
+  if (!mine) return;
+  mine->calls += finished;
+  mine->call_ns += bpf_ktime_get_ns() - cpu->call_since;
+}
+
+RAW_TRACEPOINT(sys_enter) {
+  u32 tgid = bpf_get_current_pid_tgid() >> 32;
+  if (!watched.lookup(&tgid)) return 0;
+  struct cpu *cpu = this_cpu();
+  if (!cpu) return 0;
+  cpu->call_since = bpf_ktime_get_ns();
+  cpu->caller = tgid;
+  return 0;
+}
+
+RAW_TRACEPOINT(sys_exit) {
+  struct cpu *cpu = this_cpu();
+  if (cpu && cpu->caller) bank(cpu, 1);
+  return 0;
+}
+
+RAW_TRACEPOINT(sched_switch) {
+  struct cpu *cpu = this_cpu();
+  if (!cpu) return 0;
+  if (cpu->caller) {
+    u32 process = cpu->caller, thread = READ(u32, ctx->args[1], TASK_STRUCT_PID);
+    bank(cpu, 0);
+    if (!(ctx->args[3] & TASK_DEAD) && sleepers.update(&thread, &process)) lose(SLEEPERS_FULL);
+  }
+  u32 next = READ(u32, ctx->args[2], TASK_STRUCT_PID);
+  u32 *process = next ? sleepers.lookup(&next) : 0;
+  if (!process) return 0;
+  u32 caller = *process;
+  sleepers.delete(&next);
+  cpu->call_since = bpf_ktime_get_ns();
+  cpu->caller = caller;
+  return 0;
+}
+#endif
