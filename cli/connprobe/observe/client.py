@@ -36,6 +36,14 @@ def cpu_split(pids: Iterable[int]) -> dict[int, tuple[float, float]]:
     return found
 
 
+def reaped_user(pid: int) -> float:
+    """User CPU seconds of the children that `pid` has waited for (source: /proc/PID/stat); 0: it is gone."""
+    try:
+        return float(psutil.Process(pid).cpu_times().children_user)
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
 def cpu_of(pids: Iterable[int]) -> float:
     """CPU seconds (user and system) of `pids` and of the children each has waited for (/proc/PID/stat).
 

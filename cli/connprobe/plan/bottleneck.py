@@ -76,8 +76,11 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | 
     )
 
 
-def queue_verdict(listener: ListenerFigures, ramp_s: float) -> Verdict | None:
-    """Did this listener's accept queue overflow, at what rate, and what was its capacity? None: unknown."""
+def queue_verdict(listener: ListenerFigures, elapsed_s: float, *, ours: bool) -> Verdict | None:
+    """Did this listener's accept queue overflow, at what rate, and what was its capacity? None: unknown.
+
+    ours: the load was made by this run, in a ramp of elapsed_s.
+    """
     if listener.overflows is None:
         return None
     fullest = max(
@@ -85,18 +88,29 @@ def queue_verdict(listener: ListenerFigures, ramp_s: float) -> Verdict | None:
         key=lambda each: (each.depth_max or 0) / (each.capacity or 1),
         default=None,
     )
-    queue = "accept queue"
+    full = ""
     if fullest is not None:
-        of = f" of the fullest of {len(listener.sockets)} sockets" if len(listener.sockets) > 1 else ""
-        queue = f"accept queue{of} held {fullest.depth_max:,} of {fullest.capacity:,} at most"
-    bound = f" Its bound: {listener.capacity_from}." if listener.capacity_from else ""
+        several = len(listener.sockets) > 1
+        queue = f"the fullest of {len(listener.sockets)} queues" if several else "it"
+        full = f"; {queue} held {fullest.depth_max:,} of {fullest.capacity:,} at most"
+    bound = f" Its bound: {listener.capacity_from}; one more may wait." if listener.capacity_from else ""
     if not listener.overflows:
-        return Verdict(level="good", text=f"{listener.address}: no overflow; the {queue}.{bound}")
-    rate = f", {listener.overflows / ramp_s:,.0f}/s over the ramp" if ramp_s else ""
+        return Verdict(
+            level="good", text=f"{listener.address}: the accept queue did not overflow{full}.{bound}"
+        )
+    over = " over the ramp" if ours else ""
+    rate = f", {_rate(listener.overflows / elapsed_s)}{over}" if elapsed_s else ""
+    times = "once" if listener.overflows == 1 else f"{listener.overflows:,} times"
+    fix = (
+        "a larger backlog argument of listen(2), and as large a sysctl net.core.somaxconn; a server that "
+        "accepts sooner"
+    )
     return Verdict(
         level="warning",
-        text=f"{listener.address}: the accept queue overflowed {listener.overflows:,} times{rate}; "
-        f"the {queue}.{bound}",
-        fix="a larger backlog argument of listen(2), and as large a sysctl net.core.somaxconn; a server that "
-        "accepts sooner; or a lower --rate",
+        text=f"{listener.address}: the accept queue overflowed {times}{rate}{full}.{bound}",
+        fix=fix + ("; or a lower --rate" if ours else ""),
     )
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}/s" if per_s >= 10 else f"{per_s:.2g}/s"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from connprobe.model import KernelFigures
-from connprobe.observe.client import cpu_split
+from connprobe.observe.client import cpu_split, reaped_user
 from connprobe.observe.machine import cpu_times
 from connprobe.observe.slab import read_kernel_memory
 from connprobe.plan.bottleneck import CpuUse
@@ -20,11 +20,11 @@ class Costs:
         self._server = server
         self._server_cpu = cpu_split(server)
         self._memory = read_kernel_memory()
-        self._cpu = cpu_times()
+        self._cpu, self._own_user = cpu_times(), os.times().user
         self._began = time.monotonic()
 
-    def cpu(self, workers: Sequence[int]) -> CpuUse:
-        """Since the beginning. Workers were forked after it."""
+    def cpu(self, workers: Sequence[int], zygote: int) -> CpuUse:
+        """Since the beginning. Workers were forked after it, by `zygote`: those that ended count in it."""
         took = max(1e-3, time.monotonic() - self._began)
         now = cpu_times()
         server = {
@@ -33,12 +33,15 @@ class Costs:
             if pid in self._server_cpu
         }
         client = cpu_split(workers)
+        ours = (
+            sum(user for user, _ in client.values()) + reaped_user(zygote) + os.times().user - self._own_user
+        )
         return CpuUse(
             ramp_s=took,
             cpus=os.cpu_count() or 1,
             idle_s=max(0.0, now.idle - self._cpu.idle),
             kernel_s=now.system + now.softirq - self._cpu.system - self._cpu.softirq,
-            client_user_s=sum(user for user, _ in client.values()),
+            client_user_s=ours,
             server_user_s=sum(user for user, _ in server.values()) if server else None,
             busiest_worker=max((sum(each) for each in client.values()), default=0.0) / took,
             busiest_server=max(map(sum, server.values())) / took if server else None,

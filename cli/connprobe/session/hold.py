@@ -65,18 +65,22 @@ class Hold:
                 self._start_server(undo, log)
             server = self._find_server()
             assert self.target is not None
-            self.kernel = undo.enter_context(
-                KernelView(chosen_by(self._target_address(), self.target.port), bpf=self.request.bpf)
-            )
-            self._sampler = Sampler(self._directory, self._progress, server, self.kernel)
             if self.interrupts.by is None:
-                self._run(undo, log)
-            self.seen.take_kernel(self.kernel)
+                self._hold(undo, log, server)
+            else:
+                early = "the run was interrupted before it began"
+                self.seen.unknown |= {"server": early, "listeners": early}
         self.seen.observer_cpu_s = time.process_time() - cpu_before
-        self._take_over(self._sampler)
         return self._record()
 
-    def _take_over(self, sampler: Sampler) -> None:
+    def _hold(self, undo: ExitStack, log: IO[bytes], server: ProcessGroup | None) -> None:
+        assert self.target is not None
+        chosen = chosen_by(self._target_address(), self.target.port)
+        self.kernel = undo.enter_context(KernelView(chosen, bpf=self.request.bpf))
+        self._sampler = sampler = Sampler(self._directory, self._progress, server, self.kernel)
+        if self.interrupts.by is None:  # attaching takes a second or two
+            self._run(undo, log)
+        self.seen.take_kernel(self.kernel)
         self.seen.samples, self.seen.late_samples = sampler.samples, sampler.late_samples
         self.seen.server_start, self.seen.server_last = sampler.server_start, sampler.server_last
         self.seen.server_peak_rss_bytes = sampler.server_peak_rss_bytes
@@ -145,7 +149,7 @@ class Hold:
             )
         )
         self._watch("ramp", self._ramp_is_over)
-        self.seen.cpu = costs.cpu(self.fleet.pids)
+        self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid)
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
         if self.interrupts.by is None:
             held_since = time.monotonic()
@@ -278,7 +282,7 @@ class Hold:
         self.seen.workers_pss_bytes = pss_of(workers)
         self.seen.client_pss_bytes = pss_of([*workers, self.fleet.zygote_pid, os.getpid()])
         self.seen.observer_pss_bytes = pss_of([os.getpid()])
-        self.seen.workers_cpu_s = cpu_of(workers)
+        self.seen.workers_cpu_s = cpu_of([*workers, self.fleet.zygote_pid])
         self.seen.measured_at = max(1, self._read_totals().held)
 
     def _record(self) -> RunRecord:

@@ -30,7 +30,7 @@ from connprobe.model import (
 )
 from connprobe.plan.bottleneck import CpuUse, bottleneck, queue_verdict
 from connprobe.plan.distribution import distribution
-from connprobe.session.kernelview import KernelView
+from connprobe.session.kernelview import KernelView, reasons
 from connprobe.version import __version__
 
 Details = dict[str, dict[str, int]]
@@ -82,10 +82,7 @@ class Seen:
         self.listeners, self.probes = view.listeners(), view.probes()
         if not view.has_listeners:
             self.unknown["listeners"] = "the target's listener is not in this network namespace"
-        for index, listener in enumerate(self.listeners):
-            if listener.wait_ms is None:
-                why = next((use.reason for use in self.probes if use.name == "accept_wait"), None)
-                self.unknown[f"listeners.{index}.wait_ms"] = why or "no accept of its connections was seen"
+        self.unknown |= reasons(self.listeners, self.probes)
 
 
 def build_record(
@@ -258,7 +255,7 @@ def _verdicts(
         overflows = sum(each.overflows or 0 for each in seen.listeners)
         rated = request.rate_per_s is not None
         found = [bottleneck(seen.cpu, rated=rated, overflows=overflows)]
-        found += [queue_verdict(each, seen.ramp_s) for each in seen.listeners]
+        found += [queue_verdict(each, seen.ramp_s, ours=True) for each in seen.listeners]
         verdicts += [verdict for verdict in found if verdict is not None]
     for what in seen.not_undone:
         verdicts.append(Verdict(level="bad", text=f"Not undone: {what}", fix="connprobe restore"))

@@ -17,8 +17,10 @@ from connprobe.errors import RunFailed
 from connprobe.model import (
     WATCH_SCHEMA,
     CpuShares,
+    ListenerFigures,
     ObserverFigures,
     ServerUse,
+    Verdict,
     WatchRecord,
     WatchSample,
 )
@@ -28,13 +30,15 @@ from connprobe.observe.machine import CpuTimes, available_memory, cpu_times, uti
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.sockdiag import ListenSocket
 from connprobe.plan.bottleneck import queue_verdict
-from connprobe.report.watch import render_watch, watch_view
+from connprobe.report.watch import WatchView, render_watch, watch_view
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.kernelview import Choice, KernelView
+from connprobe.session.kernelview import KernelView, reasons
 from connprobe.store.rundir import RunDirectory
+from connprobe.system import netns
 from connprobe.version import __version__
 
 SEARCH_S = 5.0  # between two searches for the processes behind the listeners
+SEARCH_SHARE = 0.02  # of the time, at most, for these searches
 FIRST_S = 0.5  # to the first reading
 POLL_S = 0.1
 
@@ -44,13 +48,16 @@ class Watch:
 
     def __init__(self, port: int | None, pid: int | None, *, bpf: bool, interval_s: float) -> None:
         self._port, self._pid, self._bpf, self._interval_s = port, pid, bpf, interval_s
+        self._held: tuple[frozenset[int], float, Sequence[ListenSocket]] = (frozenset(), 0.0, ())
         self._chosen: Sequence[ListenSocket] = ()
         self._server: ProcessGroup | None = ProcessGroup([pid]) if pid is not None else None
+        self._server_last: ServerUse | None = None
         self._known: frozenset[int] = frozenset()
         self._search_at = 0.0
         self._unknown: dict[str, str] = {}
         self._cpu: CpuTimes = cpu_times()
         self._began = time.monotonic()
+        self._own_cpu_s = 0.0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._samples = self._late = 0
         self._last: WatchSample | None = None
@@ -62,35 +69,71 @@ class Watch:
         return f"port {self._port}" if self._port else "every listener"
 
     def open(self) -> KernelView:
-        foreign = self._pid is not None and _namespace(self._pid) != _namespace(os.getpid())
-        choose: Choice = self._choose
-        view = KernelView(choose, bpf=self._bpf, pid=self._pid if foreign else None)
+        foreign = None
+        if self._pid is not None and netns.is_foreign(self._pid):
+            refused = netns.enter(self._pid)
+            if refused is not None:
+                foreign = self._pid
+                self._unknown["network namespace"] = (
+                    f"that of process {self._pid} cannot be entered ({refused}), so /proc/{self._pid}/net "
+                    "alone tells of its listeners: run as root"
+                )
+        view = KernelView(self._choose, bpf=self._bpf, pid=foreign)
         self._began, self._cpu = time.monotonic(), cpu_times()
+        self._own_cpu_s = time.process_time()
         return view
+
+    @property
+    def over(self) -> bool:
+        """The process that is watched has exited, and so have its children."""
+        return self._pid is not None and self._last is not None and self._gone()
+
+    def _gone(self) -> bool:
+        return (
+            self._last is not None and self._last.server is None and not Path(f"/proc/{self._pid}").exists()
+        )
 
     def _choose(self, sockets: Sequence[ListenSocket]) -> Sequence[ListenSocket]:
         found = [entry for entry in sockets if self._port in (None, entry.port)]
-        if self._pid is not None:
-            try:
-                found = sockets_of(self._pid, found)
-            except PermissionError:
-                self._unknown["listeners"] = f"/proc/{self._pid}/fd may not be read: run as root"
-                found = []
-        self._chosen = found
-        return found
+        self._chosen = found if self._pid is None else self._of_process(self._pid, found)
+        return self._chosen
 
-    def _processes(self, now: float) -> ServerUse | None:
-        """The processes behind the listeners, looked for again when the listeners change."""
+    def _of_process(self, pid: int, sockets: Sequence[ListenSocket]) -> Sequence[ListenSocket]:
+        """Those that `pid` holds; looked for again when others listen, as each look costs it dentries."""
+        inodes, now = frozenset(entry.inode for entry in sockets), time.monotonic()
+        before, until, held = self._held
+        if inodes != before or now >= until:
+            try:
+                held = sockets_of(pid, sockets)
+                self._unknown.pop("listeners", None)
+            except PermissionError:
+                self._unknown["listeners"] = f"/proc/{pid}/fd may not be read: run as root"
+                held = ()
+            self._held = (inodes, now + SEARCH_S, held)
+        mine = {entry.inode for entry in held}
+        return [entry for entry in sockets if entry.inode in mine]
+
+    def _processes(self) -> ServerUse | None:
+        """The processes behind the listeners, looked for when the listeners change, or none is left."""
+        now = time.monotonic()
         if self._pid is None and self._port is not None:
             inodes = frozenset(entry.inode for entry in self._chosen)
-            if inodes != self._known and now >= self._search_at:
-                self._search_at = now + SEARCH_S
-                found = holders_of(self._chosen)
+            if now >= self._search_at and (inodes != self._known or (inodes and self._server is None)):
+                found = holders_of(self._chosen) if inodes else None
+                took = time.monotonic() - now
+                self._search_at = now + max(SEARCH_S, took / SEARCH_SHARE)
                 self._known = inodes
-                self._server = ProcessGroup(found.pids) if found.pids else None
-                if found.reason is not None:
+                if found is None or found.pids:  # without a listener, those that had it may have more to do
+                    self._server = ProcessGroup(found.pids) if found else self._server
+                if found is not None and found.reason is not None:
                     self._unknown["server"] = found.reason
-        return self._server.sample(now) if self._server is not None else None
+                elif found is not None and found.pids:
+                    self._unknown.pop("server", None)
+        use = self._server.sample(now) if self._server is not None else None
+        if use is None and self._pid is None:
+            self._server = None
+        self._server_last = use or self._server_last
+        return use
 
     def sample(self, kernel: KernelView, due: float) -> WatchSample:
         now = time.monotonic()
@@ -106,23 +149,32 @@ class Watch:
             if shares
             else None,
             memory_available_bytes=available_memory(),
-            server=self._processes(now),
-            observer_cpu_s=round(time.process_time(), 3),
+            server=self._processes(),
+            observer_cpu_s=self._observer_cpu_s(),
             observer_pss_bytes=pss_of([os.getpid()]),
         )
         self._samples += 1
         self._late += now - due > self._interval_s / 2
         return self._last
 
+    def _observer_cpu_s(self) -> float:
+        return round(time.process_time() - self._own_cpu_s, 3)
+
     def record(self, kernel: KernelView) -> WatchRecord:
-        listeners = kernel.listeners()
-        last = self._last
-        watched_s = last.at_s if last else 0.0
-        verdicts = [queue_verdict(each, watched_s) for each in listeners]
+        listeners, counters, probes = kernel.listeners(), kernel.counters(), kernel.probes()
+        watched_s = self._last.at_s if self._last else 0.0
+        unknown = {**self._unknown, **reasons(listeners, probes)}
         if not listeners:
-            self._unknown.setdefault("listeners", "nothing was seen to listen there")
-        if last is None or last.server is None:
-            self._unknown.setdefault("server", "no process was found behind the listeners, or none is left")
+            unknown.setdefault("listeners", "nothing was seen to listen there")
+        if self._server_last is None:
+            named = self._pid is not None or self._port is not None
+            why = (
+                "no process was found behind the listeners" if named else "neither --port nor --pid names one"
+            )
+            unknown.setdefault("server", why)
+        missing = [name for name, moved in counters.items() if moved is None]
+        if missing:
+            unknown["counters"] = f"this kernel lacks {', '.join(missing)}"
         return WatchRecord(
             schema=WATCH_SCHEMA,
             connprobe=__version__,
@@ -131,18 +183,24 @@ class Watch:
             watched=self.label,
             watched_s=watched_s,
             listeners=listeners,
-            counters=kernel.counters(),
-            server=last.server if last else None,
+            counters=counters,
+            server=self._server_last,
             observer=ObserverFigures(
-                cpu_s=round(time.process_time(), 3),
+                cpu_s=self._observer_cpu_s(),
                 pss_bytes=pss_of([os.getpid()]),
-                probes=kernel.probes(),
+                probes=probes,
                 samples=self._samples,
                 late_samples=self._late,
             ),
-            verdicts=tuple(verdict for verdict in verdicts if verdict is not None),
-            unknown=self._unknown,
+            verdicts=tuple(self._verdicts(listeners, watched_s)),
+            unknown=unknown,
         )
+
+    def _verdicts(self, listeners: Sequence[ListenerFigures], watched_s: float) -> list[Verdict]:
+        verdicts = [queue_verdict(each, watched_s, ours=False) for each in listeners]
+        if self.over:
+            verdicts.append(Verdict(level="note", text=f"Process {self._pid} has exited."))
+        return [verdict for verdict in verdicts if verdict is not None]
 
 
 def run_watch(
@@ -169,31 +227,19 @@ def run_watch(
         with suppress(OSError):
             view.__enter__()
         try:
-            due = time.monotonic() + min(FIRST_S, interval_s)
-            end = time.monotonic() + for_s
-            while interrupts.by is None and due <= end + 1e-9 and not out.file.closed:
-                while interrupts.by is None and (left := due - time.monotonic()) > 0:
-                    time.sleep(min(POLL_S, left))
-                if interrupts.by is not None:
-                    break
-                sample = watch.sample(kernel, due)
-                due = max(due + interval_s, time.monotonic())
-                if directory is not None:
-                    directory.append_sample(sample)
-                if json:
-                    out.file.write(msgspec.json.encode(sample).decode() + "\n")
-                    out.file.flush()
-                with suppress(OSError):  # the terminal went away
-                    view.update(sample, end - time.monotonic() if for_s < float("inf") else None)
+            _read_on(watch, kernel, view, interrupts, directory, out if json else None, interval_s, for_s)
         finally:
             with suppress(OSError):
                 view.__exit__(None, None, None)
         record = watch.record(kernel)
         if directory is not None:
             directory.write_watch(record)
-    if not json:
-        with suppress(OSError):
-            render_watch(record, out, results=str(directory.path.absolute()) if directory else None)
+    with suppress(OSError):
+        render_watch(
+            record,
+            err if json else out,
+            results=str(directory.path.absolute()) if directory else None,
+        )
     if directory is not None and directory.error is not None:
         raise RunFailed(
             f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory"
@@ -201,8 +247,44 @@ def run_watch(
     return 0
 
 
-def _namespace(pid: int) -> str | None:
+def _read_on(
+    watch: Watch,
+    kernel: KernelView,
+    view: WatchView,
+    interrupts: Interrupts,
+    directory: RunDirectory | None,
+    lines: Console | None,
+    interval_s: float,
+    for_s: float,
+) -> None:
+    """Until the time is over, an interruption, the end of the process or of who reads; the last is read."""
+    began = time.monotonic()
+    end = began + for_s
+    due = min(began + min(FIRST_S, interval_s), end)
+    while True:
+        while interrupts.by is None and (left := due - time.monotonic()) > 0:
+            time.sleep(min(POLL_S, left))
+        sample = watch.sample(kernel, min(due, time.monotonic()))
+        if directory is not None:
+            directory.append_sample(sample)
+        if lines is not None and not _write_line(lines, sample):
+            return
+        with suppress(OSError):  # the terminal went away
+            view.update(sample, end - time.monotonic() if for_s < float("inf") else None)
+        if interrupts.by is not None or due >= end or watch.over:
+            return
+        # A reading that takes as long as the interval must not become all that this process does.
+        due = min(max(due + interval_s, time.monotonic() + interval_s / 2), end)
+
+
+def _write_line(out: Console, sample: WatchSample) -> bool:
+    """False: nobody reads any more (`| head`)."""
     try:
-        return str(Path(f"/proc/{pid}/ns/net").readlink())
-    except OSError:
-        return None
+        out.file.write(msgspec.json.encode(sample).decode() + "\n")
+        out.file.flush()
+    except BrokenPipeError:
+        out.on_broken_pipe()
+        return False
+    except OSError as error:
+        raise RunFailed(f"standard output cannot be written: {error.strerror or error}") from error
+    return True

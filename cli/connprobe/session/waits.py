@@ -1,0 +1,61 @@
+"""Time in the accept queue by eBPF over a whole run, by listening address: what was closed stays counted."""
+
+from collections.abc import Iterable, Set
+from typing import Final
+
+from connprobe.kernel.accept_wait import AcceptWait
+from connprobe.model import Distribution
+from connprobe.plan.distribution import distribution
+
+ADDRESSES_KEPT: Final = 1024  # those where nothing listens any more go first
+
+
+class _Address:
+    def __init__(self) -> None:
+        self.live: dict[int, AcceptWait] = {}
+        self.longest_us = 0
+        self._closed: list[int] = []
+        self._closed_total_us = 0
+
+    def see(self, wait: AcceptWait) -> None:
+        self.longest_us = max(self.longest_us, wait.longest_us)
+        self.live[wait.inode] = wait
+        if wait.closed:
+            del self.live[wait.inode]
+            self._closed = _added([self._closed or [0] * len(wait.waits), wait.waits])
+            self._closed_total_us += wait.total_us
+
+    def distribution(self) -> Distribution | None:
+        rows = [each.waits for each in self.live.values()]
+        total_us = self._closed_total_us + sum(each.total_us for each in self.live.values())
+        return distribution(
+            _added([*rows, self._closed] if self._closed else rows), total_us, self.longest_us
+        )
+
+
+class Waits:
+    """Takes what the probe accept_wait reads. `mine`: the inodes of the listeners that are meant."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, _Address] = {}
+        self._mine: set[int] = set()
+
+    def take(self, waits: Iterable[AcceptWait], mine: Set[int]) -> None:
+        self._mine |= mine
+        for wait in waits:
+            if wait.inode in self._mine:
+                self._addresses.setdefault(str(wait.at), _Address()).see(wait)
+        # A listener without an accept is not in the reading, so it is kept only while it is meant.
+        self._mine = set(mine) | {inode for each in self._addresses.values() for inode in each.live}
+        idle = [address for address, each in self._addresses.items() if not each.live]
+        for address in idle[: max(0, len(self._addresses) - ADDRESSES_KEPT)]:
+            del self._addresses[address]
+
+    def at(self, address: str) -> Distribution | None:
+        """None: no accept of a connection there was seen."""
+        found = self._addresses.get(address)
+        return found.distribution() if found is not None else None
+
+
+def _added(rows: Iterable[Iterable[int]]) -> list[int]:
+    return list(map(sum, zip(*rows, strict=True)))
