@@ -259,6 +259,107 @@ class QueueSample(Record, frozen=True):
     wait_p99_ms: float | None = None
 
 
+class SynQueueFigures(Record, frozen=True):
+    """Half-open connections of one listening address, its sockets summed, since the watching began.
+
+    backlog: of one socket. syncookies: net.ipv4.tcp_syncookies of its namespace. flooded: one was full.
+    drops: growth of sk_drops, for want of room here or in the accept queue, or of memory.
+    """
+
+    address: str
+    depth_max: int  # of the fullest socket, seen
+    backlog: int
+    syncookies: int
+    flooded: bool
+    synack_retransmits: int
+    drops: int
+
+
+class LifecycleFigures(Record, frozen=True):
+    """Connections of one port in one role, since the watching began.
+
+    role server: the port is the local one; client: the remote one. established: now, where a census told how
+    many there were before. closed: no more open, but for TIME_WAIT. failed: handshakes that did not end well.
+    """
+
+    role: Literal["server", "client"]
+    port: int
+    opened: int
+    closed: int
+    established: int | None
+    failed: int
+    resets_sent: int
+    resets_received: int
+    reset_reasons: dict[str, int] | None  # of those sent; None: this kernel tells none
+    retransmits: int
+
+
+class KernelCpu(Record, frozen=True):
+    """CPU seconds of processes in the kernel. calls and call_s: system calls, without sleep and softirqs.
+
+    softirq_s: network softirqs that ran in their context; nested_s: the part of it within system calls.
+    None: system calls are not traced.
+    """
+
+    calls: int | None
+    call_s: float | None
+    softirq_s: float
+    nested_s: float | None
+
+
+class NetCpuFigures(Record, frozen=True):
+    """Network softirqs of the whole machine, and whose context they ran in; from the ramp's begin on."""
+
+    net_rx_s: float
+    net_tx_s: float
+    target: KernelCpu | None
+    client: KernelCpu | None
+
+
+class PressureFigures(Record, frozen=True):
+    """Want of memory on the whole machine. refused: buffers that a socket did not get. None: not told."""
+
+    refused_send: int
+    refused_receive: int
+    oom_kills: int
+    direct_reclaims: int | None
+    direct_reclaim_s: float | None
+    cgroup_reclaims: int | None
+    cgroup_reclaim_s: float | None
+    drops: dict[str, int] | None  # packets, by the kernel's drop reason
+
+
+class CensusGroup(Record, frozen=True):
+    """Sockets of this network namespace that have this in common; bytes are sums of their buffers."""
+
+    side: Literal["server", "client"] | None
+    port: int | None
+    state: str
+    sockets: int
+    unaccepted: int
+    receive_bytes: int
+    send_bytes: int
+    forward_alloc_bytes: int
+
+
+class CensusFigures(Record, frozen=True):
+    """Every TCP socket, counted by the kernel on the plateau."""
+
+    duration_s: float
+    sockets: int
+    groups: tuple[CensusGroup, ...]  # of the watched ports
+
+
+class NetworkFigures(Record, frozen=True):
+    """What became of the connections in the kernel. None: see `observer.probes` for the reason."""
+
+    syn_queues: tuple[SynQueueFigures, ...] | None
+    lifecycle: tuple[LifecycleFigures, ...] | None
+    cpu: NetCpuFigures | None
+    pressure: PressureFigures | None
+    census: CensusFigures | None
+
+
 class KernelSample(Record, frozen=True):
     """What the kernel says in one interval. None: not read, see the record's `unknown`.
 
@@ -269,6 +370,8 @@ class KernelSample(Record, frozen=True):
     queues: tuple[QueueSample, ...] = ()
     slab_bytes: int | None = None
     softirq: float | None = None
+    established: int | None = None  # on the server's side of the watched ports, by eBPF
+    half_open: int | None = None
     counters: dict[str, int] = {}
 
 
@@ -477,6 +580,7 @@ class WatchRecord(Record, frozen=True):
     watched: str
     watched_s: float
     listeners: tuple[ListenerFigures, ...]
+    network: NetworkFigures | None
     counters: dict[str, int | None]  # TCP's, of the network namespace; None: this kernel lacks it
     server: ServerUse | None
     observer: ObserverFigures
@@ -513,6 +617,7 @@ class RunRecord(Record, frozen=True):
     server: ServerFigures | None
     runtime: RuntimeFigures | None
     kernel: KernelFigures | None
+    network: NetworkFigures | None
     listeners: tuple[ListenerFigures, ...]
     limits: tuple[Limit, ...]
     verified: None

@@ -138,6 +138,7 @@ def record(plan: HoldPlan) -> RunRecord:
         server=None,
         runtime=None,
         kernel=None,
+        network=None,
         listeners=(),
         limits=(),
         verified=None,

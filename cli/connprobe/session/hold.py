@@ -23,6 +23,7 @@ from connprobe.session.interrupts import Interrupts
 from connprobe.session.kernelview import KernelView
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
+from connprobe.session.probes import load_probes
 from connprobe.session.sampling import Phase, Progress, Sampler
 from connprobe.session.target import sockaddr
 from connprobe.session.undo import LOCK, LOCK_PATIENCE_S, undo_all
@@ -76,7 +77,8 @@ class Hold:
     def _hold(self, undo: ExitStack, log: IO[bytes], server: ProcessGroup | None) -> None:
         assert self.target is not None
         chosen = chosen_by(self._target_address(), self.target.port)
-        self.kernel = undo.enter_context(KernelView(chosen, bpf=self.request.bpf))
+        loaded = undo.enter_context(load_probes()) if self.request.bpf else None
+        self.kernel = KernelView(chosen, loaded)
         self._sampler = sampler = Sampler(self._directory, self._progress, server, self.kernel)
         if self.interrupts.by is None:  # attaching takes a second or two
             self._run(undo, log)
@@ -148,6 +150,8 @@ class Hold:
                 log,
             )
         )
+        self.kernel.traffic.watch(server.pids if server else (), "target")
+        self.kernel.traffic.watch(self.fleet.pids, "client")
         self._watch("ramp", self._ramp_is_over)
         self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid)
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
@@ -158,6 +162,7 @@ class Hold:
             self._measure_client()
             local = self.kernel.has_listeners
             self.seen.kernel = costs.kernel(self._read_totals().held, 2 if local else 1)
+            self.kernel.traffic.take_census()
             self.seen.server_idle = self._sampler.server_now
         if self.interrupts.by is None:
             self.fleet.send("check")

@@ -6,47 +6,43 @@ One second's reading costs a few milliseconds, however many connections there ar
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 from msgspec.structs import replace
 
 from connprobe.kernel import accept_queue, accept_wait
 from connprobe.kernel.live import Live
-from connprobe.kernel.loader import Loaded, Unavailable, load
-from connprobe.model import KernelSample, ListenerFigures, ProbeUse, QueueSample
+from connprobe.kernel.loader import Loaded, Unavailable
+from connprobe.model import KernelSample, ListenerFigures, NetworkFigures, ProbeUse, QueueSample
 from connprobe.observe.acceptqueue import AcceptQueues as SampledQueues
 from connprobe.observe.machine import cpu_times, slab_bytes, utilisation
 from connprobe.observe.snmp import deltas, read_counters
 from connprobe.observe.sockdiag import ListenSocket, listen_sockets, listen_sockets_from_proc
 from connprobe.session.asked import Asked
 from connprobe.session.queues import Queues
+from connprobe.session.traffic import SWITCHED_OFF, Traffic
 from connprobe.session.waits import Waits
 
 Choice = Callable[[Sequence[ListenSocket]], Sequence[ListenSocket]]
 
-SWITCHED_OFF = Unavailable("", "switched off by --no-bpf", "leave --no-bpf out")
 _BELOW = "sock_diag, once a second"
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
 class KernelView:
-    """Attached once it is made, detached when it is left.
+    """Begins when it is made. The probes stay their owner's, who detaches them afterwards.
 
-    choose: which LISTEN sockets are meant. pid: one in whose network namespace they are, where that is
-    another one than ours, and cannot be entered.
+    choose: which LISTEN sockets are meant. loaded: None: no eBPF was wanted. pid: one in whose network
+    namespace the listeners are, where that is another one than ours, and cannot be entered.
     A further probe is one more `Asked`, and what takes its readings: see `read`.
     """
 
-    def __init__(self, choose: Choice, *, bpf: bool, pid: int | None = None) -> None:
-        self._choose, self._pid = choose, pid
-        self._loaded: Loaded | None = load([accept_queue.probe(), accept_wait.probe()]) if bpf else None
+    def __init__(self, choose: Choice, loaded: Loaded | None, *, pid: int | None = None) -> None:
+        self._choose, self._loaded, self._pid = choose, loaded, pid
         somaxconn = _number(_SOMAXCONN) if pid is None else None
         self._netns = _netns(pid)
-        self._sampled, self._queues, self._waits = (
-            SampledQueues(somaxconn),
-            Queues(somaxconn, self._netns),
-            Waits(),
-        )
+        self._sampled = SampledQueues(somaxconn)
+        self._queues = Queues(somaxconn, self._netns)
+        self._waits = Waits()
         self._listeners: Sequence[ListenSocket] = ()
         self._mine: frozenset[int] = frozenset()
         self._ports: frozenset[int] = frozenset()
@@ -56,14 +52,8 @@ class KernelView:
         self._listen_sockets = self._source()
         self._queue = Asked("accept_queue", self._probe("accept_queue"), _queue_reader, below=_BELOW)
         self._wait = Asked("accept_wait", self._probe("accept_wait"), self._wait_reader, below=None)
+        self.traffic = Traffic(loaded, self._netns)
         self.read()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._loaded is not None:
-            self._loaded.close()
 
     # every second
 
@@ -80,6 +70,7 @@ class KernelView:
         waits = self._wait.read()
         if waits is not None:
             self._waits.take(waits.listeners, self._mine)
+        established, half_open = self.traffic.read(self._ports)
         cpu, before = cpu_times(), self._cpu
         self._cpu = cpu
         shares = utilisation(before, cpu)
@@ -87,6 +78,8 @@ class KernelView:
             queues=tuple(self._queue_samples()),
             slab_bytes=slab_bytes(),
             softirq=None if shares is None else round(shares.softirq, 4),
+            established=established,
+            half_open=half_open,
             counters={name: moved for name, moved in self.counters().items() if moved},
         )
 
@@ -163,9 +156,13 @@ class KernelView:
             self._queues.figures(self._waits, self.counters(), self._queue.source, self._queue.lost) + below
         )
 
+    def network(self) -> NetworkFigures | None:
+        """What became of the connections. None: no eBPF."""
+        return self.traffic.figures()
+
     def probes(self) -> tuple[ProbeUse, ...]:
         """Which rung answered each question, and why not a better one."""
-        return (self._queue.use(), self._wait.use())
+        return (self._queue.use(), self._wait.use(), *self.traffic.probes())
 
 
 def reasons(listeners: Sequence[ListenerFigures], probes: Sequence[ProbeUse]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from connprobe.model import (
     HostRecord,
     KernelFigures,
     ListenerFigures,
+    NetworkFigures,
     ObserverFigures,
     Pings,
     ProbeUse,
@@ -74,12 +75,15 @@ class Seen:
     server_peak_rss_bytes: int = 0
     cpu: CpuUse | None = None  # of the ramp
     kernel: KernelFigures | None = None
+    network: NetworkFigures | None = None
     listeners: tuple[ListenerFigures, ...] = ()
     probes: tuple[ProbeUse, ...] = ()
     unknown: dict[str, str] = field(default_factory=dict)
 
     def take_kernel(self, view: KernelView) -> None:
-        self.listeners, self.probes = view.listeners(), view.probes()
+        self.listeners, self.network, self.probes = view.listeners(), view.network(), view.probes()
+        if self.network is None:
+            self.unknown["network"] = "no eBPF: see observer.probes"
         if not view.has_listeners:
             self.unknown["listeners"] = "the target's listener is not in this network namespace"
         self.unknown |= reasons(self.listeners, self.probes)
@@ -133,6 +137,7 @@ def build_record(
         server=_server(seen, totals, unknown),
         runtime=None,
         kernel=seen.kernel,
+        network=seen.network,
         listeners=seen.listeners,
         limits=(),
         verified=None,

@@ -33,6 +33,7 @@ from connprobe.plan.bottleneck import queue_verdict
 from connprobe.report.watch import WatchView, render_watch, watch_view
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.kernelview import KernelView, reasons
+from connprobe.session.probes import load_probes
 from connprobe.store.rundir import RunDirectory
 from connprobe.system import netns
 from connprobe.version import __version__
@@ -68,7 +69,7 @@ class Watch:
             return f"pid {self._pid}" + (f", port {self._port}" if self._port else "")
         return f"port {self._port}" if self._port else "every listener"
 
-    def open(self) -> KernelView:
+    def open(self, undo: ExitStack) -> KernelView:
         foreign = None
         if self._pid is not None and netns.is_foreign(self._pid):
             refused = netns.enter(self._pid)
@@ -78,7 +79,8 @@ class Watch:
                     f"that of process {self._pid} cannot be entered ({refused}), so /proc/{self._pid}/net "
                     "alone tells of its listeners: run as root"
                 )
-        view = KernelView(self._choose, bpf=self._bpf, pid=foreign)
+        loaded = undo.enter_context(load_probes()) if self._bpf else None
+        view = KernelView(self._choose, loaded, pid=foreign)
         self._began, self._cpu = time.monotonic(), cpu_times()
         self._own_cpu_s = time.process_time()
         return view
@@ -141,6 +143,9 @@ class Watch:
         cpu, before = cpu_times(), self._cpu
         self._cpu = cpu
         shares = utilisation(before, cpu)
+        server = self._processes()
+        if server is not None:
+            kernel.traffic.watch(server.pids, "target")
         self._last = WatchSample(
             at_s=round(now - self._began, 3),
             lateness_s=round(max(0.0, now - due), 3),
@@ -149,7 +154,7 @@ class Watch:
             if shares
             else None,
             memory_available_bytes=available_memory(),
-            server=self._processes(),
+            server=server,
             observer_cpu_s=self._observer_cpu_s(),
             observer_pss_bytes=pss_of([os.getpid()]),
         )
@@ -161,7 +166,9 @@ class Watch:
         return round(time.process_time() - self._own_cpu_s, 3)
 
     def record(self, kernel: KernelView) -> WatchRecord:
-        listeners, counters, probes = kernel.listeners(), kernel.counters(), kernel.probes()
+        kernel.traffic.take_census()
+        listeners, network, counters = kernel.listeners(), kernel.network(), kernel.counters()
+        probes = kernel.probes()
         watched_s = self._last.at_s if self._last else 0.0
         unknown = {**self._unknown, **reasons(listeners, probes)}
         if not listeners:
@@ -173,6 +180,8 @@ class Watch:
             )
             unknown.setdefault("server", why)
         missing = [name for name, moved in counters.items() if moved is None]
+        if network is None:
+            unknown["network"] = "no eBPF: see observer.probes"
         if missing:
             unknown["counters"] = f"this kernel lacks {', '.join(missing)}"
         return WatchRecord(
@@ -183,6 +192,7 @@ class Watch:
             watched=self.label,
             watched_s=watched_s,
             listeners=listeners,
+            network=network,
             counters=counters,
             server=self._server_last,
             observer=ObserverFigures(
@@ -222,7 +232,7 @@ def run_watch(
         directory = (
             undo.enter_context(RunDirectory.create(results, "watch", watch.label)) if results else None
         )
-        kernel = undo.enter_context(watch.open())
+        kernel = watch.open(undo)
         view = watch_view(err, watch.label, plain=json)
         with suppress(OSError):
             view.__enter__()

@@ -1,0 +1,30 @@
+"""The probes of a run, loaded together: one process compiles them all."""
+
+from connprobe.kernel import (
+    accept_queue,
+    accept_wait,
+    lifecycle,
+    memory_pressure,
+    net_cpu,
+    socket_census,
+    syn_queue,
+)
+from connprobe.kernel.loader import Loaded, load
+from connprobe.kernel.probe import Probe
+
+
+def all_probes() -> tuple[Probe, ...]:
+    return (
+        accept_queue.probe(),
+        accept_wait.probe(),
+        syn_queue.probe(),
+        lifecycle.probe(),
+        net_cpu.probe(),
+        memory_pressure.probe(),
+        socket_census.probe(),
+    )
+
+
+def load_probes() -> Loaded:
+    """All of them. Takes a second or two; what the machine lacks is said by each, never raised."""
+    return load(all_probes())
