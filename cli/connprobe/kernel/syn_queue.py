@@ -5,7 +5,6 @@ requests dropped because the queue was full (TCPReqQFullDrop), both in /proc/net
 """
 
 import struct
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from connprobe.kernel.listeners import (
     Intervals,
     by_inode,
     decode_endpoint,
+    forget,
     highest,
 )
 from connprobe.kernel.live import Live
@@ -116,9 +116,8 @@ class SynQueues:
         for inode, (raw,) in by_inode(listeners).items():
             queue = _decode(inode, raw, counts.get(inode, []), interval)
             found.append(queue)
-            if queue.closed:  # it never comes back under this inode
-                for one in (listeners, self._live.maps["counts"]):
-                    one.delete(inode.to_bytes(8, sys.byteorder))
+            if queue.closed:
+                forget(inode, (listeners, self._live.maps["counts"]))
         found.sort(key=lambda queue: (queue.at.netns, queue.at.port, queue.inode))
         return Reading(tuple(found), self._live.lost(_LOST))
 
