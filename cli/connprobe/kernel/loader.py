@@ -79,6 +79,7 @@ def load(
         return Loaded({name: _refused(name, refused) for name, (_, refused) in prepared.items()}, None)
     compiled = compile_probes(jobs, default_pythons() if pythons is None else pythons, timeout_s)
     results: dict[str, Live | Unavailable] = {}
+    rung_names = {probe.name: [rung.name for rung in probe.rungs] for probe in probes}
     for name, (rungs, refused) in prepared.items():
         answer = compiled.answers.get(name)
         if answer is None and rungs:
@@ -86,7 +87,10 @@ def load(
         elif answer is None or answer.rung is None:
             results[name] = _refused(name, refused + (answer.refused if answer else ()))
         else:
-            results[name] = Live(name, answer.rung, refused + answer.refused, answer.fds)
+            order = rung_names[name]
+            better = order[: order.index(answer.rung)]
+            worse_left_out = tuple(one for one in refused + answer.refused if one.rung in better)
+            results[name] = Live(name, answer.rung, worse_left_out, answer.fds)
     return Loaded(results, compiled.bcc)
 
 
