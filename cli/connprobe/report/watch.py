@@ -17,6 +17,7 @@ from connprobe.report.verdicts import render_verdicts
 
 _QUEUES_SHOWN = 12
 _EVERY_S = 5.0
+_LABEL = 13
 # TCP's counters whose rise is news, with what they say.
 _COUNTERS = {
     "PassiveOpens": "accepted",
@@ -56,7 +57,7 @@ class _Lines:
         self._next_s = 0.0
 
     def __enter__(self) -> Self:
-        self._console.print(f"watching {self._watched}", markup=False, highlight=False)
+        self._print(f"watching {self._watched}")
         return self
 
     def __exit__(
@@ -71,14 +72,17 @@ class _Lines:
         queues = sample.kernel.queues
         parts = [
             f"{fmt.duration(round(sample.at_s))}",
-            f"{fmt.count(len(queues))} listeners",
+            f"{fmt.count(len(queues))} listener{'' if len(queues) == 1 else 's'}",
             f"deepest queue {fmt.count(max((each.depth_max or 0 for each in queues), default=0))}",
             f"{fmt.count(sum(each.overflows or 0 for each in queues))} overflows",
         ]
         if sample.server is not None:
             parts.append(f"server {fmt.nbytes(sample.server.rss_bytes)}, {fmt.count(sample.server.fds)} fds")
-        line = fmt.printable(", ".join(parts), encoding=self._console.encoding)
-        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+        self._print(", ".join(parts))
+
+    def _print(self, line: str) -> None:
+        text = Text(fmt.printable(line, encoding=self._console.encoding))
+        self._console.print(text, soft_wrap=True, highlight=False)
 
 
 class _Table:
@@ -87,6 +91,7 @@ class _Table:
     def __init__(self, console: Console, watched: str) -> None:
         self._console, self._watched = console, watched
         self._depth, self._rate = History(), History()
+        self._depth_max = self._rate_max = 0.0  # a history that grew long holds means
         self._last: WatchSample | None = None
         self._fancy = not console.options.ascii_only
         self._live = Live(
@@ -114,49 +119,55 @@ class _Table:
             _rate(each.enqueued, before[each.address].enqueued if each.address in before else None, elapsed)
             for each in sample.kernel.queues
         ]
-        self._depth.add(float(max((each.depth_max or 0 for each in sample.kernel.queues), default=0)))
-        self._rate.add(sum(rate or 0.0 for rate in rates))
-        head = Text.assemble(("connprobe watch", "bold"), "  ", fmt.printable(self._watched), "   ")
-        head.append(fmt.duration(round(sample.at_s)), "dim")
+        depth = float(max((each.depth_max or 0 for each in sample.kernel.queues), default=0))
+        queued = sum(rate or 0.0 for rate in rates)
+        self._depth.add(depth)
+        self._rate.add(queued)
+        self._depth_max, self._rate_max = max(depth, self._depth_max), max(queued, self._rate_max)
+        head = self._text("connprobe watch", "bold") + self._text(f"  {self._watched}   ")
+        head += self._text(fmt.duration(round(sample.at_s)), "dim")
         if left_s is not None:
-            head.append(f", {fmt.duration(round(max(0.0, left_s)))} left", "dim")
-        parts = [head, Text(), self._queues(sample.kernel.queues, rates), Text(), *self._charts(), Text()]
+            head += self._text(f", {fmt.duration(round(max(0.0, left_s)))} left", "dim")
+        parts = [head, Text(), *self._queues(sample.kernel.queues, rates), Text(), *self._charts(), Text()]
         parts += self._figures(sample, last, elapsed)
         self._live.update(Group(*parts), refresh=True)
 
-    def _queues(self, queues: tuple[QueueSample, ...], rates: list[float | None]) -> Table | Text:
+    def _text(self, text: str, style: str = "") -> Text:
+        return Text(fmt.printable(text, encoding=self._console.encoding), style)
+
+    def _queues(self, queues: tuple[QueueSample, ...], rates: list[float | None]) -> list[Table | Text]:
         if not queues:
-            return Text("nothing listens there now", "yellow")
+            return [self._text("nothing listens there now", "yellow")]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("accept queue", no_wrap=True)
         for name in ("sockets", "waiting", "deepest", "of", "queued", "overflows", "wait p50", "p99"):
             table.add_column(name, justify="right", no_wrap=True)
         order = sorted(zip(queues, rates, strict=True), key=lambda one: -(one[0].depth_max or 0))
         for each, rate in order[:_QUEUES_SHOWN]:
+            depths = (each.sockets, each.depth, each.depth_max, each.capacity_each)
             table.add_row(
-                fmt.printable(each.address),
-                fmt.count(each.sockets),
-                fmt.count(each.depth),
-                fmt.count(each.depth_max),
-                fmt.count(each.capacity_each),
-                fmt.rate(rate),
-                Text(fmt.count(each.overflows), "bold red" if each.overflows else ""),
-                fmt.ms(each.wait_p50_ms),
-                fmt.ms(each.wait_p99_ms),
+                self._text(each.address),
+                *(self._text(fmt.count(figure)) for figure in depths),
+                self._text(fmt.rate(rate)),
+                self._text(fmt.count(each.overflows), "bold red" if each.overflows else ""),
+                self._text(fmt.ms(each.wait_p50_ms)),
+                self._text(fmt.ms(each.wait_p99_ms)),
             )
-        return table
+        if len(order) <= _QUEUES_SHOWN:
+            return [table]
+        return [table, self._text(f"and {fmt.count(len(order) - _QUEUES_SHOWN)} more", "dim")]
 
     def _charts(self) -> list[Text]:
         levels = BLOCKS if self._fancy else ASCII
-        room = max(10, min(self._console.width, 120) - 14)
+        room = max(10, min(self._console.width, 120) - _LABEL - 1)
         lines = []
         for name, history, most in (
-            ("deepest", self._depth, fmt.count(max(self._depth.values, default=0))),
-            ("queued", self._rate, fmt.rate(max(self._rate.values, default=0))),
+            ("deepest", self._depth, fmt.count(self._depth_max)),
+            ("queued", self._rate, fmt.rate(self._rate_max)),
         ):
             upper, lower = sparkline(history.values, room, levels=levels)
-            lines.append(Text.assemble((name.ljust(13), "bold"), (upper, "cyan")))
-            lines.append(Text.assemble((f"max {most}".ljust(13), "dim"), (lower, "cyan")))
+            lines.append(self._text(name.ljust(_LABEL), "bold") + Text(upper, "cyan"))
+            lines.append(self._text(f"max {most}".ljust(_LABEL), "dim") + Text(lower, "cyan"))
         return lines
 
     def _figures(self, sample: WatchSample, last: WatchSample | None, elapsed: float) -> list[Text]:
@@ -183,7 +194,9 @@ class _Table:
         rows.append(("TCP", moved or ["nothing moved"]))
         own = f"{fmt.nbytes(sample.observer_pss_bytes)} PSS"
         rows.append(("watching", [own, f"{fmt.percent(sample.observer_cpu_s / max(sample.at_s, 1e-3))} CPU"]))
-        return [Text.assemble((name.ljust(13), "bold"), "   ".join(cells)) for name, cells in rows]
+        return [
+            self._text(name.ljust(_LABEL), "bold") + self._text("   ".join(cells)) for name, cells in rows
+        ]
 
 
 def _rate(now: int | None, before: int | None, elapsed_s: float) -> float | None:

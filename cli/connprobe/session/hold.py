@@ -20,7 +20,7 @@ from connprobe.observe.process import ProcessGroup
 from connprobe.session.costs import Costs
 from connprobe.session.embedded import start_server
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.kernelview import KernelView
+from connprobe.session.kernelview import KernelView, load_probes
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Phase, Progress, Sampler
@@ -74,7 +74,8 @@ class Hold:
     def _hold(self, undo: ExitStack, log: IO[bytes], server: ProcessGroup | None) -> None:
         assert self.target is not None
         chosen = chosen_by(self._target_address(), self.target.port)
-        self.kernel = undo.enter_context(KernelView(chosen, bpf=self.request.bpf))
+        loaded = undo.enter_context(load_probes()) if self.request.bpf else None
+        self.kernel = KernelView(chosen, loaded)
         self._sampler = sampler = Sampler(self._directory, self._progress, server, self.kernel)
         if self.interrupts.by is None:  # attaching takes a second or two
             self._run(undo, log)

@@ -6,7 +6,6 @@ One second's reading costs a few milliseconds, however many connections there ar
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 from msgspec.structs import replace
 
@@ -29,24 +28,26 @@ _BELOW = "sock_diag, once a second"
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
-class KernelView:
-    """Attached once it is made, detached when it is left.
+def load_probes() -> Loaded:
+    """All that a KernelView has a use for. Takes a second or two."""
+    return load([accept_queue.probe(), accept_wait.probe()])
 
-    choose: which LISTEN sockets are meant. pid: one in whose network namespace they are, where that is
-    another one than ours, and cannot be entered.
+
+class KernelView:
+    """Begins when it is made. The probes stay their owner's, who detaches them afterwards.
+
+    choose: which LISTEN sockets are meant. loaded: None: no eBPF was wanted. pid: one in whose network
+    namespace the listeners are, where that is another one than ours, and cannot be entered.
     A further probe is one more `Asked`, and what takes its readings: see `read`.
     """
 
-    def __init__(self, choose: Choice, *, bpf: bool, pid: int | None = None) -> None:
-        self._choose, self._pid = choose, pid
-        self._loaded: Loaded | None = load([accept_queue.probe(), accept_wait.probe()]) if bpf else None
+    def __init__(self, choose: Choice, loaded: Loaded | None, *, pid: int | None = None) -> None:
+        self._choose, self._loaded, self._pid = choose, loaded, pid
         somaxconn = _number(_SOMAXCONN) if pid is None else None
         self._netns = _netns(pid)
-        self._sampled, self._queues, self._waits = (
-            SampledQueues(somaxconn),
-            Queues(somaxconn, self._netns),
-            Waits(),
-        )
+        self._sampled = SampledQueues(somaxconn)
+        self._queues = Queues(somaxconn, self._netns)
+        self._waits = Waits()
         self._listeners: Sequence[ListenSocket] = ()
         self._mine: frozenset[int] = frozenset()
         self._ports: frozenset[int] = frozenset()
@@ -57,13 +58,6 @@ class KernelView:
         self._queue = Asked("accept_queue", self._probe("accept_queue"), _queue_reader, below=_BELOW)
         self._wait = Asked("accept_wait", self._probe("accept_wait"), self._wait_reader, below=None)
         self.read()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._loaded is not None:
-            self._loaded.close()
 
     # every second
 

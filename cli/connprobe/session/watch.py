@@ -32,7 +32,7 @@ from connprobe.observe.sockdiag import ListenSocket
 from connprobe.plan.bottleneck import queue_verdict
 from connprobe.report.watch import WatchView, render_watch, watch_view
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.kernelview import KernelView, reasons
+from connprobe.session.kernelview import KernelView, load_probes, reasons
 from connprobe.store.rundir import RunDirectory
 from connprobe.system import netns
 from connprobe.version import __version__
@@ -68,7 +68,7 @@ class Watch:
             return f"pid {self._pid}" + (f", port {self._port}" if self._port else "")
         return f"port {self._port}" if self._port else "every listener"
 
-    def open(self) -> KernelView:
+    def open(self, undo: ExitStack) -> KernelView:
         foreign = None
         if self._pid is not None and netns.is_foreign(self._pid):
             refused = netns.enter(self._pid)
@@ -78,7 +78,8 @@ class Watch:
                     f"that of process {self._pid} cannot be entered ({refused}), so /proc/{self._pid}/net "
                     "alone tells of its listeners: run as root"
                 )
-        view = KernelView(self._choose, bpf=self._bpf, pid=foreign)
+        loaded = undo.enter_context(load_probes()) if self._bpf else None
+        view = KernelView(self._choose, loaded, pid=foreign)
         self._began, self._cpu = time.monotonic(), cpu_times()
         self._own_cpu_s = time.process_time()
         return view
@@ -222,7 +223,7 @@ def run_watch(
         directory = (
             undo.enter_context(RunDirectory.create(results, "watch", watch.label)) if results else None
         )
-        kernel = undo.enter_context(watch.open())
+        kernel = watch.open(undo)
         view = watch_view(err, watch.label, plain=json)
         with suppress(OSError):
             view.__enter__()
