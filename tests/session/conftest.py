@@ -1,4 +1,4 @@
-"""Hosts to tune: a network namespace of the test's own, and a directory that stands for /proc/sys."""
+"""Hosts to tune, real listeners, and the probes in the running kernel for those who look at them."""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from connprobe.kernel.live import Live
+from connprobe.kernel.loader import Loaded
 from connprobe.plan.sysctl_file import expand
+from connprobe.session.probes import load_probes
 from connprobe.system.sysctl import Tree
+from kernel.sockets import Sockets
 from netns import network_namespace
 from profiles import SHIPPED, shipped
 
@@ -31,3 +35,24 @@ def copy(tmp_path: Path) -> Tree:
             value = real.read(each.key).value
             path.write_bytes(b"1\t1\t1\n" if value is None else value.encode() + b"\n")
     return Tree(root)
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    made = Sockets()
+    yield made
+    made.close()
+
+
+def _load() -> Iterator[Loaded]:
+    """All probes of a run; a test without them is skipped with the remedy."""
+    with load_probes() as probes:
+        for probe in probes.probes.values():
+            if not isinstance(probe, Live):
+                pytest.skip(f"{probe.reason}: {probe.fix or 'run the tests on a kernel that has it'}")
+        yield probes
+
+
+# For several tests, as each looks at listeners of its own; or for one that tears them, or came before them.
+loaded = pytest.fixture(_load, scope="module", name="loaded")
+fresh = pytest.fixture(_load, name="fresh")

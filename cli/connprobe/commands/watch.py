@@ -32,6 +32,12 @@ def watch(
     no_bpf: Annotated[
         bool, typer.Option("--no-bpf", help="No eBPF: watch the kernel by sock_diag and /proc.")
     ] = False,
+    system_calls: Annotated[
+        bool,
+        typer.Option(
+            "--system-calls", help="Their time too, by eBPF: slows every system call of the machine a little."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each reading.")] = False,
     results: Annotated[Path | None, typer.Option(help="Directory to write the readings to.")] = None,
 ) -> None:
@@ -53,6 +59,7 @@ def watch(
             stdout(),
             stderr(),
             bpf=not no_bpf,
+            system_calls=system_calls,
             interval_s=interval_s,
             for_s=for_s,
             json=json,

@@ -13,18 +13,19 @@ from connprobe.kernel.loader import Loaded, load
 from connprobe.kernel.probe import Probe
 
 
-def all_probes() -> tuple[Probe, ...]:
+def all_probes(*, system_calls: bool = False) -> tuple[Probe, ...]:
+    """system_calls: time in those of watched processes too, at the expense of each one of the machine."""
     return (
         accept_queue.probe(),
         accept_wait.probe(),
         syn_queue.probe(),
         lifecycle.probe(),
-        net_cpu.probe(),
+        net_cpu.probe(system_calls),
         memory_pressure.probe(),
         socket_census.probe(),
     )
 
 
-def load_probes() -> Loaded:
+def load_probes(*, system_calls: bool = False) -> Loaded:
     """All of them. Takes a second or two; what the machine lacks is said by each, never raised."""
-    return load(all_probes())
+    return load(all_probes(system_calls=system_calls))

@@ -47,8 +47,11 @@ POLL_S = 0.1
 class Watch:
     """One watching, from `open` to `record`."""
 
-    def __init__(self, port: int | None, pid: int | None, *, bpf: bool, interval_s: float) -> None:
-        self._port, self._pid, self._bpf, self._interval_s = port, pid, bpf, interval_s
+    def __init__(
+        self, port: int | None, pid: int | None, *, bpf: bool, system_calls: bool, interval_s: float
+    ) -> None:
+        self._port, self._pid, self._interval_s = port, pid, interval_s
+        self._bpf, self._system_calls = bpf, system_calls
         self._held: tuple[frozenset[int], float, Sequence[ListenSocket]] = (frozenset(), 0.0, ())
         self._chosen: Sequence[ListenSocket] = ()
         self._server: ProcessGroup | None = ProcessGroup([pid]) if pid is not None else None
@@ -79,7 +82,7 @@ class Watch:
                     f"that of process {self._pid} cannot be entered ({refused}), so /proc/{self._pid}/net "
                     "alone tells of its listeners: run as root"
                 )
-        loaded = undo.enter_context(load_probes()) if self._bpf else None
+        loaded = undo.enter_context(load_probes(system_calls=self._system_calls)) if self._bpf else None
         view = KernelView(self._choose, loaded, pid=foreign)
         self._began, self._cpu = time.monotonic(), cpu_times()
         self._own_cpu_s = time.process_time()
@@ -220,13 +223,14 @@ def run_watch(
     err: Console,
     *,
     bpf: bool,
+    system_calls: bool,
     interval_s: float,
     for_s: float,
     json: bool,
     results: Path | None,
 ) -> int:
     """Exit code 0, also after Ctrl-C, which is how a watching without --for ends."""
-    watch = Watch(port, pid, bpf=bpf, interval_s=interval_s)
+    watch = Watch(port, pid, bpf=bpf, system_calls=system_calls, interval_s=interval_s)
     with ExitStack() as undo:
         interrupts = undo.enter_context(Interrupts())
         directory = (
