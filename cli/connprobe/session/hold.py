@@ -20,7 +20,7 @@ from connprobe.observe.process import ProcessGroup
 from connprobe.session.costs import Costs
 from connprobe.session.embedded import start_server
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.kernelview import KernelView, load_probes
+from connprobe.session.kernelview import KernelView
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.probes import load_probes
