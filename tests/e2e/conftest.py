@@ -18,10 +18,17 @@ Holds = Callable[..., Run]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """start("hold", ..., prefix=()) -> Command, ended with the test."""
+    """start("hold", ..., prefix=()) -> Command, ended with the test.
+
+    A hold without eBPF, unless bpf=True: compiling the probes takes longer than most of these tests.
+    """
     commands: list[Command] = []
 
-    def begin(*arguments: str, prefix: Sequence[str] = (), results: Path | None = None) -> Command:
+    def begin(
+        *arguments: str, prefix: Sequence[str] = (), results: Path | None = None, bpf: bool = False
+    ) -> Command:
+        if arguments[0] == "hold" and not bpf and "--no-bpf" not in arguments:
+            arguments = (*arguments, "--no-bpf")
         where = results or tmp_path / f"results-{len(commands)}"
         commands.append(Command(*arguments, prefix=prefix, results=where if arguments[0] == "hold" else None))
         return commands[-1]
@@ -35,8 +42,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def hold(start: Start) -> Holds:
     """hold("--target", ..., code=4) -> Run: `connprobe hold --json`, to its end, checked."""
 
-    def run(*arguments: str, code: int = 0, prefix: Sequence[str] = (), results: Path | None = None) -> Run:
-        command = start("hold", "--json", *arguments, prefix=prefix, results=results)
+    def run(
+        *arguments: str,
+        code: int = 0,
+        prefix: Sequence[str] = (),
+        results: Path | None = None,
+        bpf: bool = False,
+    ) -> Run:
+        command = start("hold", "--json", *arguments, prefix=prefix, results=results, bpf=bpf)
         return check(command.finish(), code)
 
     return run
