@@ -1,6 +1,6 @@
 """All TCP sockets of a network namespace, counted by the kernel itself (probes/socket_census.bpf.c).
 
-A census looks at every socket, about 0.5 s for a million: it is for plateaus. It says how long it took.
+A census looks at every socket, about a second for a million: it is for plateaus. It says how long it took.
 """
 
 import ctypes
