@@ -43,7 +43,7 @@ def test_every_exit_code_has_its_line(rendered: str) -> None:
     assert {"0", "1", "2", "3", "4", "130"} <= codes
 
 
-@pytest.mark.parametrize("command", ["hold", "serve", "report", "doctor", "restore"])
+@pytest.mark.parametrize("command", ["hold", "serve", "watch", "report", "doctor", "restore"])
 def test_the_options_are_those_of_the_command_line(command: str) -> None:
     source = PAGE.read_text().replace("\\-", "-")
     (_, _, section) = source.partition(f".SS connprobe {command}\n")
