@@ -9,8 +9,8 @@ import pytest
 
 from connprobe.kernel.live import Live
 from connprobe.model import ProbeUse, RunRecord
+from connprobe.observe.sockdiag import listen_sockets
 from connprobe.session.kernelview import load_probes
-from kernel.sockets import tcp_counter
 from running import Command, Run, eventually
 
 Start = Callable[..., Command]
@@ -76,26 +76,29 @@ def test_without_ebpf_by_choice(hold: Holds) -> None:
 
 
 class Slow:
-    """listen(3), and an accept whenever one is asked for."""
+    """listen(3), and nothing is accepted until that has overflowed."""
 
     def __init__(self) -> None:
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(3)
         self.target = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        self.dropped_before = tcp_counter("ListenOverflows")
         self._held: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept)
         self._thread.start()
 
     def _accept(self) -> None:
         """Nothing until the queue has overflowed, then each that comes."""
-        eventually(lambda: tcp_counter("ListenOverflows") > self.dropped_before, 60)
+        eventually(self._overflowed, 60)
         while True:
             try:
                 self._held.append(self.listener.accept()[0])
             except OSError:
                 return
+
+    def _overflowed(self) -> bool:
+        (mine,) = listen_sockets(self.listener.getsockname()[1])
+        return bool(mine.drops)
 
     def end(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
