@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -333,3 +334,19 @@ def test_its_descriptors_end_with_it(start: Start, sockets: Sockets) -> None:
 
 def links_of(pid: int) -> list[str]:
     return [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_figures_are_shown_even_when_they_cannot_be_written(
+    start: Start, sockets: Sockets, tmp_path: Path
+) -> None:
+    port = port_of(sockets.listen(3))
+    lines = watching(start, "--port", str(port), "--no-bpf", "--results", str(tmp_path))
+    lines.next()
+    (directory,) = tmp_path.iterdir()
+    shutil.rmtree(directory)
+    lines.command.process.send_signal(signal.SIGINT)
+    run = lines.command.finish()
+    assert run.returncode == 1
+    assert f"Watched port {port} for" in run.stderr
+    assert "watch.json cannot be written" in run.stderr
+    assert "Traceback" not in run.stderr

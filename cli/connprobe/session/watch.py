@@ -177,19 +177,29 @@ def run_watch(
             with suppress(OSError):
                 view.__exit__(None, None, None)
         record = watch.record(kernel)
-        if directory is not None:
-            directory.write_watch(record)
+        unwritten = _write(directory, record) if directory is not None else None
     with suppress(OSError):
         render_watch(
             record,
             err if json else out,
             results=str(directory.path.absolute()) if directory else None,
         )
-    if directory is not None and directory.error is not None:
-        raise RunFailed(
+    if unwritten is not None:
+        raise unwritten
+    return 0
+
+
+def _write(directory: RunDirectory, record: WatchRecord) -> RunFailed | None:
+    """The figures are shown even when the disk takes them no more."""
+    try:
+        directory.write_watch(record)
+    except RunFailed as failure:
+        return failure
+    if directory.error is not None:
+        return RunFailed(
             f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory"
         )
-    return 0
+    return None
 
 
 def _read_on(
