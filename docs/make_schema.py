@@ -1,6 +1,6 @@
-"""Writes docs/run.schema.json from `connprobe.model.RunRecord`, so that the published schema cannot drift.
+"""Writes docs/run.schema.json and docs/watch.schema.json from `connprobe.model`, so that they cannot drift.
 
-`--check` writes nothing and fails when the file is not what the model says.
+`--check` writes nothing and fails when a file is not what the model says.
 """
 
 import argparse
@@ -11,52 +11,61 @@ from typing import Any
 import msgspec
 
 from connprobe.causes import CAUSES
-from connprobe.model import SCHEMA, RunRecord
+from connprobe.model import SCHEMA, WATCH_SCHEMA, RunRecord, WatchRecord, WatchSample
 
-FILE = Path(__file__).with_name("run.schema.json")
+DOCS = Path(__file__).parent
 
 
 def run_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of run.json.
-
-    It describes what connprobe writes, which is stricter than what `RunRecord` would decode: no key is
-    ever left out, and connections are lost by the causes of one closed list.
-    """
-    generated = msgspec.json.schema(RunRecord)
-    records = generated["$defs"]
-    for record in records.values():
-        record["required"] = list(record["properties"])
-    run = records.pop("RunRecord")
-    run["properties"]["schema"] = {"const": SCHEMA}
+    """The JSON Schema (2020-12) of run.json; connections are lost by the causes of one closed list."""
+    schema = _schema(RunRecord, SCHEMA, "run")
     for by_cause in ("failures", "failure_details", "drops", "drop_details"):
-        run["properties"][by_cause]["propertyNames"] = {"enum": list(CAUSES)}
+        schema["properties"][by_cause]["propertyNames"] = {"enum": list(CAUSES)}
+    return schema
+
+
+def watch_schema() -> dict[str, Any]:
+    """That of watch.json, with $defs/WatchSample for a line of its samples.jsonl and of --json."""
+    return _schema(WatchRecord, WATCH_SCHEMA, "watch", WatchSample)
+
+
+def _schema(
+    record: type[msgspec.Struct], version: str, name: str, *others: type[msgspec.Struct]
+) -> dict[str, Any]:
+    """What connprobe writes, which is stricter than what the record would decode: no key is left out."""
+    _, records = msgspec.json.schema_components([record, *others], ref_template="#/$defs/{name}")
+    for each in records.values():
+        each["required"] = list(each["properties"])
+    whole = records.pop(record.__name__)
+    whole["properties"]["schema"] = {"const": version}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "run.schema.json",
-        **run,
-        "title": "run.json of connprobe",
+        "$id": f"{name}.schema.json",
+        **whole,
+        "title": f"{name}.json of connprobe",
         "$defs": dict(sorted(records.items())),
     }
 
 
-def encoded() -> str:
-    return msgspec.json.format(msgspec.json.encode(run_schema()), indent=2).decode() + "\n"
+def _encoded(schema: dict[str, Any]) -> str:
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, exit 1 if the file is not current"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not current")
     check = parser.parse_args().check
-    if not check:
-        FILE.write_text(encoded())
-    elif not FILE.exists() or FILE.read_text() != encoded():
-        sys.stderr.write(
-            f"{FILE.name} is not what model.py says. Run: .venv/bin/python docs/make_schema.py\n"
-        )
-        return 1
-    return 0
+    stale = False
+    for schema in (run_schema(), watch_schema()):
+        file, text = DOCS / schema["$id"], _encoded(schema)
+        if not check:
+            file.write_text(text)
+        elif not file.exists() or file.read_text() != text:
+            stale = True
+            sys.stderr.write(
+                f"{file.name} is not what model.py says. Run: .venv/bin/python docs/make_schema.py\n"
+            )
+    return int(stale)
 
 
 if __name__ == "__main__":

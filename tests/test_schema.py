@@ -1,4 +1,4 @@
-"""The published schema of run.json: current, valid, and holding every key that others read."""
+"""The published schemas of run.json and watch.json: current, valid, with every key that others read."""
 
 import json
 import subprocess
@@ -29,21 +29,27 @@ CONTRACT = {
 }
 
 
-@pytest.fixture
-def schema() -> dict[str, Any]:
-    loaded = json.loads((DOCS / "run.schema.json").read_text())
+def load(name: str) -> dict[str, Any]:
+    loaded = json.loads((DOCS / name).read_text())
     assert isinstance(loaded, dict)
     return loaded
 
 
-def test_the_committed_schema_is_the_generated_one() -> None:
+@pytest.fixture
+def schema() -> dict[str, Any]:
+    return load("run.schema.json")
+
+
+def test_the_committed_schemas_are_the_generated_ones() -> None:
     checked = subprocess.run(
         [sys.executable, DOCS / "make_schema.py", "--check"], capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_it_is_a_valid_schema_of_2020_12(schema: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["run.schema.json", "watch.schema.json"])
+def test_it_is_a_valid_schema_of_2020_12(name: str) -> None:
+    schema = load(name)
     assert jsonschema.validators.validator_for(schema) is jsonschema.Draft202012Validator
     jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -64,3 +70,13 @@ def test_it_refuses_a_record_without_a_key_and_a_cause_it_does_not_know(schema: 
     failures = validator.evolve(schema=schema["properties"]["failures"])
     assert failures.is_valid(dict.fromkeys(CAUSES, 23))
     assert not failures.is_valid({"bad_luck": 1})
+
+
+def test_the_schema_of_watch_tells_a_reading_and_the_whole_apart() -> None:
+    schema = load("watch.schema.json")
+    keys = {"schema", "watched", "listeners", "counters", "server", "observer", "verdicts", "unknown"}
+    assert keys <= set(schema["required"])
+    reading = {"at_s", "lateness_s", "kernel", "server", "observer_cpu_s", "observer_pss_bytes"}
+    assert reading <= set(schema["$defs"]["WatchSample"]["required"])
+    validator = jsonschema.Draft202012Validator(schema)
+    assert not validator.is_valid({"schema": "connprobe/run/1"})

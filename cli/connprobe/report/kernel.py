@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from connprobe.model import KernelFigures, ListenerFigures, ProbeUse, RunRecord
+from connprobe.model import KernelFigures, ListenerFigures, NetworkFigures, ProbeUse, RunRecord
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
 
@@ -12,6 +12,8 @@ _LISTENERS_SHOWN = 10
 
 def render_kernel(record: RunRecord, page: Page) -> None:
     render_listeners(record.listeners, page)
+    if record.network is not None:
+        render_network(record.network, page)
     if record.kernel is not None:
         _memory(record.kernel, page)
     render_probes(record.observer.probes, page, most_lost=record.held // 100)
@@ -34,6 +36,60 @@ def render_listeners(listeners: tuple[ListenerFigures, ...], page: Page) -> None
             page.paragraph(each.reason, "dim", indent=2)
     if len(listeners) > _LISTENERS_SHOWN:
         page.paragraph(f"and {fmt.count(len(listeners) - _LISTENERS_SHOWN)} more, in run.json", indent=2)
+
+
+def render_network(network: NetworkFigures, page: Page) -> None:
+    """What became of the connections: a line for what was counted, and for what went wrong."""
+    rows = []
+    for each in network.lifecycle or ():
+        if each.role == "server":
+            ends = f"{fmt.count(each.closed)} closed, {fmt.count(each.failed)} failed"
+            resets = f"resets: {fmt.count(each.resets_sent)} sent, {fmt.count(each.resets_received)} received"
+            here = f"{fmt.count(each.established)} established now"
+            again = f"{fmt.count(each.retransmits)} retransmits"
+            rows.append(
+                (
+                    f"port {each.port}",
+                    f"{fmt.count(each.opened)} opened",
+                    "; ".join((here, ends, resets, again)),
+                )
+            )
+    for queue in network.syn_queues or ():
+        half = f"{fmt.count(queue.depth_max)} of {fmt.count(queue.backlog)} at most"
+        lost = f"{fmt.count(queue.synack_retransmits)} SYN-ACKs sent again, {fmt.count(queue.drops)} drops"
+        rows.append(("half open", half, f"{queue.address}; {lost}" + ("; was full" if queue.flooded else "")))
+    if network.cpu is not None:
+        cpu = network.cpu
+        parts = [
+            f"{name} {fmt.duration(use.softirq_s)}"
+            for name, use in (("server", cpu.target), ("client", cpu.client))
+            if use
+        ]
+        rows.append(
+            (
+                "network softirqs",
+                fmt.duration(cpu.net_rx_s + cpu.net_tx_s),
+                "in the context of: " + ", ".join(parts) if parts else "",
+            )
+        )
+    if network.pressure is not None:
+        want = network.pressure
+        found = [
+            f"{fmt.count(number)} {what}"
+            for number, what in (
+                (want.refused_send + want.refused_receive, "buffers refused"),
+                (want.oom_kills, "OOM kills"),
+                (want.direct_reclaims or 0, "direct reclaims"),
+                (want.cgroup_reclaims or 0, "reclaims of a memory cgroup"),
+                (sum((want.drops or {}).values()), "packets dropped for want of memory"),
+            )
+            if number
+        ]
+        if found:
+            rows.append(("memory", "short", ", ".join(found)))
+    if rows:
+        page.heading("In the kernel")
+        page.table(rows)
 
 
 def _memory(kernel: KernelFigures, page: Page) -> None:

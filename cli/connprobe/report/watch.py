@@ -10,7 +10,7 @@ from rich.text import Text
 
 from connprobe.model import QueueSample, WatchRecord, WatchSample
 from connprobe.report import format as fmt
-from connprobe.report.kernel import render_listeners, render_probes
+from connprobe.report.kernel import render_listeners, render_network, render_probes
 from connprobe.report.layout import Page
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
 from connprobe.report.verdicts import render_verdicts
@@ -210,6 +210,8 @@ def render_watch(record: WatchRecord, console: Console, *, results: str | None) 
     page = Page(console)
     page.line(f"Watched {record.watched} for {fmt.duration(record.watched_s)}.")
     render_listeners(record.listeners, page)
+    if record.network is not None:
+        render_network(record.network, page)
     moved = [(name, fmt.count(value)) for name, value in record.counters.items() if value]
     if moved:
         page.heading("TCP counters of the network namespace that moved")

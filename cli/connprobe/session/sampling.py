@@ -57,7 +57,6 @@ class Sampler:
 
     def _sample(self, phase: Phase, totals: counters.Totals, table: SharedTable, now: float) -> None:
         due = now if self._next_sample is None else min(self._next_sample, now)
-        self._next_sample = max(due + SAMPLE_S, now + SAMPLE_S / 2)
         handshakes = counters.read_handshakes(table)
         p50, p99 = percentile(handshakes, 0.5), percentile(handshakes, 0.99)
         use = self._server.sample(now) if self._server is not None else None
@@ -89,3 +88,5 @@ class Sampler:
         self.samples += 1
         self.late_samples += now - due > LATE_S
         self._directory.append_sample(self._last)
+        # A reading that takes as long as the interval must not become all that this process does.
+        self._next_sample = max(due + SAMPLE_S, time.monotonic() + SAMPLE_S / 2)

@@ -19,27 +19,22 @@ from connprobe.model import (
     CpuShares,
     ListenerFigures,
     ObserverFigures,
-    ServerUse,
     Verdict,
     WatchRecord,
     WatchSample,
 )
 from connprobe.observe.client import pss_of
-from connprobe.observe.listeners import holders_of, sockets_of
 from connprobe.observe.machine import CpuTimes, available_memory, cpu_times, utilisation
-from connprobe.observe.process import ProcessGroup
-from connprobe.observe.sockdiag import ListenSocket
 from connprobe.plan.bottleneck import queue_verdict
 from connprobe.report.watch import WatchView, render_watch, watch_view
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.kernelview import KernelView, reasons
 from connprobe.session.probes import load_probes
+from connprobe.session.watched import Watched
 from connprobe.store.rundir import RunDirectory
 from connprobe.system import netns
 from connprobe.version import __version__
 
-SEARCH_S = 5.0  # between two searches for the processes behind the listeners
-SEARCH_SHARE = 0.02  # of the time, at most, for these searches
 FIRST_S = 0.5  # to the first reading
 POLL_S = 0.1
 
@@ -52,12 +47,7 @@ class Watch:
     ) -> None:
         self._port, self._pid, self._interval_s = port, pid, interval_s
         self._bpf, self._system_calls = bpf, system_calls
-        self._held: tuple[frozenset[int], float, Sequence[ListenSocket]] = (frozenset(), 0.0, ())
-        self._chosen: Sequence[ListenSocket] = ()
-        self._server: ProcessGroup | None = ProcessGroup([pid]) if pid is not None else None
-        self._server_last: ServerUse | None = None
-        self._known: frozenset[int] = frozenset()
-        self._search_at = 0.0
+        self._watched = Watched(port, pid)
         self._unknown: dict[str, str] = {}
         self._cpu: CpuTimes = cpu_times()
         self._began = time.monotonic()
@@ -83,7 +73,7 @@ class Watch:
                     "alone tells of its listeners: run as root"
                 )
         loaded = undo.enter_context(load_probes(system_calls=self._system_calls)) if self._bpf else None
-        view = KernelView(self._choose, loaded, pid=foreign)
+        view = KernelView(self._watched.choose, loaded, pid=foreign)
         self._began, self._cpu = time.monotonic(), cpu_times()
         self._own_cpu_s = time.process_time()
         return view
@@ -91,54 +81,8 @@ class Watch:
     @property
     def over(self) -> bool:
         """The process that is watched has exited, and so have its children."""
-        return self._pid is not None and self._last is not None and self._gone()
-
-    def _gone(self) -> bool:
-        return (
-            self._last is not None and self._last.server is None and not Path(f"/proc/{self._pid}").exists()
-        )
-
-    def _choose(self, sockets: Sequence[ListenSocket]) -> Sequence[ListenSocket]:
-        found = [entry for entry in sockets if self._port in (None, entry.port)]
-        self._chosen = found if self._pid is None else self._of_process(self._pid, found)
-        return self._chosen
-
-    def _of_process(self, pid: int, sockets: Sequence[ListenSocket]) -> Sequence[ListenSocket]:
-        """Those that `pid` holds; looked for again when others listen, as each look costs it dentries."""
-        inodes, now = frozenset(entry.inode for entry in sockets), time.monotonic()
-        before, until, held = self._held
-        if inodes != before or now >= until:
-            try:
-                held = sockets_of(pid, sockets)
-                self._unknown.pop("listeners", None)
-            except PermissionError:
-                self._unknown["listeners"] = f"/proc/{pid}/fd may not be read: run as root"
-                held = ()
-            self._held = (inodes, now + SEARCH_S, held)
-        mine = {entry.inode for entry in held}
-        return [entry for entry in sockets if entry.inode in mine]
-
-    def _processes(self) -> ServerUse | None:
-        """The processes behind the listeners, looked for when the listeners change, or none is left."""
-        now = time.monotonic()
-        if self._pid is None and self._port is not None:
-            inodes = frozenset(entry.inode for entry in self._chosen)
-            if now >= self._search_at and (inodes != self._known or (inodes and self._server is None)):
-                found = holders_of(self._chosen) if inodes else None
-                took = time.monotonic() - now
-                self._search_at = now + max(SEARCH_S, took / SEARCH_SHARE)
-                self._known = inodes
-                if found is None or found.pids:  # without a listener, those that had it may have more to do
-                    self._server = ProcessGroup(found.pids) if found else self._server
-                if found is not None and found.reason is not None:
-                    self._unknown["server"] = found.reason
-                elif found is not None and found.pids:
-                    self._unknown.pop("server", None)
-        use = self._server.sample(now) if self._server is not None else None
-        if use is None and self._pid is None:
-            self._server = None
-        self._server_last = use or self._server_last
-        return use
+        gone = self._last is not None and self._last.server is None
+        return self._pid is not None and gone and not Path(f"/proc/{self._pid}").exists()
 
     def sample(self, kernel: KernelView, due: float) -> WatchSample:
         now = time.monotonic()
@@ -146,7 +90,7 @@ class Watch:
         cpu, before = cpu_times(), self._cpu
         self._cpu = cpu
         shares = utilisation(before, cpu)
-        server = self._processes()
+        server = self._watched.processes()
         if server is not None:
             kernel.traffic.watch(server.pids, "target")
         self._last = WatchSample(
@@ -173,10 +117,10 @@ class Watch:
         listeners, network, counters = kernel.listeners(), kernel.network(), kernel.counters()
         probes = kernel.probes()
         watched_s = self._last.at_s if self._last else 0.0
-        unknown = {**self._unknown, **reasons(listeners, probes)}
+        unknown = {**self._unknown, **self._watched.unknown, **reasons(listeners, probes)}
         if not listeners:
             unknown.setdefault("listeners", "nothing was seen to listen there")
-        if self._server_last is None:
+        if self._watched.last is None:
             named = self._pid is not None or self._port is not None
             why = (
                 "no process was found behind the listeners" if named else "neither --port nor --pid names one"
@@ -197,7 +141,7 @@ class Watch:
             listeners=listeners,
             network=network,
             counters=counters,
-            server=self._server_last,
+            server=self._watched.last,
             observer=ObserverFigures(
                 cpu_s=self._observer_cpu_s(),
                 pss_bytes=pss_of([os.getpid()]),
@@ -246,19 +190,29 @@ def run_watch(
             with suppress(OSError):
                 view.__exit__(None, None, None)
         record = watch.record(kernel)
-        if directory is not None:
-            directory.write_watch(record)
+        unwritten = _write(directory, record) if directory is not None else None
     with suppress(OSError):
         render_watch(
             record,
             err if json else out,
             results=str(directory.path.absolute()) if directory else None,
         )
-    if directory is not None and directory.error is not None:
-        raise RunFailed(
+    if unwritten is not None:
+        raise unwritten
+    return 0
+
+
+def _write(directory: RunDirectory, record: WatchRecord) -> RunFailed | None:
+    """The figures are shown even when the disk takes them no more."""
+    try:
+        directory.write_watch(record)
+    except RunFailed as failure:
+        return failure
+    if directory.error is not None:
+        return RunFailed(
             f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory"
         )
-    return 0
+    return None
 
 
 def _read_on(
