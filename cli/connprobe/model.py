@@ -570,7 +570,7 @@ class Verdict(Record, frozen=True):
     fix: str | None = None
 
 
-class WatchRecord(Record, frozen=True):
+class WatchRecord(Record, frozen=True, kw_only=True):
     """watch.json: what was seen on the whole. `unknown`: figures that are None, and why."""
 
     schema: str
@@ -580,7 +580,7 @@ class WatchRecord(Record, frozen=True):
     watched: str
     watched_s: float
     listeners: tuple[ListenerFigures, ...]
-    network: NetworkFigures | None
+    network: NetworkFigures | None = None
     counters: dict[str, int | None]  # TCP's, of the network namespace; None: this kernel lacks it
     server: ServerUse | None
     observer: ObserverFigures
@@ -588,7 +588,7 @@ class WatchRecord(Record, frozen=True):
     unknown: dict[str, str]
 
 
-class RunRecord(Record, frozen=True):
+class RunRecord(Record, frozen=True, kw_only=True):
     """`run.json`: the result of one run. Its JSON Schema is docs/run.schema.json."""
 
     schema: str
@@ -617,7 +617,7 @@ class RunRecord(Record, frozen=True):
     server: ServerFigures | None
     runtime: RuntimeFigures | None
     kernel: KernelFigures | None
-    network: NetworkFigures | None
+    network: NetworkFigures | None = None
     listeners: tuple[ListenerFigures, ...]
     limits: tuple[Limit, ...]
     verified: None

@@ -54,7 +54,7 @@ class Worker:
         self.checking = False
         self.unread = 0  # connections that may have something to report that came before the check
         self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
-        self.burst = max(1, min(OPENS_PER_TURN, task.concurrency) // 8)
+        self.burst = max(1, min(OPENS_PER_TURN, task.concurrency // 16))
         self.took_us: list[int] = []  # handshakes of this turn, in microseconds
         self.quitting = False
 
