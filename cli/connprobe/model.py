@@ -244,7 +244,8 @@ class QueueSample(Record, frozen=True):
 
     depth: connections that wait to be accepted now. depth_max: of the fullest socket of the group, in the
     interval (by eBPF) or now (by sock_diag); capacity_each: that of one socket. enqueued, accepted, overflows
-    and the wait are totals since the watching began.
+    and the wait are totals since the watching began. overflows are sk_drops here, which may count one twice;
+    at the end they are held against ListenOverflows.
     """
 
     address: str

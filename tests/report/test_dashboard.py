@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from connprobe.model import Sample, ServerUse
+from connprobe.model import KernelSample, QueueSample, Sample, ServerUse
 from connprobe.report.dashboard import Dashboard, progress
 from connprobe.report.plain import PlainProgress
 
@@ -140,3 +140,33 @@ def test_lines_where_there_is_no_terminal(make_sample: Make, make_server: MakeSe
 def test_plain_lines_on_request_even_on_a_terminal() -> None:
     assert isinstance(progress(terminal(), asked=1, title="t", hold_s=1, plain=True), PlainProgress)
     assert isinstance(progress(terminal(), asked=1, title="t", hold_s=1), Dashboard)
+
+
+def test_the_kernels_rows(make_sample: Make) -> None:
+    queue = QueueSample(
+        address="127.0.0.1:8080",
+        sockets=1,
+        depth=3,
+        depth_max=101,
+        capacity_each=4097,
+        overflows=23,
+        wait_p99_ms=12.6,
+    )
+    kernel = KernelSample(queues=(queue,), slab_bytes=1_700_000_000, softirq=0.104)
+    console = terminal(100)
+    with Dashboard(console, asked=400_000, title="ws", hold_s=60) as view:
+        view.update(make_sample(1.0, kernel=kernel))
+    last = frames(console)
+    assert all(each in last for each in ("101 of 4,097 deepest", "23 overflows", "12.6 ms p99 wait"))
+    assert all(each in last for each in ("1.7 GB slab", "10.4% softirq"))
+
+
+def test_overflows_stand_in_the_plain_lines(make_sample: Make) -> None:
+    queue = QueueSample(
+        address="127.0.0.1:80", sockets=1, depth=3, depth_max=3, capacity_each=4, overflows=1009
+    )
+    console = Console(file=io.StringIO(), width=80)
+    with PlainProgress(console, asked=23, title="ws", hold_s=60) as view:
+        view.update(make_sample(1.0, kernel=KernelSample(queues=(queue,))))
+    assert isinstance(console.file, io.StringIO)
+    assert "1,009 accept queue overflows" in console.file.getvalue()

@@ -194,9 +194,7 @@ class _Table:
         rows.append(("TCP", moved or ["nothing moved"]))
         own = f"{fmt.nbytes(sample.observer_pss_bytes)} PSS"
         rows.append(("watching", [own, f"{fmt.percent(sample.observer_cpu_s / max(sample.at_s, 1e-3))} CPU"]))
-        return [
-            self._text(name.ljust(_LABEL), "bold") + self._text("   ".join(cells)) for name, cells in rows
-        ]
+        return [self._text(name.ljust(_LABEL), "bold") + self._text("  ".join(cells)) for name, cells in rows]
 
 
 def _rate(now: int | None, before: int | None, elapsed_s: float) -> float | None:
