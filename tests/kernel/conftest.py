@@ -2,13 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from connprobe.kernel.live import Live
 from connprobe.kernel.loader import Loaded
 from connprobe.kernel.loader import load as load_probes
-from kernel.sockets import Load, Sockets, other_namespace
+from kernel.sockets import SLOW_S, Load, Sockets, other_namespace
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(2 * SLOW_S))
 
 
 def live(loaded: Loaded, name: str) -> Live:
@@ -16,18 +23,20 @@ def live(loaded: Loaded, name: str) -> Live:
     probe = loaded[name]
     if isinstance(probe, Live):
         return probe
-    if probe.refused and not all(one.reason.startswith("this kernel has no ") for one in probe.refused):
-        pytest.fail(f"no rung of {name} serves: {probe.reason}")
-    pytest.skip(f"{probe.reason}: {probe.fix or 'run the tests on a kernel that has it'}")
+    if probe.fix is not None:
+        pytest.skip(f"{probe.reason}: {probe.fix}")
+    if probe.refused and all(one.reason.startswith("this kernel has no ") for one in probe.refused):
+        pytest.skip(f"{probe.reason}: run the tests on a kernel that has it")
+    pytest.fail(f"{name} could not be loaded: {probe.reason}")
 
 
 def _load() -> Iterator[Load]:
     with ExitStack() as stack:
-        yield lambda probe: live(stack.enter_context(load_probes([probe], timeout_s=100)), probe.name)
+        yield lambda probe: live(stack.enter_context(load_probes([probe], timeout_s=SLOW_S)), probe.name)
 
 
-# load(probe) -> Live, detached when the test is over, or the module: compiling takes 0.3 s, and 10 s on a
-# processor that is emulated. A probe may serve several tests, as each looks at listeners of its own.
+# load(probe) -> Live, detached when the test is over, or the module: compiling takes 0.3 s, and 10 s and
+# more on a processor that is emulated. A probe may serve several tests, each with listeners of its own.
 load = pytest.fixture(_load, name="load")
 load_once = pytest.fixture(_load, scope="module", name="load_once")
 

@@ -16,6 +16,8 @@ import pytest
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Probe
 
+SLOW_S = 300  # to load a probe, where the processor is emulated and shared
+
 Load = Callable[[Probe], Live]
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h; os.unshare and os.setns come with Python 3.12

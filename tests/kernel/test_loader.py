@@ -16,17 +16,14 @@ from connprobe.kernel.btf import VMLINUX, Btf, Field
 from connprobe.kernel.loader import Loaded, Unavailable, load
 from connprobe.kernel.probe import Hook, Probe, Rung
 from kernel.conftest import live
+from kernel.sockets import SLOW_S
 
 SOURCES = Path(__file__).parents[2] / "cli"
 HOOK = Hook("raw_tracepoint", "inet_sock_set_state", "count")
 PLAIN = "RAW_TRACEPOINT(count) { return 0; }"
 ROOT = "CapEff:\t000001ffffffffff\n"
-SLOW_S = 100  # for a processor that is emulated
 
 Write = Callable[..., Probe]
-
-# Three probes compiled one after the other take more than a minute where the processor is emulated.
-pytestmark = pytest.mark.timeout(400)
 
 
 def rung(name: str, hook: Hook = HOOK, *fields: Field, **defines: int) -> Rung:
