@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,22 @@ import pytest
 from connprobe.kernel.live import Live
 from connprobe.model import ProbeUse, RunRecord
 from connprobe.observe.sockdiag import listen_sockets
-from connprobe.session.probes import load_probes
+from connprobe.session.probes import all_probes, load_probes
 from running import Command, Run, eventually
 
 Start = Callable[..., Command]
 Holds = Callable[..., Run]
 COUNT = 1009
+
+
+@pytest.fixture
+def hold(hold: Holds) -> Holds:
+    return partial(hold, bpf=True)
+
+
+@pytest.fixture
+def start(start: Start) -> Start:
+    return partial(start, bpf=True)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +60,7 @@ def test_the_embedded_server_through_ebpf(hold: Holds) -> None:
     assert record.kernel.connections == COUNT
     assert record.kernel.ends == 2
     assert record.kernel.source
-    assert set(uses(record)) == {"accept_queue", "accept_wait"}
+    assert set(uses(record)) == {probe.name for probe in all_probes()}
     for use in record.observer.probes:
         assert use.source is not None
         assert use.source.startswith("eBPF: ")
@@ -61,6 +72,21 @@ def test_the_embedded_server_through_ebpf(hold: Holds) -> None:
     assert last is not None
     assert [each.enqueued for each in last.queues] == [COUNT]
     assert last.slab_bytes
+    assert (last.established, last.half_open) == (COUNT, 0)
+    network = record.network
+    assert network is not None
+    assert {(each.role, each.opened, each.failed) for each in network.lifecycle or ()} == {
+        ("server", COUNT, 0),
+        ("client", COUNT, 0),
+    }
+    assert [(each.address, each.flooded) for each in network.syn_queues or ()] == [(record.target, False)]
+    assert network.cpu is not None
+    assert network.cpu.client is not None
+    assert 0 < network.cpu.client.softirq_s <= network.cpu.net_rx_s + network.cpu.net_tx_s
+    assert network.pressure is not None
+    assert network.census is not None
+    established = [each for each in network.census.groups if each.state == "ESTAB"]
+    assert sorted((each.side, each.sockets) for each in established) == [("client", COUNT), ("server", COUNT)]
 
 
 def test_without_ebpf_by_choice(hold: Holds) -> None:
