@@ -67,6 +67,8 @@ class Traffic:
         self._ports = frozenset(ports)
         self._lifecycle_now = self._life.read()
         half_open = self._read_syn_queues()
+        if not self._ports:  # nothing listens here: the server is on another host
+            return None, None
         if self._lifecycle_now is None:
             return None, half_open
         served = [each for each in self._lifecycle() if each.role == "server"]
