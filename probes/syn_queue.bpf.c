@@ -62,7 +62,7 @@ static inline void meet(u64 sk, u64 inode) {
 static inline int seen(u64 sk, u32 depth, u32 retransmitted) {
   u64 inode = socket_inode(sk);
   if (!inode) {
-    lose(NO_LISTENER);
+    if (is_tcp_listener(sk)) lose(NO_LISTENER); /* else it is being closed, and its SYN-ACKs are nobody's */
     return 0;
   }
   struct counts *mine = counts.lookup(&inode);

@@ -13,7 +13,7 @@ from typing import IO, Any
 from connprobe.engine import counters
 from connprobe.engine.task import Task, TlsTask
 from connprobe.fleet.fleet import Fleet
-from connprobe.model import HostRecord, RunRecord, Target
+from connprobe.model import HostRecord, Phase, RunRecord, Target
 from connprobe.observe.client import cpu_of, pss_of
 from connprobe.observe.listeners import chosen_by, listener_pids
 from connprobe.observe.process import ProcessGroup
@@ -24,7 +24,7 @@ from connprobe.session.kernelview import KernelView
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.probes import load_probes
-from connprobe.session.sampling import Phase, Progress, Sampler
+from connprobe.session.sampling import Progress, Sampler
 from connprobe.session.target import sockaddr
 from connprobe.session.undo import LOCK, LOCK_PATIENCE_S, undo_all
 from connprobe.store.journal import Journal

@@ -2,11 +2,11 @@
 
 import time
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import Protocol
 
 from connprobe.engine import counters
 from connprobe.fleet.shared import SharedTable
-from connprobe.model import Sample, ServerUse
+from connprobe.model import Phase, Sample, ServerUse
 from connprobe.observe.machine import available_memory
 from connprobe.observe.process import ProcessGroup
 from connprobe.plan.histogram import percentile
@@ -16,8 +16,6 @@ from connprobe.store.rundir import RunDirectory
 SAMPLE_S = 1.0
 DRAW_S = 0.5
 LATE_S = SAMPLE_S / 2
-
-Phase = Literal["ramp", "hold", "check", "close"]
 
 
 class Progress(Protocol):

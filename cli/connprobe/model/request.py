@@ -1,0 +1,78 @@
+"""What was asked for, and of whom."""
+
+from typing import Literal
+
+from connprobe.model.base import Record
+
+Protocol = Literal["tcp", "http", "ws"]
+HttpMode = Literal["keepalive", "stream", "longpoll"]
+ServeMode = Literal["idle", "echo", "stream"]
+Family = Literal["ipv4", "ipv6"]
+Side = Literal["client", "server", "network"]
+
+
+class Target(Record, frozen=True):
+    """Where connections go: the name as typed, and the address it resolved to."""
+
+    host: str
+    address: str
+    port: int
+    family: Family
+    scope_id: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class TlsRequest(Record, frozen=True):
+    """How to speak TLS: trust (`ca` file or the system's), or none at all (`insecure`), and the SNI name."""
+
+    ca: str | None = None
+    insecure: bool = False
+    server_name: str | None = None
+
+
+class HoldRequest(Record, frozen=True):
+    """What `connprobe hold` was asked for, as typed."""
+
+    target: str | None  # None: the embedded server
+    count: int
+    protocol: Protocol = "ws"
+    http_mode: HttpMode = "keepalive"
+    path: str = "/"
+    headers: tuple[tuple[str, str], ...] = ()
+    tls: TlsRequest | None = None
+    rate_per_s: float | None = None
+    concurrency: int = 1000
+    hold_s: float = 60.0
+    timeout_s: float = 30.0
+    ping_s: float | None = None
+    workers: int | None = None  # None: as many as the file descriptor limit asks for
+    sources: tuple[str, ...] | None = None  # None: chosen by the plan
+    source_ports: tuple[int, int] | None = None  # None: net.ipv4.ip_local_port_range
+    alias_interface: str | None = None
+    alias_addresses: tuple[str, ...] = ()
+    sysctls: tuple[str, ...] = ()  # profiles, or "auto": what the plan needs
+    reconnect: bool = False
+    reconnect_attempts: int = 10
+    fail_under: int | None = None
+    server_pid: int | None = None
+    bpf: bool = True  # watch the kernel through eBPF
+
+
+class LimitRequest(Record, frozen=True):
+    """What `connprobe limit` was asked for besides the options of `hold`, which stand in a HoldRequest."""
+
+    command: tuple[str, ...] = ()  # the server to start; empty: one is attached to
+    server: str | None = None  # of the reference servers, by name
+    port: int | None = None
+    steps: int = 5
+    repeat: int = 1
+    message: str = "connprobe"
+    message_by: Literal["client", "server"] = "client"
+    verify: bool = False
+    latency_limit_ms: float | None = None
+    heap_limit_bytes: int | None = None
+    inspect: bool = False  # open the inspector of a server that is not ours
+    settle_s: float = 30.0  # the longest wait for one settled reading

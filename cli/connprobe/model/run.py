@@ -1,0 +1,139 @@
+"""The result of one run."""
+
+from typing import Literal
+
+from msgspec import field
+
+from connprobe.model.base import Record
+from connprobe.model.host import HostRecord
+from connprobe.model.kernel import Distribution, KernelFigures, ListenerFigures, NetworkFigures, ProbeUse
+from connprobe.model.limits import Limit, StageFigures, Trial, Verified
+from connprobe.model.plan import HoldPlan
+from connprobe.model.request import HoldRequest, LimitRequest
+from connprobe.model.sample import ServerUse
+
+SCHEMA = "connprobe/run/1"
+WATCH_SCHEMA = "connprobe/watch/1"
+
+
+class ClientFigures(Record, frozen=True):
+    """pss_bytes: all processes of the command but the embedded server (source: /proc/PID/smaps_rollup)."""
+
+    workers: int
+    pss_bytes: int | None
+    pss_bytes_per_connection: float | None
+    workers_pss_bytes_per_connection: float | None
+    cpu_s: float | None
+
+
+class ServerFigures(Record, frozen=True):
+    """RSS summed over the server's processes (source: /proc/PID/statm), CPU over the run."""
+
+    pids: tuple[int, ...]
+    start_rss_bytes: int
+    peak_rss_bytes: int
+    idle_rss_bytes: int | None
+    messaging_rss_bytes: int | None
+    cpu_s: float
+    bytes_per_connection: float | None
+    threads: int
+    fds: int | None
+    complete: bool
+
+
+class RuntimeFigures(Record, frozen=True):
+    name: str
+    heap_bytes: int
+    heap_limit_bytes: int | None
+    heap_bytes_per_connection: float | None
+
+
+class Reconnects(Record, frozen=True):
+    attempts: int
+    successes: int
+    given_up: int
+
+
+class Pings(Record, frozen=True):
+    sent: int
+    answered: int
+
+
+class ObserverFigures(Record, frozen=True):
+    """What watching cost: CPU of this process while the run went on, its memory, its probes."""
+
+    cpu_s: float
+    pss_bytes: int | None
+    probes: tuple[ProbeUse, ...] = ()
+    samples: int = 0
+    late_samples: int = 0  # more than half a second after their time
+
+
+class Verdict(Record, frozen=True):
+    """One plain sentence on what was seen."""
+
+    level: Literal["good", "note", "warning", "bad"]
+    text: str
+    fix: str | None = None
+
+
+class WatchRecord(Record, frozen=True, kw_only=True):
+    """watch.json: what was seen on the whole. `unknown`: figures that are None, and why."""
+
+    schema: str
+    connprobe: str
+    command: Literal["watch"]
+    started_at: str
+    watched: str
+    watched_s: float
+    listeners: tuple[ListenerFigures, ...]
+    network: NetworkFigures | None = None
+    counters: dict[str, int | None]  # TCP's, of the network namespace; None: this kernel lacks it
+    server: ServerUse | None
+    observer: ObserverFigures
+    verdicts: tuple[Verdict, ...]
+    unknown: dict[str, str]
+
+
+class RunRecord(Record, frozen=True, kw_only=True):
+    """`run.json`: the result of one run. Its JSON Schema is docs/run.schema.json."""
+
+    schema: str
+    connprobe: str  # version
+    command: Literal["hold", "limit"]
+    outcome: Literal["done", "missed", "interrupted", "failed"]
+    started_at: str  # ISO 8601, UTC
+    target: str
+    request: HoldRequest
+    requested: int
+    held: int
+    failed: int
+    failures: dict[str, int]
+    dropped: int
+    drops: dict[str, int]
+    not_attempted: int
+    failure_details: dict[str, dict[str, int]]  # per cause: what exactly was seen, counted
+    drop_details: dict[str, dict[str, int]]
+    ramp_s: float
+    hold_s: float
+    connections_per_s: float
+    handshake_ms: Distribution | None
+    reconnects: Reconnects | None
+    pings: Pings | None
+    client: ClientFigures
+    server: ServerFigures | None
+    runtime: RuntimeFigures | None
+    kernel: KernelFigures | None
+    network: NetworkFigures | None = None
+    listeners: tuple[ListenerFigures, ...]
+    limits: tuple[Limit, ...]
+    verified: Verified | None
+    observer: ObserverFigures
+    host: HostRecord
+    plan: HoldPlan
+    verdicts: tuple[Verdict, ...]
+    headline: str | None = None  # the limits in one sentence
+    limit_request: LimitRequest | None = None
+    stages: tuple[StageFigures, ...] = ()  # of `limit`: the classic table, over all trials
+    trials: tuple[Trial, ...] = ()  # of `limit`; all figures above are of the last one
+    unknown: dict[str, str] = field(default_factory=dict)
