@@ -5,7 +5,7 @@ import pytest
 
 from connprobe.causes import CAUSES, INDEX
 from connprobe.engine import counters
-from connprobe.engine.counters import read_handshakes, read_ramp_s, read_totals
+from connprobe.engine.counters import read_handshakes, read_messages, read_ramp_s, read_totals
 from connprobe.fleet.shared import SharedTable
 from connprobe.plan.histogram import BUCKETS
 
@@ -32,7 +32,8 @@ def test_columns_do_not_overlap() -> None:
     plain = [value for name, value in vars(counters).items() if name.isupper() and isinstance(value, int)]
     plain = [value for value in plain if value < counters.FAILED]
     assert sorted(plain) == list(range(counters.FAILED))
-    assert counters.FAILED + 2 * len(CAUSES) + BUCKETS == counters.COLUMNS
+    assert counters.FAILED + 2 * len(CAUSES) + 2 * BUCKETS == counters.COLUMNS
+    assert counters.MESSAGES - counters.HANDSHAKES == BUCKETS
 
 
 def test_totals(table: SharedTable) -> None:
@@ -63,10 +64,12 @@ def test_what_a_lost_worker_held_was_dropped_and_the_rest_of_its_share_failed(
 def test_handshakes_are_summed(table: SharedTable) -> None:
     for index in range(3):
         table.row(index)[counters.HANDSHAKES + 23] = index + 1
-        table.row(index)[counters.COLUMNS - 1] = 1
+        table.row(index)[counters.MESSAGES - 1] = 1
+        table.row(index)[counters.COLUMNS - 1] = 5
     summed = read_handshakes(table)
     assert len(summed) == BUCKETS
     assert (summed[23], summed[-1], sum(summed)) == (6, 3, 9)
+    assert sum(read_messages(table)) == read_messages(table)[-1] == 15
 
 
 def test_ramp(table: SharedTable) -> None:

@@ -12,6 +12,7 @@ from connprobe.wire.http import ResponseReader
 
 TASK = Task(
     share=1,
+    goal=1,
     family=2,
     target=("127.0.0.1", 80),
     sources=(("", 1, 0, None),),

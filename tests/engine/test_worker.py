@@ -1,103 +1,17 @@
 """A worker in a thread against small real servers: what it counts, says and leaves behind."""
 
-import marshal
-import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from connprobe import causes
 from connprobe.engine import counters
-from connprobe.engine.task import Task
-from connprobe.engine.worker import Worker, prepare
-from connprobe.fleet.shared import SharedTable
 
-Serve = Callable[[socket.socket], None]
+Run = Callable[..., Any]  # see conftest.py
 
 
-class Running:
-    def __init__(self, **task: Any) -> None:
-        share = task["share"]
-        values: dict[str, Any] = {
-            "family": int(socket.AF_INET),
-            "sources": (("", share, 0, None),),
-            "protocol": "tcp",
-            "http_mode": "keepalive",
-            "host": "server",
-            "path": "/",
-            "headers": (),
-            "concurrency": 100,
-            "interval_s": 0.0,
-            "delay_s": 0.0,
-            "timeout_s": 5.0,
-            "ping_s": 0.0,
-            "reconnect_attempts": 0,
-            "tls": None,
-            **task,
-        }
-        self.table = SharedTable(1, counters.COLUMNS)
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(10)
-        self._theirs = theirs
-        made = Task(**values)
-        self.worker = Worker(made, self.table.row(0), theirs, *prepare(made))
-        self.thread = threading.Thread(target=self.worker.run, daemon=True)
-        self.thread.start()
-
-    def counted(self, column: int) -> int:
-        return self.table.total(column)
-
-    def until(self, condition: Callable[[counters.Totals], bool]) -> counters.Totals:
-        deadline = time.monotonic() + 10
-        while True:
-            totals = counters.read_totals(self.table, {})
-            if condition(totals):
-                return totals
-            assert time.monotonic() < deadline, totals
-            os.sched_yield()
-
-    def tell(self, *message: Any) -> None:
-        self.control.send(marshal.dumps(message))
-
-    def hear(self) -> tuple[Any, ...]:
-        said: tuple[Any, ...] = marshal.loads(self.control.recv(1 << 16))
-        return said
-
-    def end(self) -> None:
-        self.control.close()  # as when the supervisor is killed
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-        self._theirs.close()
-        os.close(self.table.fd)
-
-
-@pytest.fixture
-def run() -> Iterator[Callable[..., Running]]:
-    running: list[Running] = []
-
-    def runner(**task: Any) -> Running:
-        running.append(Running(**task))
-        return running[-1]
-
-    yield runner
-    for each in running:
-        each.end()
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as made:
-        made.settimeout(10)
-        yield made
-
-
-def test_connections_are_opened_held_checked_and_closed(
-    run: Callable[..., Running], listener: socket.socket
-) -> None:
+def test_connections_are_opened_held_checked_and_closed(run: Run, listener: socket.socket) -> None:
     worker = run(share=23, target=listener.getsockname())
     totals = worker.until(lambda totals: totals.held == 23)
     accepted = [listener.accept()[0] for _ in range(23)]
@@ -116,7 +30,7 @@ def test_connections_are_opened_held_checked_and_closed(
             assert server.recv(1) == b""
 
 
-def test_nobody_listens(run: Callable[..., Running], listener: socket.socket) -> None:
+def test_nobody_listens(run: Run, listener: socket.socket) -> None:
     target = listener.getsockname()
     listener.close()
     worker = run(share=101, target=target)
@@ -126,7 +40,7 @@ def test_nobody_listens(run: Callable[..., Running], listener: socket.socket) ->
     assert worker.hear() == ("ended", {causes.REFUSED: {"ECONNREFUSED: Connection refused": 101}}, {})
 
 
-def test_a_server_that_never_answers(run: Callable[..., Running], listener: socket.socket) -> None:
+def test_a_server_that_never_answers(run: Run, listener: socket.socket) -> None:
     worker = run(share=7, target=listener.getsockname(), protocol="ws", timeout_s=0.2)
     began = time.monotonic()
     assert worker.until(lambda totals: totals.failed == 7).failures == {causes.TIMEOUT: 7}
@@ -136,7 +50,7 @@ def test_a_server_that_never_answers(run: Callable[..., Running], listener: sock
     assert details == {"connected, but the request was not answered": 7}
 
 
-def test_concurrency_is_kept(run: Callable[..., Running], listener: socket.socket) -> None:
+def test_concurrency_is_kept(run: Run, listener: socket.socket) -> None:
     worker = run(share=50, target=listener.getsockname(), protocol="ws", concurrency=3)
     worker.until(lambda totals: totals.in_flight == 3)
     assert worker.counted(counters.STARTED) == 3
@@ -147,9 +61,7 @@ def test_concurrency_is_kept(run: Callable[..., Running], listener: socket.socke
     assert (totals.started, totals.failed) == (3, 3)  # the rest of its share is not begun any more
 
 
-def test_sources_are_used_in_turn_and_counted_out(
-    run: Callable[..., Running], listener: socket.socket
-) -> None:
+def test_sources_are_used_in_turn_and_counted_out(run: Run, listener: socket.socket) -> None:
     sources = (("127.0.0.2", 3, 0, None), ("127.0.0.3", 2, 0, None), ("", 1, 0, None))
     worker = run(share=6, target=listener.getsockname(), sources=sources)
     came = []
@@ -161,7 +73,7 @@ def test_sources_are_used_in_turn_and_counted_out(
     worker.until(lambda totals: totals.dropped == 6)
 
 
-def test_a_lost_connection_is_opened_again(run: Callable[..., Running], listener: socket.socket) -> None:
+def test_a_lost_connection_is_opened_again(run: Run, listener: socket.socket) -> None:
     worker = run(share=5, target=listener.getsockname(), reconnect_attempts=3)
     first = [listener.accept()[0] for _ in range(5)]
     for each in first[:3]:
@@ -173,7 +85,7 @@ def test_a_lost_connection_is_opened_again(run: Callable[..., Running], listener
         each.close()
 
 
-def test_giving_up_after_so_many_attempts(run: Callable[..., Running], listener: socket.socket) -> None:
+def test_giving_up_after_so_many_attempts(run: Run, listener: socket.socket) -> None:
     worker = run(share=3, target=listener.getsockname(), reconnect_attempts=2)
     accepted = [listener.accept()[0] for _ in range(3)]
     listener.close()
@@ -186,12 +98,12 @@ def test_giving_up_after_so_many_attempts(run: Callable[..., Running], listener:
     assert worker.hear()[0] == "checked"
 
 
-def test_a_source_that_is_not_of_this_host(run: Callable[..., Running], listener: socket.socket) -> None:
+def test_a_source_that_is_not_of_this_host(run: Run, listener: socket.socket) -> None:
     worker = run(share=3, target=listener.getsockname(), sources=(("192.0.2.1", 3, 0, None),))
     assert worker.until(lambda totals: totals.failed == 3).failures == {causes.NO_SOURCE_PORT: 3}
 
 
-def test_the_supervisor_gone_ends_it(run: Callable[..., Running], listener: socket.socket) -> None:
+def test_the_supervisor_gone_ends_it(run: Run, listener: socket.socket) -> None:
     worker = run(share=3, target=listener.getsockname())
     worker.until(lambda totals: totals.held == 3)
     accepted = [listener.accept()[0] for _ in range(3)]

@@ -22,10 +22,16 @@ HANDSHAKE_MAX_US = 12
 BEGAN_NS = 13  # CLOCK_MONOTONIC of the first connection begun
 RAMPED_NS = 14  # and of the moment when the last of this worker's share was established or had failed
 TICKED_NS = 15  # when the worker last looked at its clock: it does not hang
-FAILED = 16
+MESSAGES_SENT = 16
+MESSAGES_ANSWERED = 17
+MESSAGES_WRONG = 18  # answered, but not as it had to be
+MESSAGE_SUM_US = 19
+MESSAGE_MAX_US = 20
+FAILED = 21
 DROPPED = FAILED + len(CAUSES)
 HANDSHAKES = DROPPED + len(CAUSES)
-COLUMNS = HANDSHAKES + BUCKETS
+MESSAGES = HANDSHAKES + BUCKETS
+COLUMNS = MESSAGES + BUCKETS
 
 _PLAIN = {
     "started": STARTED,
@@ -40,6 +46,10 @@ _PLAIN = {
     "waiting": WAITING,
     "bytes_read": BYTES_READ,
     "handshake_sum_us": HANDSHAKE_SUM_US,
+    "messages_sent": MESSAGES_SENT,
+    "messages_answered": MESSAGES_ANSWERED,
+    "messages_wrong": MESSAGES_WRONG,
+    "message_sum_us": MESSAGE_SUM_US,
 }
 
 
@@ -59,6 +69,11 @@ class Totals(NamedTuple):
     bytes_read: int = 0
     handshake_sum_us: int = 0
     handshake_max_us: int = 0
+    messages_sent: int = 0
+    messages_answered: int = 0
+    messages_wrong: int = 0
+    message_sum_us: int = 0
+    message_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
     drops: dict[str, int] = {}  # noqa: RUF012
 
@@ -86,6 +101,7 @@ def read_totals(table: SharedTable, lost: dict[int, int]) -> Totals:
     return Totals(
         **plain,
         handshake_max_us=max(table.column(HANDSHAKE_MAX_US), default=0),
+        message_max_us=max(table.column(MESSAGE_MAX_US), default=0),
         failures={cause: count for cause, count in failures.items() if count},
         drops={cause: count for cause, count in drops.items() if count},
     )
@@ -105,5 +121,14 @@ def read_ramp_s(table: SharedTable, now_ns: int) -> float:
 
 def read_handshakes(table: SharedTable) -> list[int]:
     """The handshake histogram of all workers: BUCKETS counts."""
-    rows = [table.row(index)[HANDSHAKES : HANDSHAKES + BUCKETS].tolist() for index in range(table.rows)]
+    return _histogram(table, HANDSHAKES)
+
+
+def read_messages(table: SharedTable) -> list[int]:
+    """The histogram of messages that were answered, of all workers: BUCKETS counts."""
+    return _histogram(table, MESSAGES)
+
+
+def _histogram(table: SharedTable, first: int) -> list[int]:
+    rows = [table.row(index)[first : first + BUCKETS].tolist() for index in range(table.rows)]
     return [sum(column) for column in zip(*rows, strict=True)]

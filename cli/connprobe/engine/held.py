@@ -6,13 +6,16 @@ whole; a TLS connection has its session. All else is in the kernel.
 
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connprobe import causes
 from connprobe.engine.failure import cause_of
 from connprobe.errors import ProtocolViolation
 from connprobe.wire.http import ResponseReader
-from connprobe.wire.websocket import CLOSE, PING, PONG, FrameReader, close_payload, frame
+from connprobe.wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, close_payload, frame
+
+if TYPE_CHECKING:
+    from connprobe.engine.messages import Messages
 
 FREE, IN_FLIGHT, HELD = 0, 1, 2
 FIRST_ROUND, ROUNDS = 3, 250  # states above HELD: awaits the pong of that round of pings
@@ -39,6 +42,7 @@ class HeldSet:
         self.pings = 0
         self.pongs = 0
         self.bytes_read = 0
+        self.messages: Messages | None = None  # the round that goes on
         self._family = family
         self._websocket, self._longpoll, self._tls = websocket, longpoll, tls
         self._readers: dict[int, FrameReader] = {}
@@ -67,6 +71,8 @@ class HeldSet:
     def readable(self, fd: int) -> None:
         """Reads what arrived on a held connection. Raises Lost."""
         session = self._sessions.get(fd)
+        if self.messages is not None:
+            self.messages.flush(fd)
         try:
             data = os.read(fd, READ_BYTES) if session is None else session.recv(READ_BYTES)
             while True:
@@ -77,6 +83,8 @@ class HeldSet:
                     self._ponged(fd)
                 elif self._websocket:
                     self._frames(fd, data)
+                elif self.messages is not None and self.messages.came(fd, data):
+                    pass
                 elif self._longpoll or fd in self._responses:
                     self._response(fd, data)
                 if session is None or not session.pending():
@@ -106,7 +114,10 @@ class HeldSet:
             self.pongs += 1
 
     def _frames(self, fd: int, data: bytes) -> None:
-        reader = self._readers.pop(fd, None) or FrameReader(from_client=False, keep=None)
+        messages = self.messages
+        reader = self._readers.pop(fd, None) or FrameReader(
+            from_client=False, keep=None if messages is None else messages.keep
+        )
         try:
             events = reader.feed(data)
         except ProtocolViolation as violation:
@@ -119,6 +130,9 @@ class HeldSet:
             elif event.opcode == PONG:
                 if event.payload == self._payload:
                     self._ponged(fd)
+            elif event.opcode in (TEXT, BINARY):
+                if messages is not None:
+                    messages.came(fd, event.payload)
             elif event.opcode == CLOSE:
                 self._write(fd, frame(CLOSE, event.payload[:2], os.urandom(4)))
                 raise Lost(causes.EOF, f"close frame {event.code or 'without a code'}")
@@ -129,17 +143,17 @@ class HeldSet:
 
     def _write(self, fd: int, data: bytes) -> bool:
         """False: the peer reads too slowly for ten bytes to fit."""
+        return self.send(fd, data) > 0
+
+    def send(self, fd: int, data: bytes) -> int:
+        """How many bytes the kernel, or TLS, took. Raises Lost."""
         session = self._sessions.get(fd)
         try:
-            if session is None:
-                os.write(fd, data)
-            else:
-                session.send(data)
+            return os.write(fd, data) if session is None else session.send(data)
         except OSError as error:
             if wants_more(error):
-                return False
+                return 0
             raise _lost(error) from error
-        return True
 
     def ping(self, fd: int, number: int) -> None:
         """Sends a ping of this round and waits for its pong. Raises Lost."""
@@ -185,6 +199,8 @@ class HeldSet:
         self.awaiting -= self.state[fd] > HELD
         self.state[fd] = FREE
         self.count -= 1
+        if self.messages is not None:
+            self.messages.lost(fd)
         self._readers.pop(fd, None)
         self._responses.pop(fd, None)
         session = self._sessions.pop(fd, None)

@@ -20,6 +20,8 @@ class Tally:
         self._lost = array("Q", bytes(8 * 2 * len(CAUSES)))  # failures by cause, then drops
         self._handshakes = array("Q", bytes(8 * BUCKETS))
         self._handshake_sum_us = self._handshake_max_us = 0
+        self._messages = array("Q")  # BUCKETS of them with the first message
+        self._message_sum_us = self._message_max_us = 0
 
     def handshakes(self, took_us: list[int]) -> None:
         counts = self._handshakes
@@ -27,6 +29,14 @@ class Tally:
             counts[bucket(value)] += 1
         self._handshake_sum_us += sum(took_us)
         self._handshake_max_us = max(self._handshake_max_us, *took_us)
+
+    def message(self, took_us: int) -> None:
+        """One that was answered as it had to be."""
+        if not self._messages:
+            self._messages = array("Q", bytes(8 * BUCKETS))
+        self._messages[bucket(took_us)] += 1
+        self._message_sum_us += took_us
+        self._message_max_us = max(self._message_max_us, took_us)
 
     def failure(self, cause: str, detail: str) -> None:
         """A connection that was never established."""
@@ -52,9 +62,16 @@ class Tally:
     def publish_handshakes(self) -> None:
         """8 kB: now and then."""
         row = self._row
-        row[counters.HANDSHAKES :] = memoryview(self._handshakes)
+        row[counters.HANDSHAKES : counters.MESSAGES] = memoryview(self._handshakes)
         row[counters.HANDSHAKE_SUM_US] = self._handshake_sum_us
         row[counters.HANDSHAKE_MAX_US] = self._handshake_max_us
+
+    def publish_messages(self) -> None:
+        if self._messages:
+            row = self._row
+            row[counters.MESSAGES :] = memoryview(self._messages)
+            row[counters.MESSAGE_SUM_US] = self._message_sum_us
+            row[counters.MESSAGE_MAX_US] = self._message_max_us
 
 
 def _count(details: Details, cause: str, detail: str) -> None:

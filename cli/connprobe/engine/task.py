@@ -12,7 +12,8 @@ class TlsTask(NamedTuple):
 class Task(NamedTuple):
     """One worker's share of a hold."""
 
-    share: int  # connections to open
+    share: int  # connections to open, at most
+    goal: int  # of them at once; the rest when told so
     family: int  # socket.AF_INET or AF_INET6
     target: tuple[str | int, ...]  # the sockaddr
     # (address, connections from it, first port, (low, high, step)); "", 0 and None: the kernel chooses

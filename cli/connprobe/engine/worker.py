@@ -47,7 +47,7 @@ class Worker:
         )
         self.pings = Pings(self.held, self._drop, task.ping_s, task.timeout_s)
         self.backoff = Backoff(task.reconnect_attempts)
-        self.to_open = task.share
+        self.to_open = self.goal = task.goal
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
         self.ramping = True
@@ -56,6 +56,7 @@ class Worker:
         self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
         self.burst = max(1, min(OPENS_PER_TURN, task.concurrency // 16))
         self.took_us: list[int] = []  # handshakes of this turn, in microseconds
+        self.said = (0, 0, 0)  # messages sent, answered and answered wrongly, in the rounds that are over
         self.quitting = False
 
     def run(self) -> None:
@@ -67,6 +68,8 @@ class Worker:
         while not self.quitting:
             now = time.monotonic()
             self._open_some(now)
+            if self.held.messages is not None:
+                self._talk(self.held.messages, now)
             self._publish()
             ready = self.epoll.poll(self._patience(), EVENTS_PER_TURN)
             for fd, _ in ready:
@@ -218,7 +221,10 @@ class Worker:
         """How long the loop may sleep: until the next thing that is due without an event."""
         now = time.monotonic()
         pinging = self.task.ping_s and self.held.count
-        timed = self.flights or len(self.backoff) or self.checking or pinging
+        messages = self.held.messages
+        if messages is not None and messages.ready:
+            return 0.0
+        timed = self.flights or len(self.backoff) or self.checking or pinging or messages is not None
         wake = self.next_tick if timed else max(now, self.next_tick) + 1
         if self.to_open and self._room():
             wake = min(wake, self.next_open)
@@ -231,7 +237,7 @@ class Worker:
             return
         except OSError:
             data = b""
-        command = marshal.loads(data)[0] if data else "abandoned"
+        command, *told = marshal.loads(data) if data else ("abandoned",)
         if command in ("stop", "check"):
             self.to_open = 0
         if command == "check":
@@ -239,8 +245,42 @@ class Worker:
             self.pings.begin_check()
             self.checking, self.unread = True, self.held.count + len(self.flights) + 1
             self.next_tick = 0.0
+        elif command == "goal":
+            self.to_open += told[0] - self.goal
+            self.goal = told[0]
+            self.ramping = True
+        elif command == "message":
+            self._begin_messages(*told)
         elif command in ("quit", "abandoned"):
             self.quitting = True
+
+    def _begin_messages(self, payload: bytes | None) -> None:
+        """One on each held connection. None: the server sends them by itself."""
+        from connprobe.engine.messages import Messages, talk_for
+
+        self.held.messages = Messages(
+            self.held,
+            self.epoll,
+            None if payload is None else talk_for(self.task, self.opening, payload),
+            most=self.task.concurrency,
+            timeout_s=self.task.timeout_s,
+            took=self.tally.message,
+        )
+
+    def _talk(self, messages: Any, now: float) -> None:
+        for fd, lost in [*messages.send_some(), *messages.tick(now)]:
+            self._drop(fd, lost.cause, lost.detail)
+        sent, answered, wrong = self.said
+        row = self.row
+        row[counters.MESSAGES_SENT] = sent + messages.sent
+        row[counters.MESSAGES_ANSWERED] = answered + messages.answered
+        row[counters.MESSAGES_WRONG] = wrong + messages.wrong
+        if messages.over:
+            self.said = (sent + messages.sent, answered + messages.answered, wrong + messages.wrong)
+            self.held.messages = None
+            self.tally.publish_messages()
+            self._publish()
+            self._tell("messaged", self.tally.failure_details, self.tally.drop_details)
 
     def _tell(self, *message: Any) -> None:
         self.control.setblocking(True)
@@ -260,7 +300,7 @@ class Worker:
         row[counters.PONGS] = held.pongs
         row[counters.WAITING] = len(self.backoff)
         row[counters.BYTES_READ] = held.bytes_read
-        if self.ramping and self.tally.established + self.tally.failed >= self.task.share:
+        if self.ramping and self.tally.established + self.tally.failed >= self.goal:
             self.ramping = False
             self.tally.publish_handshakes()
             row[counters.RAMPED_NS] = time.monotonic_ns()

@@ -149,6 +149,12 @@ class Fleet:
             except OSError:
                 continue
 
+    def tell(self, index: int, *message: Any) -> None:
+        """To one of them, if it lives."""
+        if index in self._sockets:
+            with suppress(OSError):
+                self._sockets[index].send(marshal.dumps(message))
+
     def poll(self, timeout_s: float) -> list[tuple[int, tuple[Any, ...]]]:
         """Messages that arrived, as (index, message). Waits up to timeout_s for the first."""
         messages = []

@@ -198,6 +198,7 @@ class Hold:
         return [
             Task(
                 share=shard.count,
+                goal=shard.count,
                 family=int(AF_INET6 if self.target.family == "ipv6" else AF_INET),
                 target=sockaddr(self.target),
                 sources=tuple((s.address, s.count, s.first_port, s.ports) for s in shard.sources),
