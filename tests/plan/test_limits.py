@@ -3,7 +3,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -253,6 +253,8 @@ points = st.lists(
 
 @settings(deadline=None)
 @given(points, st.floats(0, 1e13), st.floats(1, 100), st.booleans(), st.integers(0, 10**5), st.floats(0, 1e7))
+@example([(0, 0.0), (0, 0.0), (2431, 261451479.0)], 34044075171.0, 2.0, False, 1888, 0.0)
+@example([(0, 8.4e9), (50, 6.6e9), (447, 0.0), (447, 0.0), (19912, 0.0)], 3106023.0, 2.0, False, 0, 0.0)
 def test_more_capacity_never_fewer_connections(
     readings: list[tuple[int, float]], capacity: float, more: float, exact: bool, held: int, off: float
 ) -> None:

@@ -39,35 +39,44 @@ def crossing(
     shift: to be added to all values (another base than that of the readings). off: bytes by which readings
     may be off, as memory had not settled.
     """
-    room = capacity - shift
+    straight, soonest, latest = _ways(growth, capacity - shift)
+    # One step shows no pattern: the middle of both ways.
+    lone = growth.shape == "stepped" and len(growth.steps) == 1
+    middle = (soonest + latest) / 2 if lone else straight
+    approach = 0.0 if exact else APPROACH * capacity
+    sooner = _ways(growth, capacity - shift - approach)[1]
+    later = _ways(growth, capacity - shift + approach)[2]
+    off = off / growth.per_connection
+
+    def others(at: float) -> tuple[float, float]:
+        unseen = drift(growth, at, held) * max(0.0, at - growth.last)
+        return unseen, off * max(1.0, _lever(growth, at))
+
+    low, high = _fieller(growth, soonest)[0], _fieller(growth, latest)[1]
+    if min(low, sooner) > 0:
+        # Dearer by a share r ends it 1 / (1 + r) as far. So more capacity never lowers `low`.
+        shares = [(soonest - edge) / edge for edge in (low, sooner)]
+        low = soonest / (1 + math.hypot(*shares, *(width / soonest for width in others(soonest))))
+    else:
+        low = 0.0
+    return Crossing(middle, low, latest + math.hypot(high - latest, later - latest, *others(latest)))
+
+
+def _ways(growth: Growth, room: float) -> tuple[float, float, float]:
+    """Where `room` is reached: as is likeliest, at the soonest and at the latest, by its shape alone."""
     straight = (room - growth.base) / growth.per_connection
     ways = [straight]
-    middle = straight
     if growth.shape == "bent":
         ways += _bent(growth, room)
     elif growth.shape == "stepped":
         ways += _stepped(growth, room)
-        # One step shows no pattern: the middle of both ways.
-        middle = ways[-1] if len(growth.steps) > 1 else (straight + ways[-1]) / 2
-    approach = 0.0 if exact else APPROACH * capacity / growth.per_connection
-    off = off / growth.per_connection
-
-    def others(at: float) -> tuple[float, float, float]:
-        unseen = drift(growth, at, held) * max(0.0, at - growth.last)
-        return approach, unseen, off * max(1.0, _lever(growth, at))
-
-    soonest, latest = min(ways), max(ways)
-    low, high = _fieller(growth, soonest)[0], _fieller(growth, latest)[1]
-    if low > 0:
-        # Dearer by a share r ends it 1 / (1 + r) as far. So more capacity never lowers `low`.
-        dearer = math.hypot((soonest - low) / low, *(width / soonest for width in others(soonest)))
-        low = soonest / (1 + dearer)
-    return Crossing(middle, max(0.0, low), latest + math.hypot(high - latest, *others(latest)))
+    likely = ways[-1] if growth.shape == "stepped" else straight
+    return likely, min(ways), max(ways)
 
 
 def drift(growth: Growth, connections: float, held: int) -> float:
-    """By what share the cost of a connection may differ beyond what was held. It never shrinks on the way."""
-    beyond = connections / max(1, held)
+    """By what share the cost of a connection may differ beyond what was seen. It never shrinks on the way."""
+    beyond = connections / max(1, held, growth.last)
     if beyond <= 1:
         return 0.0
     share = DRIFT[growth.unit] * math.log2(min(beyond, FAR))
