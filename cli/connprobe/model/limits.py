@@ -48,12 +48,15 @@ class Step(Record, frozen=True):
 
 
 class Growth(Record, frozen=True):
-    """One metric over connections: value = base + per_connection * connections, fitted on settled readings.
+    """One metric over connections, as it goes on from the last reading: base + per_connection * connections.
 
-    low and high: 95 % interval of per_connection. base_low and base_high: of base. residual: standard
-    deviation of the readings about the line. curvature: how much the cost of one connection changes from the
-    first reading to the last, as a share of per_connection (0.1: 10 % dearer at the end); None: too few
-    readings to tell it from noise.
+    low and high: 95 % interval of per_connection. base_low and base_high: of base. center: connections at
+    which the line is known best; there base and per_connection err independently. residual: standard
+    deviation of the readings about the line. readings: that the line was fitted on; outliers: left out, as
+    they lie apart from all others.
+    curvature, of a bent one: how much the cost of one connection changes from the first reading to the last,
+    as a share of per_connection, the cost at the last (0.1: it was 10 % cheaper at first); None: not to be
+    told from noise. steps, of a stepped one: base has them all; below a step its size is to be taken off.
     """
 
     metric: str
@@ -68,6 +71,8 @@ class Growth(Record, frozen=True):
     readings: int
     first: int  # connections at the first reading, and at the last
     last: int
+    center: float = 0.0
+    outliers: int = 0
     curvature: float | None = None
     steps: tuple[Step, ...] = ()
     shape: Literal["flat", "straight", "bent", "stepped"] = "straight"

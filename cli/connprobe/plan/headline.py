@@ -1,0 +1,78 @@
+"""The limits in one or two sentences: what stops it first, at how many connections, and what comes next."""
+
+import math
+from collections.abc import Sequence
+
+from connprobe.model import Limit
+from connprobe.plan.crossing import FAR
+from connprobe.plan.resources import capacity, is_client, name
+
+# They bound bursts and messages, not how many connections are held.
+OF_TRAFFIC = frozenset({"accept_queue", "cpu"})
+
+
+def headline(limits: Sequence[Limit], held: int) -> str | None:
+    """`limits` as sorted by plan.limits. None: there is none.
+
+    Two whose intervals overlap may bind in either order, which is said. A limit of the client is no limit of
+    the server. Traffic's limits (the accept queue, the CPU) count otherwise, and do not come in.
+    """
+    ours = [limit for limit in limits if limit.resource not in OF_TRAFFIC]
+    if not ours:
+        return None
+    first, *others = ours
+    if is_client(first):
+        text = f"This client, not the server, stops at {_about(first)}: {_what(first)}."
+        server = next((limit for limit in others if not is_client(limit)), None)
+        if server is None:
+            return text + _guess(first, held)
+        return f"{text} The server would at {_about(server)}: {_what(server)}." + _guess(server, held)
+    second = next(iter(others), None)
+    if second is not None and second.low <= first.high:
+        text = (
+            f"This server stops at {_about(first)}: {_what(first)}; or first at {_what(second)}, "
+            f"{_about(second, bare=True)}: the two are too close to tell."
+        )
+        second = next((limit for limit in others[1:] if limit.low > first.high), None)
+    else:
+        text = f"This server stops at {_about(first)}: {_what(first)}."
+    if second is not None:
+        side = "the client's " if is_client(second) else ""
+        text += f" Next: {side}{name(second)} at {_number(second)}."
+    return text + _guess(first, held)
+
+
+def rounded(limit: Limit) -> tuple[int, int, int]:
+    """(connections, low, high) with no more digits than the interval justifies."""
+    width = max(limit.connections - limit.low, limit.high - limit.connections)
+    unit: int = 10 ** math.floor(math.log10(width)) if width >= 1 else 1
+    return (
+        unit * round(limit.connections / unit),
+        unit * math.floor(limit.low / unit),
+        unit * math.ceil(limit.high / unit),
+    )
+
+
+def _about(limit: Limit, *, bare: bool = False) -> str:
+    number, low, high = rounded(limit)
+    connections = "" if bare else " connections"
+    if low == high:
+        return f"{number:,}{connections}"
+    return f"about {number:,}{connections} ({low:,} to {high:,})"
+
+
+def _number(limit: Limit) -> str:
+    return f"{rounded(limit)[0]:,}"
+
+
+def _what(limit: Limit) -> str:
+    approximate = ", by the memory of the process alone" if limit.approximate else ""
+    return f"{name(limit)}, {capacity(limit)}{approximate}"
+
+
+def _guess(limit: Limit, held: int) -> str:
+    if held <= 0 or limit.connections <= FAR * held:
+        return ""
+    if limit.low == limit.high:
+        return f" That is over {FAR} times the {held:,} that were held."
+    return f" That is over {FAR} times the {held:,} that were held: a guess."

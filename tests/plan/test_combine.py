@@ -1,0 +1,64 @@
+import random
+
+from msgspec.structs import replace
+
+from connprobe.model import Limit
+from connprobe.plan.combine import combine
+
+HEAP = Limit(
+    resource="heap",
+    scope="server (pid 7)",
+    capacity=80 << 20,
+    per_connection=4733,
+    connections=16_900,
+    low=16_600,
+    high=17_200,
+    fix="--max-old-space-size=160",
+    unit="bytes",
+    base=4e6,
+    beyond=4.0,
+)
+FDS = replace(HEAP, resource="nofile", connections=19_977, low=19_977, high=19_977, unit="count")
+
+
+def test_one_trial_is_itself() -> None:
+    assert combine([[HEAP, FDS]]) == (HEAP, FDS)
+    assert combine([]) == ()
+    assert combine([[], []]) == ()
+
+
+def test_the_same_each_time_stays_as_it_was() -> None:
+    again = replace(HEAP, scope="server (pid 9)")
+    assert combine([[HEAP, FDS], [again, FDS]]) == (again, FDS)
+
+
+def test_servers_that_differ_more_than_their_intervals_explain_widen_it() -> None:
+    trials = [
+        [replace(HEAP, connections=each, low=each - 50, high=each + 50)] for each in (16_000, 16_900, 17_800)
+    ]
+    (limit,) = combine(trials)
+    assert limit.connections == 16_900
+    # t of 2 degrees, times 900, times the root of 4/3.
+    assert abs(limit.connections - limit.low - 4471) < 10
+    assert abs(limit.high - limit.connections - 4471) < 10
+
+
+def test_a_limit_that_not_every_repeat_had_says_so() -> None:
+    heap, fds = combine([[HEAP, FDS], [FDS], [HEAP, FDS]])
+    assert heap.note == "in 2 of 3 repeats"
+    assert fds.note is None
+
+
+def test_the_next_server_lies_inside_95_percent() -> None:
+    for apart, noise in ((200.0, 0.0), (200.0, 100.0), (0.0, 200.0)):
+        for repeats in (3, 10):
+            rng, inside = random.Random(repeats), 0
+            for _ in range(600):
+                trials = []
+                for _ in range(repeats):
+                    seen = round(rng.gauss(17_000, apart) + rng.gauss(0, noise))
+                    width = round(1.96 * noise)
+                    trials.append([replace(HEAP, connections=seen, low=seen - width, high=seen + width)])
+                (limit,) = combine(trials)
+                inside += limit.low <= rng.gauss(17_000, apart) <= limit.high
+            assert inside / 600 >= 0.91

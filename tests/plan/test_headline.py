@@ -1,0 +1,120 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from connprobe.model import Limit
+from connprobe.plan.headline import headline, rounded
+from connprobe.plan.resources import NAMES, capacity, name
+
+HEAP = Limit(
+    resource="heap",
+    scope="server (pid 7)",
+    capacity=80 << 20,
+    per_connection=4733,
+    connections=16_930,
+    low=16_371,
+    high=17_480,
+    fix="--max-old-space-size=160",
+    unit="bytes",
+    source="heap_size_limit of the V8 inspector",
+)
+FDS = Limit(
+    resource="nofile",
+    scope="server (pid 7)",
+    capacity=20_023,
+    per_connection=1,
+    connections=20_000,
+    low=20_000,
+    high=20_000,
+    fix="ulimit -n 40000",
+)
+PORTS = replace(FDS, resource="source_ports", scope="client", capacity=28_232)
+
+
+def shifted(limit: Limit, connections: int, width: int = 0) -> Limit:
+    return replace(limit, connections=connections, low=connections - width, high=connections + width)
+
+
+def test_what_stops_it_and_what_comes_next() -> None:
+    assert headline([HEAP, FDS], 4000) == (
+        "This server stops at about 16,900 connections (16,300 to 17,500): the V8 heap, 80 MB. "
+        "Next: file descriptors at 20,000."
+    )
+
+
+def test_a_count_is_not_about() -> None:
+    assert headline([FDS], 4000) == "This server stops at 20,000 connections: file descriptors, 20,023."
+    assert headline([], 4000) is None
+
+
+def test_two_that_are_too_close_to_tell() -> None:
+    close = shifted(FDS, 17_100)
+    assert headline([HEAP, close, PORTS], 4000) == (
+        "This server stops at about 16,900 connections (16,300 to 17,500): the V8 heap, 80 MB; or first at "
+        "file descriptors, 20,023, 17,100: the two are too close to tell. Next: the client's source ports at "
+        "20,000."
+    )
+
+
+def test_the_clients_limit_is_not_the_servers() -> None:
+    assert headline([shifted(PORTS, 10_000), HEAP], 4000) == (
+        "This client, not the server, stops at 10,000 connections: source ports, 28,232. "
+        "The server would at about 16,900 connections (16,300 to 17,500): the V8 heap, 80 MB."
+    )
+    assert headline([PORTS], 4000) == (
+        "This client, not the server, stops at 20,000 connections: source ports, 28,232."
+    )
+
+
+def test_a_far_guess_is_said() -> None:
+    text = headline([shifted(HEAP, 358_417, 61_000)], 4000)
+    assert text is not None
+    assert "about 360,000 connections (290,000 to 420,000)" in text
+    assert text.endswith("That is over 10 times the 4,000 that were held: a guess.")
+    exact = headline([FDS], 100)
+    assert exact is not None
+    assert exact.endswith("That is over 10 times the 100 that were held.")
+
+
+def test_traffic_does_not_stop_what_is_held() -> None:
+    cpu = replace(FDS, resource="cpu", connections=10, low=10, high=10)
+    assert headline([cpu], 4) is None
+    assert headline([cpu, HEAP], 4000) == headline([HEAP], 4000)
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**8), st.integers(0, 10**8))
+def test_rounding_never_narrows(connections: int, below: int, above: int) -> None:
+    limit = replace(HEAP, connections=connections, low=max(0, connections - below), high=connections + above)
+    number, low, high = rounded(limit)
+    assert 0 <= low <= limit.low
+    assert low <= number <= high
+    assert high >= limit.high
+    width = max(connections - limit.low, above)
+    assert abs(number - connections) <= width
+    assert high - low <= 4 * width + 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "figure", "text"),
+    [
+        ("bytes", 80 << 20, "80 MB"),
+        ("bytes", 64 << 20, "64 MB"),
+        ("bytes", 1536 << 20, "1,536 MB"),
+        ("bytes", 1.7e9, "1.7 GB"),
+        ("bytes", 24_853_491_712, "24.9 GB"),
+        ("bytes", 100, "100 B"),
+        ("count", 20_000, "20,000"),
+        ("connections", 3000, "3,000"),
+    ],
+)
+def test_capacities_are_written_as_they_are_set(unit: str, figure: float, text: str) -> None:
+    assert capacity(replace(HEAP, unit=unit, capacity=figure)) == text
+
+
+def test_names() -> None:
+    assert name(replace(HEAP, source="jstat -gc")) == "the Java heap"
+    assert name(replace(HEAP, source="--heap-limit")) == "the heap"
+    assert name(replace(HEAP, resource="some_thing")) == "some thing"
+    asked = "nofile nr_open file_max cgroup_memory memory heap epoll_watches threads conntrack server_config"
+    assert {*asked.split(), "source_ports", "accept_queue", "cpu", "max_map_count"} == NAMES.keys()
