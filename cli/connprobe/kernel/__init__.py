@@ -25,7 +25,7 @@ tests/kernel/test_x.py
 
 Use:
 
-    with loader.load([accept_queue.probe(), ...]) as loaded:    # one compiler process for all
+    with loader.load([accept_queue.probe(), ...]) as loaded:    # one run of the compiler for all
         probe = loaded["accept_queue"]                          # Live, or Unavailable(reason, fix, refused)
         probe.rung, probe.refused, probe.detached(), probe.statistics(), probe.memory_bytes
 """
