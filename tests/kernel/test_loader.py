@@ -198,6 +198,24 @@ def test_one_that_fails_takes_no_other_down(possible: None, tmp_path: Path, writ
         assert [one.reason for one in second.refused] == ["this kernel has no field sk_mood in struct sock"]
 
 
+def test_a_typed_hook_reads_within_its_type_alone(possible: None, tmp_path: Path, write: Write) -> None:
+    hook = Hook("raw_tracepoint", "inet_sock_set_state", "count", ("sock",), typed=True)
+    load_at = "RAW_TRACEPOINT(count) {{ return LOAD(u8, ctx->args[0], {}); }}"
+    probes = [
+        write(
+            "within",
+            load_at.format("SOCK_SKC_STATE"),
+            rung("only", hook, Field("sock", "__sk_common.skc_state", 1)),
+        ),
+        write("beyond", load_at.format("8192"), rung("only", hook)),
+        write("untyped", load_at.format("0"), rung("only")),
+    ]
+    with load(probes, directory=tmp_path, timeout_s=SLOW_S) as loaded:
+        assert live(loaded, "within").detached() == ()
+        assert "beyond struct sock" in unavailable(loaded, "beyond").reason
+        assert "invalid mem access" in unavailable(loaded, "untyped").reason
+
+
 def test_a_doctored_offset_table(possible: None) -> None:
     real = VMLINUX.read_bytes()
     doctored = Btf(real.replace(b"\0sk_ack_backlog\0", b"\0sk_ack_backl0g\0"))

@@ -17,8 +17,8 @@ from connprobe.kernel.programs import INSTRUCTION, MapPlan, Programs
 from connprobe.kernel.tracefs import tracepoint_id
 
 _MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 17, 28
-_PROGRAM_TYPES = {"raw_tracepoint": 17, "tracepoint": 5, "iter": 26, "call": 17}  # enum bpf_prog_type
-_TRACE_ITER = 28  # enum bpf_attach_type
+_TRACING, _TRACE_RAW_TRACEPOINT, _TRACE_ITER = 26, 23, 28  # a bpf_prog_type, and enum bpf_attach_type
+_PROGRAM_TYPES = {"raw_tracepoint": 17, "tracepoint": 5, "iter": _TRACING, "call": 17}  # enum bpf_prog_type
 _LOAD_ADDRESS, _OF_MAP = 0x18, 1  # BPF_LD | BPF_DW | BPF_IMM; BPF_PSEUDO_MAP_FD, the source register
 _NAME = 15  # BPF_OBJ_NAME_LEN, less the 0
 _LOG_BYTES = 1 << 20
@@ -93,11 +93,13 @@ def _load(programs: Programs, hook: Hook, maps: Sequence[int], btf: Btf) -> int:
     if hook.program not in programs.code:
         raise Refused(f"{doing}: there is no such program")
     target = 0
-    if hook.kind == "iter":
-        try:
+    try:
+        if hook.kind == "iter":
             target = btf.function(f"bpf_iter_{hook.target}")
-        except Missing as error:
-            raise Refused(f"{doing}: {error}") from None
+        elif hook.typed:
+            target = btf.tracepoint_id(hook.target)
+    except Missing as error:
+        raise Refused(f"{doing}: {error}") from None
     code = ctypes.create_string_buffer(_linked(programs.code[hook.program], maps))
     try:
         return _verify(hook, code, programs.license, target, None)
@@ -123,7 +125,7 @@ def _verify(
     level, room, text = (0, 0, 0) if log is None else (1, len(log), ctypes.addressof(log))
     attributes = bpf.attributes(
         "2I2Q2IQ2I16x2I",
-        _PROGRAM_TYPES[hook.kind],
+        _TRACING if hook.typed else _PROGRAM_TYPES[hook.kind],
         len(code) // INSTRUCTION,
         ctypes.addressof(code),
         ctypes.addressof(license_text),
@@ -133,7 +135,7 @@ def _verify(
         0,
         0,
         0,
-        _TRACE_ITER if hook.kind == "iter" else 0,
+        _TRACE_ITER if hook.kind == "iter" else _TRACE_RAW_TRACEPOINT if hook.typed else 0,
     )
     struct.pack_into(f"{_NAME}s", attributes, 48, hook.program.encode())
     struct.pack_into("I", attributes, 108, target)  # attach_btf_id
@@ -160,6 +162,8 @@ def _attach(hook: Hook, program: int) -> int:
         return _attach_tracepoint(hook.target, program)
     if hook.kind == "iter":
         return bpf.call(_LINK_CREATE, bpf.attributes("4I", program, 0, _TRACE_ITER, 0))
+    if hook.typed:  # its program knows where
+        return bpf.call(_RAW_TRACEPOINT_OPEN, bpf.attributes("QI", 0, program))
     name = ctypes.create_string_buffer(hook.target.encode())
     return bpf.call(_RAW_TRACEPOINT_OPEN, bpf.attributes("QI", ctypes.addressof(name), program))
 

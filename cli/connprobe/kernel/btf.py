@@ -96,6 +96,13 @@ class Btf:
         types = (self._words[first + 2 * i + 1] for i in range(1, count))  # 0 is the data of the tracer
         return tuple(self._type_name(kind) for kind in types)
 
+    def tracepoint_id(self, name: str) -> int:
+        """The type id by which a typed program names a tracepoint. Missing: there is none."""
+        at = self._find(_TYPEDEF, f"btf_trace_{name}")
+        if at is None:
+            raise Missing(f"this kernel has no tracepoint {name}")
+        return self._at.index(at)
+
     def function(self, name: str) -> int:
         """The type id of a function. Missing: there is none."""
         at = self._find(_FUNC, name)
