@@ -46,7 +46,7 @@ struct place {
 BPF_TABLE("lru_hash", struct place, u64, places, 8192);
 
 static inline int listens_at(u64 sk, struct place *place) {
-  return sk && is_tcp_listener(sk) && READ(u16, sk, SOCK_SKC_NUM) == place->at.port;
+  return sk && is_tcp_listener(sk, UNTYPED) && READ(u16, sk, SOCK_SKC_NUM) == place->at.port;
 }
 
 static inline void add_place(u64 sk) {
@@ -105,8 +105,8 @@ static inline void meet(u64 sk, u64 inode, u32 uncounted) {
   else if (failed != -17 /* EEXIST */) lose(LISTENERS_FULL);
 }
 
-static inline int enqueued(u64 sk) {
-  u64 inode = socket_inode(sk);
+static inline int enqueued(u64 sk, int typed) {
+  u64 inode = socket_inode(sk, typed);
   if (!inode) {
     lose(NO_LISTENER);
     return 0;
@@ -122,7 +122,7 @@ static inline int enqueued(u64 sk) {
     if (!mine) lose(LISTENERS_FULL);
   }
   if (!mine || !now) return 0;
-  u32 depth = READ(u32, sk, SOCK_SK_ACK_BACKLOG);
+  u32 depth = FETCH(typed, u32, sk, SOCK_SK_ACK_BACKLOG);
   ADD(mine->enqueued, 1);
   raise(&mine->deepest, *now, depth);
   tally(mine->depths, DEPTHS, depth);
@@ -132,7 +132,7 @@ static inline int enqueued(u64 sk) {
 #ifdef HOOK_DATA_READY
 RAW_TRACEPOINT(data_ready) {
   u64 sk = ctx->args[0];
-  return is_tcp_listener(sk) ? enqueued(sk) : 0;
+  return is_tcp_listener(sk, TYPED) ? enqueued(sk, TYPED) : 0;
 }
 #endif
 
@@ -148,14 +148,14 @@ RAW_TRACEPOINT(set_state) {
   int from = ctx->args[1], to = ctx->args[2];
   if (from != to && (from == TCP_LISTEN || to == TCP_LISTEN)) {
     if (READ(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0; /* the MPTCP socket above a listener */
-    u64 inode = socket_inode(sk);
+    u64 inode = socket_inode(sk, UNTYPED);
     if (to == TCP_LISTEN && inode) meet(sk, inode, 0);
     if (from == TCP_LISTEN) closing(sk, inode);
   }
 #ifdef HOOK_SET_STATE
   if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED && !READ(u64, sk, SOCK_SK_SOCKET)) { /* not TCP Fast Open */
     u64 listener = listener_of(sk);
-    if (listener) return enqueued(listener);
+    if (listener) return enqueued(listener, UNTYPED);
     lose(NO_LISTENER);
   }
 #endif
@@ -172,7 +172,7 @@ int bpf_iter__tcp(struct bpf_iter__tcp *ctx) {
   u64 sk = (u64)ctx->sk_common;
   if (!sk) return 0;
   if (READ(u8, sk, SOCK_SKC_STATE) != TCP_LISTEN) return 1;
-  u64 inode = socket_inode(sk);
+  u64 inode = socket_inode(sk, UNTYPED);
   if (inode && !listeners.lookup(&inode)) meet(sk, inode, 0);
   return 0;
 }
@@ -183,7 +183,7 @@ RAW_TRACEPOINT(refresh) {
   struct listener *listener = listeners.lookup(&inode);
   if (!listener || listener->closed) return 0;
   u64 sk = listener->sk;
-  if (!is_tcp_listener(sk) || socket_inode(sk) != inode) {
+  if (!is_tcp_listener(sk, UNTYPED) || socket_inode(sk, UNTYPED) != inode) {
     listener->closed = 1; /* and its memory is another socket's */
     return 0;
   }

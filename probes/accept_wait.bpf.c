@@ -9,6 +9,7 @@
  *        HOOK_SYS_EXIT     the raw tracepoint of every system call's return, which needs no tracefs
  */
 enum { WAITING_FULL, LISTENERS_FULL, UNKNOWN_ACCEPTS };
+enum { TCP_CLOSE_WAIT = 8 };
 enum { WAITS = 27 * 64 }; /* buckets for all of 32 bits */
 
 struct met {
@@ -51,20 +52,21 @@ static inline void vanish(u64 child, int unseen) {
 }
 
 RAW_TRACEPOINT(set_state) {
-  u64 sk = ctx->args[0];
+  u64 sk = ctx->args[0], child = sk;
   int from = ctx->args[1], to = ctx->args[2];
   if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED) {
-    if (READ(u64, sk, SOCK_SK_SOCKET)) return 0; /* accepted before, by TCP Fast Open; or both ends connected */
+    if (LOAD(u64, sk, SOCK_SK_SOCKET)) return 0; /* accepted before, by TCP Fast Open; or both ends connected */
     u64 now = bpf_ktime_get_ns();
-    if (waiting.update(&sk, &now)) lose(WAITING_FULL);
+    if (waiting.update(&child, &now)) lose(WAITING_FULL);
   } else if (to == TCP_FIN_WAIT1 || to == TCP_LAST_ACK) { /* only whoever accepted it can close it */
-    if (waiting.lookup(&sk)) vanish(sk, 1);
+    if (waiting.lookup(&child)) vanish(sk, 1);
   } else if (to == TCP_CLOSE) {
-    if (waiting.lookup(&sk)) vanish(sk, READ(u64, sk, SOCK_SK_SOCKET) != 0);
     if (from == TCP_LISTEN) {
-      u64 inode = socket_inode(sk);
+      u64 inode = socket_inode(sk, TYPED);
       struct met *met = listeners.lookup(&inode);
       if (met) met->closed = 1;
+    } else if (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT || from == TCP_SYN_RECV) {
+      if (waiting.lookup(&child)) vanish(sk, READ(u64, sk, SOCK_SK_SOCKET) != 0); /* all others have gone by now */
     }
   }
   return 0;
@@ -83,7 +85,7 @@ static inline u64 socket_of(u64 descriptors, u64 fd) {
 
 static inline int accepted(u64 task, u64 listening_fd, s64 fd) {
   if (fd < 0) return 0;
-  u64 descriptors = READ(u64, READ(u64, READ(u64, task, TASK_STRUCT_FILES), FILES_STRUCT_FDT), FDTABLE_FD);
+  u64 descriptors = LOAD(u64, LOAD(u64, LOAD(u64, task, TASK_STRUCT_FILES), FILES_STRUCT_FDT), FDTABLE_FD);
   u64 child = READ(u64, socket_of(descriptors, (u32)fd), SOCKET_SK);
   u64 *since = waiting.lookup(&child);
   if (!since) {
@@ -133,6 +135,6 @@ RAW_TRACEPOINT(sys_exit) {
   u64 registers = ctx->args[0];
   u32 number = READ(u32, registers, SYSCALL_NUMBER);
   if (number != SYS_ACCEPT && number != SYS_ACCEPT4) return 0;
-  return accepted(bpf_get_current_task(), READ(u64, registers, FIRST_ARGUMENT), ctx->args[1]);
+  return accepted(current_task_btf(), READ(u64, registers, FIRST_ARGUMENT), ctx->args[1]);
 }
 #endif

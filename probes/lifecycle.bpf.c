@@ -45,19 +45,22 @@ static inline int any_odd(void) {
   return came && *came;
 }
 
-static inline u32 role_by_backlog(u64 sk) { return READ(u32, sk, SOCK_SK_MAX_ACK_BACKLOG) ? SERVER : CLIENT; }
+static inline u32 role_by_backlog(u64 sk, int typed) {
+  return FETCH(typed, u32, sk, SOCK_SK_MAX_ACK_BACKLOG) ? SERVER : CLIENT;
+}
 
-static inline u32 role_of(u64 sk) {
-  u32 *odd = any_odd() ? odd_roles.lookup(&sk) : 0;
-  return odd ? *odd : role_by_backlog(sk);
+static inline u32 role_of(u64 sk, int typed) {
+  u64 key = sk;
+  u32 *odd = any_odd() ? odd_roles.lookup(&key) : 0;
+  return odd ? *odd : role_by_backlog(sk, typed);
 }
 
 static inline void forget_role(u64 sk) {
   if (any_odd()) odd_roles.delete(&sk);
 }
 
-static inline void set_role(u64 sk, u32 role) {
-  if (role == role_by_backlog(sk)) {
+static inline void set_role(u64 sk, u32 role, int typed) {
+  if (role == role_by_backlog(sk, typed)) {
     forget_role(sk);
     return;
   }
@@ -67,21 +70,27 @@ static inline void set_role(u64 sk, u32 role) {
   if (odd_roles.update(&sk, &role)) lose(ROLES_FULL);
 }
 
-static inline void read_netns(u64 net, struct place *to) {
-  to->netns_cookie = READ(u64, net, NET_NET_COOKIE);
-  to->netns = READ(u32, net, NET_INUM);
+static inline void read_netns(u64 net, struct place *to, int typed) {
+  to->netns_cookie = FETCH(typed, u64, net, NET_NET_COOKIE);
+  to->netns = FETCH(typed, u32, net, NET_INUM);
 }
 
-/* From inet_sport, as skc_num is 0 once the port is given back, which is before the state is told. */
-static inline void read_place(u64 sk, struct place *to) {
-  read_netns(READ(u64, sk, SOCK_NET), to);
-  to->role = role_of(sk);
-  to->port = bpf_ntohs(to->role == SERVER ? READ(u16, sk, INET_SOCK_INET_SPORT) : READ(u16, sk, SOCK_SKC_DPORT));
+static inline u16 port_of(u64 sk, u32 role, int typed) {
+  if (role == CLIENT) return bpf_ntohs(FETCH(typed, u16, sk, SOCK_SKC_DPORT));
+  u16 local = FETCH(typed, u16, sk, SOCK_SKC_NUM);
+  return local ? local : bpf_ntohs(READ(u16, sk, INET_SOCK_INET_SPORT)); /* given back before the state is told */
 }
 
-static inline struct counts *counts_of(u64 sk) {
+static inline void read_place(u64 sk, struct place *to, int typed) {
+  read_netns(FETCH(typed, u64, sk, SOCK_NET), to, typed);
+  u32 role = role_of(sk, typed);
+  to->role = role;
+  to->port = port_of(sk, role, typed);
+}
+
+static inline struct counts *counts_of(u64 sk, int typed) {
   struct place at = {};
-  read_place(sk, &at);
+  read_place(sk, &at, typed);
   struct counts none = {}, *found = ports.lookup_or_try_init(&at, &none);
   if (!found) lose(PORTS_FULL);
   return found;
@@ -95,23 +104,23 @@ static inline void count(struct event *event) {
     lose(EVENTS_FULL);
 }
 
-static inline void count_at(u64 sk, u32 kind, u32 detail) {
+static inline void count_at(u64 sk, u32 kind, u32 detail) { /* a typed socket */
   struct event event = {.kind = kind, .detail = detail};
-  read_place(sk, &event.at);
+  read_place(sk, &event.at, TYPED);
   count(&event);
 }
 
 RAW_TRACEPOINT(set_state) {
   u64 sk = ctx->args[0];
   u32 from = ctx->args[1], to = ctx->args[2];
-  if (from == to || READ(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0;
-  if (to == TCP_SYN_SENT) set_role(sk, CLIENT);
-  if (from == TCP_LISTEN && to == TCP_SYN_RECV) set_role(sk, SERVER);
+  if (from == to || LOAD(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0;
+  if (to == TCP_SYN_SENT) set_role(sk, CLIENT, TYPED);
+  if (from == TCP_LISTEN && to == TCP_SYN_RECV) set_role(sk, SERVER, TYPED);
   /* With TCP Fast Open a child may be closed before the handshake is over: it opens and leaves at once. */
   u32 opens = (from == TCP_SYN_SENT || from == TCP_SYN_RECV) && to != TCP_SYN_RECV && to != TCP_CLOSE;
   u32 leaves = from == TCP_ESTABLISHED || (opens && to != TCP_ESTABLISHED);
   if (opens || leaves) {
-    struct counts *mine = counts_of(sk);
+    struct counts *mine = counts_of(sk, TYPED);
     if (mine) {
       mine->opened += opens;
       mine->left += leaves;
@@ -127,14 +136,14 @@ RAW_TRACEPOINT(destroy) {
 }
 
 RAW_TRACEPOINT(retransmit) {
-  struct counts *mine = counts_of(ctx->args[0]);
+  struct counts *mine = counts_of(ctx->args[0], UNTYPED);
   if (mine) mine->retransmitted += READ(u16, ctx->args[1], SK_BUFF_CB + TCP_SKB_CB_TCP_GSO_SEGS);
   return 0;
 }
 
 RAW_TRACEPOINT(reset_received) {
   u64 sk = ctx->args[0];
-  count_at(sk, RESET_RECEIVED, READ(u8, sk, SOCK_SKC_STATE));
+  count_at(sk, RESET_RECEIVED, LOAD(u8, sk, SOCK_SKC_STATE));
   return 0;
 }
 
@@ -147,10 +156,10 @@ RAW_TRACEPOINT(reset_sent) {
   u8 state = sk ? READ(u8, sk, SOCK_SKC_STATE) : TCP_CLOSE;
   if (!sk || state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV) {
     u64 device = READ(u64, ctx->args[1], SK_BUFF_DEV);
-    read_netns(sk ? READ(u64, sk, SOCK_NET) : READ(u64, device, NET_DEVICE_NET), &event.at);
+    read_netns(sk ? READ(u64, sk, SOCK_NET) : READ(u64, device, NET_DEVICE_NET), &event.at, UNTYPED);
     event.at.role = NO_CONNECTION; /* and no port: whoever scans them would fill the map */
   } else {
-    read_place(sk, &event.at);
+    read_place(sk, &event.at, UNTYPED);
     if (state == TCP_LISTEN) {
       event.at.role = SERVER;
       event.at.port = bpf_ntohs(READ(u16, sk, INET_SOCK_INET_SPORT));
@@ -170,7 +179,7 @@ int bpf_iter__tcp(struct bpf_iter__tcp *ctx) {
   u64 sk = (u64)ctx->sk_common;
   if (!sk || READ(u8, sk, SOCK_SKC_STATE) != TCP_ESTABLISHED) return 0;
   struct place at = {};
-  read_place(sk, &at);
+  read_place(sk, &at, UNTYPED);
   u64 none = 0, *found = census.lookup_or_try_init(&at, &none);
   if (found)
     ++*found;

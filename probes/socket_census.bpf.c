@@ -9,14 +9,6 @@ enum { GROUPS_FULL };
 enum { TCP_CLOSE_WAIT = 8 };
 enum { SERVER, CLIENT }; /* its port is the local one; the remote one */
 
-/* A field of a socket whose type the verifier knows, as the iterator gives it: a plain load instead of READ's call,
- * which nine times for a million sockets is 0.2 s. In assembly, as bcc would turn it into that call. */
-#define LOAD(type, sk, offset)                                                                      \
-  ({                                                                                                \
-    u64 value_;                                                                                     \
-    asm volatile("%0 = *(" #type " *)(%1 + %2)" : "=r"(value_) : "r"((u64)(sk)), "i"(offset)); \
-    (type) value_;                                                                                  \
-  })
 static u64 (*as_tcp_sock)(u64 sk) = (void *)137; /* bpf_skc_to_tcp_sock: 0 for shorter structs */
 
 struct cell {

@@ -60,9 +60,9 @@ static inline void meet(u64 sk, u64 inode) {
 }
 
 static inline int seen(u64 sk, u32 depth, u32 retransmitted) {
-  u64 inode = socket_inode(sk);
+  u64 inode = socket_inode(sk, UNTYPED);
   if (!inode) {
-    if (is_tcp_listener(sk)) lose(NO_LISTENER); /* else it is being closed, and its SYN-ACKs are nobody's */
+    if (is_tcp_listener(sk, UNTYPED)) lose(NO_LISTENER); /* else it is being closed, and its SYN-ACKs are nobody's */
     return 0;
   }
   struct counts *mine = counts.lookup(&inode);
@@ -92,7 +92,7 @@ RAW_TRACEPOINT(retransmit) {
 #ifdef HOOK_DATA_READY
 RAW_TRACEPOINT(data_ready) {
   u64 sk = ctx->args[0];
-  if (!is_tcp_listener(sk)) return 0;
+  if (!is_tcp_listener(sk, TYPED)) return 0;
   u32 depth = READ(u32, sk, INET_CONNECTION_SOCK_QLEN);
   return depth ? seen(sk, depth, 0) : 0;
 }
@@ -103,7 +103,7 @@ RAW_TRACEPOINT(set_state) {
   int from = ctx->args[1], to = ctx->args[2];
   if (from == to || (from != TCP_LISTEN && to != TCP_LISTEN)) return 0;
   if (READ(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0;
-  u64 inode = socket_inode(sk);
+  u64 inode = socket_inode(sk, UNTYPED);
   if (!inode) return 0;
   if (to == TCP_LISTEN) {
     meet(sk, inode);
@@ -126,7 +126,7 @@ int bpf_iter__tcp(struct bpf_iter__tcp *ctx) {
   u64 sk = (u64)ctx->sk_common;
   if (!sk) return 0;
   if (READ(u8, sk, SOCK_SKC_STATE) != TCP_LISTEN) return 1;
-  u64 inode = socket_inode(sk);
+  u64 inode = socket_inode(sk, UNTYPED);
   if (inode && !listeners.lookup(&inode)) meet(sk, inode);
   return 0;
 }
@@ -137,7 +137,7 @@ RAW_TRACEPOINT(refresh) {
   struct listener *listener = listeners.lookup(&inode);
   if (!listener || listener->closed) return 0;
   u64 sk = listener->sk;
-  if (!is_tcp_listener(sk) || socket_inode(sk) != inode) {
+  if (!is_tcp_listener(sk, UNTYPED) || socket_inode(sk, UNTYPED) != inode) {
     listener->closed = 1; /* and its memory is another socket's */
     return 0;
   }

@@ -63,3 +63,9 @@ def test_what_is_no_type_information(btf: Btf) -> None:
         Btf(bytes(100))
     with pytest.raises(ValueError, match="no BTF"):
         Btf(VMLINUX.read_bytes()[:10])
+
+
+def test_the_number_of_a_function(btf: Btf) -> None:
+    assert btf.function("bpf_iter_tcp") > 0
+    with pytest.raises(Missing, match="no function bpf_iter_pct"):
+        btf.function("bpf_iter_pct")

@@ -15,8 +15,10 @@ from connprobe.kernel import accept_queue, accept_wait, bpf
 from connprobe.kernel.btf import VMLINUX, Btf, Field
 from connprobe.kernel.loader import Loaded, Unavailable, load
 from connprobe.kernel.probe import Hook, Probe, Rung
+from connprobe.kernel.programs import decode, encode
+from connprobe.store.kept import Kept
 from kernel.conftest import live
-from kernel.sockets import SLOW_S
+from kernel.sockets import SLOW_S, Sockets
 
 SOURCES = Path(__file__).parents[2] / "cli"
 HOOK = Hook("raw_tracepoint", "inet_sock_set_state", "count")
@@ -156,12 +158,13 @@ def test_an_interpreter_that_ends_does_not_answer_or_breaks(tmp_path: Path, writ
     with load([plain], pythons=[mute], directory=tmp_path, status=ROOT, timeout_s=1) as loaded:
         assert "took too long" in unavailable(loaded, "plain").reason
     (tmp_path / "breaks").mkdir()
-    lib = "--- libbcc.py\n--- __init__.py\nimport os\nclass lib:\n"
-    for name in ("bpf_num_tables", "bpf_table_name", "bpf_table_fd_id", "bcc_iter_attach"):
+    lib = "--- libbcc.py\n--- __init__.py\nimport os\n__version__ = '0'\nclass lib:\n"
+    table = ("name", "max_entries_id", "fd_id", "type_id", "flags_id", "key_size_id", "leaf_size_id")
+    for name in ("bpf_num_tables", *(f"bpf_table_{each}" for each in table)):
         lib += f"    class {name}: pass\n"
     breaks = python_with(
         tmp_path / "breaks",
-        f"{lib}class BPF:\n    def __init__(self, text): os.abort()\n",
+        f"{lib}class BPF:\n    def __init__(self, text, cflags): os.abort()\n",
     )
     with load([plain], pythons=[breaks], directory=tmp_path, status=ROOT) as loaded:
         assert "exit status -6" in unavailable(loaded, "plain").reason
@@ -193,6 +196,24 @@ def test_one_that_fails_takes_no_other_down(possible: None, tmp_path: Path, writ
         second = live(loaded, "second")
         assert second.rung == "second"
         assert [one.reason for one in second.refused] == ["this kernel has no field sk_mood in struct sock"]
+
+
+def test_a_typed_hook_reads_within_its_type_alone(possible: None, tmp_path: Path, write: Write) -> None:
+    hook = Hook("raw_tracepoint", "inet_sock_set_state", "count", ("sock",), typed=True)
+    load_at = "RAW_TRACEPOINT(count) {{ return LOAD(u8, ctx->args[0], {}); }}"
+    probes = [
+        write(
+            "within",
+            load_at.format("SOCK_SKC_STATE"),
+            rung("only", hook, Field("sock", "__sk_common.skc_state", 1)),
+        ),
+        write("beyond", load_at.format("8192"), rung("only", hook)),
+        write("untyped", load_at.format("0"), rung("only")),
+    ]
+    with load(probes, directory=tmp_path, timeout_s=SLOW_S) as loaded:
+        assert live(loaded, "within").detached() == ()
+        assert "beyond struct sock" in unavailable(loaded, "beyond").reason
+        assert "invalid mem access" in unavailable(loaded, "untyped").reason
 
 
 def test_a_doctored_offset_table(possible: None) -> None:
@@ -239,3 +260,122 @@ def test_nothing_is_left(
         os.sched_yield()
     assert not any(map(is_loaded, ids))
     loaded.close()
+
+
+NO_COMPILER = ("/nonexistent/python",)
+
+
+@pytest.fixture
+def kept(possible: None, tmp_path: Path) -> Kept:
+    return Kept(tmp_path / "kept")
+
+
+def test_kept_programs_need_no_compiler_and_count_the_same(
+    kept: Kept, tmp_path: Path, sockets: Sockets
+) -> None:
+    """accept_queue has a map of each kind but one, a raw tracepoint, an iterator, and one that is called."""
+    probes = [accept_queue.probe(), accept_wait.probe()]
+    readings = []
+    for pythons, says in (
+        (None, "compiled now by bcc "),
+        (NO_COMPILER, "kept from an earlier run, compiled by bcc "),
+    ):
+        with load(probes, pythons=pythons, keep=kept, timeout_s=SLOW_S) as loaded:
+            one = live(loaded, "accept_queue")
+            queues = accept_queue.AcceptQueues(one)
+            listener = sockets.listen(3)
+            sockets.connect(listener, 3)
+            sockets.accept(listener)
+            (queue,) = (
+                each
+                for each in queues.read().listeners
+                if each.inodes == (os.fstat(listener.fileno()).st_ino,)
+            )
+            shapes = {
+                name: (each.key_size, each.value_size, each.max_entries, each.per_cpu)
+                for name, each in one.maps.items()
+            }
+            readings.append(
+                (one.rung, shapes, sorted(one.hooks), queue.enqueued, queue.accepted, queue.depth)
+            )
+            assert one.programs.startswith(says)
+            assert live(loaded, "accept_wait").programs.startswith(says)
+            assert live(loaded, "accept_wait").detached() == ()
+    assert readings[0] == readings[1]
+    assert readings[0][3:] == (3, 1, 2)
+
+
+def test_kept_programs_are_those_of_their_source(kept: Kept, tmp_path: Path, write: Write) -> None:
+    plain = write("plain", PLAIN)
+    with load([plain], directory=tmp_path, keep=kept, timeout_s=SLOW_S) as loaded:
+        live(loaded, "plain")
+    with load([plain], directory=tmp_path, keep=kept, pythons=NO_COMPILER) as loaded:
+        live(loaded, "plain")
+    for changed in (
+        write("plain", PLAIN, rung("only", HOOK, SOME=1)),
+        write("plain", PLAIN, rung("only", Hook("raw_tracepoint", "tcp_destroy_sock", "count"))),
+        write("plain", PLAIN.replace("0;", "1;")),
+    ):
+        with load([changed], directory=tmp_path, keep=kept, pythons=NO_COMPILER) as loaded:
+            assert "no Python with bcc" in unavailable(loaded, "plain").reason
+
+
+def damage(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "spoil", [damage, lambda data: data[:-3], lambda data: b""], ids=["one bit", "short", "empty"]
+)
+def test_spoilt_programs_are_refused_and_compiled_anew(
+    spoil: Callable[[bytes], bytes], kept: Kept, tmp_path: Path, write: Write
+) -> None:
+    plain = write("plain", PLAIN)
+    with load([plain], directory=tmp_path, keep=kept, timeout_s=SLOW_S) as loaded:
+        live(loaded, "plain")
+    (file,) = (tmp_path / "kept").iterdir()
+    file.write_bytes(spoil(file.read_bytes()))
+    with load([plain], directory=tmp_path, keep=kept, pythons=NO_COMPILER) as loaded:
+        unavailable(loaded, "plain")
+    with load([plain], directory=tmp_path, keep=kept, timeout_s=SLOW_S) as loaded:
+        said = live(loaded, "plain").programs
+    assert said.startswith("kept ones not used: it is damaged: its digest differs; compiled now by ")
+    with load([plain], directory=tmp_path, keep=kept, pythons=NO_COMPILER) as loaded:
+        assert live(loaded, "plain").programs.startswith("kept from ")
+
+
+def test_programs_under_the_name_of_others_are_refused(kept: Kept, tmp_path: Path, write: Write) -> None:
+    one, other = write("one", PLAIN), write("other", PLAIN.replace("0;", "1;"))
+    with load([one, other], directory=tmp_path, keep=kept, timeout_s=SLOW_S) as loaded:
+        live(loaded, "other")
+    first, second = (tmp_path / "kept").iterdir()
+    first.write_bytes(second.read_bytes())
+    with load([one, other], directory=tmp_path, keep=kept, pythons=NO_COMPILER) as loaded:
+        assert sorted(type(each) is Unavailable for each in loaded.probes.values()) == [False, True]
+
+
+def test_a_directory_that_others_may_write(kept: Kept, tmp_path: Path, write: Write) -> None:
+    plain = write("plain", PLAIN)
+    with load([plain], directory=tmp_path, keep=kept, timeout_s=SLOW_S) as loaded:
+        live(loaded, "plain")
+    (tmp_path / "kept").chmod(0o777)
+    with load([plain], directory=tmp_path, keep=kept, pythons=NO_COMPILER) as loaded:
+        unavailable(loaded, "plain")
+    with load([plain], directory=tmp_path, keep=kept, timeout_s=SLOW_S) as loaded:
+        said = live(loaded, "plain").programs
+    assert said.count("not a directory of ours alone") == 2  # neither read nor written
+    assert "not kept: " in said
+
+
+def test_the_verifier_sees_kept_programs_too(kept: Kept, tmp_path: Path, write: Write) -> None:
+    """What has a valid digest, but is no program that the kernel takes, does no harm."""
+    plain = write("plain", PLAIN)
+    with load([plain], directory=tmp_path, keep=kept, timeout_s=SLOW_S) as loaded:
+        live(loaded, "plain")
+    (file,) = (tmp_path / "kept").iterdir()
+    programs = decode(file.read_bytes(), file.name)
+    endless = bytes.fromhex("0500ffff00000000")  # a jump to itself
+    file.write_bytes(encode(programs._replace(code={"count": endless}), file.name))
+    with load([plain], directory=tmp_path, keep=kept, pythons=NO_COMPILER) as loaded:
+        assert unavailable(loaded, "plain").reason.startswith("only: loading count: ")

@@ -5,7 +5,8 @@ To write a probe `x`:
 probes/x.bpf.c
     Follows probes/common.bpf.h, which is put before it: READ, RAW_TRACEPOINT, SYSCALL_EXIT, bucket, tally,
     raise, lose; and with `listeners.SOCKET_FIELDS` read_endpoint, socket_inode, inode_of, is_tcp_listener.
-    Kernel structs are read by offset: Field("sock", "sk_drops", 4) gives `READ(u32, sk, SOCK_SK_DROPS)`.
+    Kernel structs are read by offset: Field("sock", "sk_drops", 4) gives `READ(u32, sk, SOCK_SK_DROPS)`, and
+    where the hook is `typed`, or an iterator, `LOAD(u32, sk, SOCK_SK_DROPS)`, which costs next to nothing.
     Rungs are told apart by the macros of `Rung.defines`. bcc's maps (BPF_HASH, BPF_PERCPU_HASH, ...)
     always have a size; its map functions do not work inside a macro. Function names are programs' names, so
     none may begin with kprobe__ or tracepoint__: bcc would attach it itself. Helpers are `static inline`.
@@ -25,7 +26,7 @@ tests/kernel/test_x.py
 
 Use:
 
-    with loader.load([accept_queue.probe(), ...]) as loaded:    # one compiler process for all
+    with loader.load([accept_queue.probe(), ...]) as loaded:    # one run of the compiler for all
         probe = loaded["accept_queue"]                          # Live, or Unavailable(reason, fix, refused)
         probe.rung, probe.refused, probe.detached(), probe.statistics(), probe.memory_bytes
 """

@@ -49,7 +49,7 @@ def probe(listeners: int = 1024) -> Probe:
         (
             Rung(
                 "raw tracepoint sk_data_ready",
-                (*_HOOKS, Hook("raw_tracepoint", "sk_data_ready", "data_ready", ("sock",))),
+                (*_HOOKS, Hook("raw_tracepoint", "sk_data_ready", "data_ready", ("sock",), typed=True)),
                 _FIELDS,
                 {"HOOK_DATA_READY": 1},
             ),

@@ -44,7 +44,7 @@ _ARCHITECTURES = {
     "x86_64": _X86,
     "aarch64": ((Field("pt_regs", "orig_x0", 8), Field("pt_regs", "syscallno", 4)), 202, 242),
 }
-_SET_STATE = Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int"))
+_SET_STATE = Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int"), typed=True)
 _CHECK = Hook("call", "check", "check")
 
 

@@ -24,6 +24,7 @@ _PERF_EVENT_IOC_QUERY_BPF = 0xC008240A
 _ATTRIBUTES_SIZE = 128  # the kernel takes a longer union bpf_attr than it knows, if the rest is 0
 _BATCH_BYTES = 1 << 16
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
 
 
 class ProgramStatistics(NamedTuple):
@@ -94,7 +95,7 @@ class Map:
         while not done:
             keys = ctypes.create_string_buffer(count * self.key_size)
             values = ctypes.create_string_buffer(count * self._room)
-            attributes = _attributes(
+            asked = attributes(
                 "4Q2I2Q",
                 0 if first else ctypes.addressof(position),
                 ctypes.addressof(position),
@@ -106,7 +107,7 @@ class Map:
                 0,
             )
             try:
-                _bpf(_MAP_LOOKUP_BATCH, attributes)
+                call(_MAP_LOOKUP_BATCH, asked)
             except OSError as error:
                 if error.errno == errno.ENOSPC:  # one bucket of the hash holds more than fits
                     count *= 2
@@ -115,7 +116,7 @@ class Map:
                     raise
                 done = True
             first = False
-            (found,) = struct.unpack_from("I", attributes, 32)
+            (found,) = struct.unpack_from("I", asked, 32)
             key_bytes, value_bytes = keys.raw, values.raw
             for i in range(found):
                 key = key_bytes[i * self.key_size : (i + 1) * self.key_size]
@@ -126,7 +127,7 @@ class Map:
             raise ValueError(f"a key of {len(key)} bytes for a map of {self.key_size}")
         buffer = ctypes.create_string_buffer(key, len(key))
         address = 0 if value is None else ctypes.addressof(value)
-        _bpf(command, _attributes("I4x3Q", self.fd, ctypes.addressof(buffer), address, 0))
+        call(command, attributes("I4x3Q", self.fd, ctypes.addressof(buffer), address, 0))
 
     def _split(self, values: bytes) -> list[bytes]:
         return [values[at : at + self.value_size] for at in range(0, len(values), self._stride)]
@@ -143,7 +144,7 @@ def run_iterator(link: int, *, whole: bool = False) -> bytes:
     too after a million objects without output (MAX_ITER_OBJECTS) and goes on when asked again: `whole`, for
     programs that never return 1.
     """
-    fd = _bpf(_ITER_CREATE, _attributes("2I", link, 0))
+    fd = call(_ITER_CREATE, attributes("2I", link, 0))
     written = []
     try:
         while True:
@@ -164,9 +165,7 @@ def run_iterator(link: int, *, whole: bool = False) -> bytes:
 def run_program(program: int, *arguments: int) -> None:
     """Run a raw tracepoint's program here and now, with `arguments` as its ctx->args (since Linux 5.10)."""
     context = ctypes.create_string_buffer(struct.pack("12Q", *arguments, *[0] * (12 - len(arguments))))
-    _bpf(
-        _PROG_RUN, _attributes("4I2Q4I2Q", program, 0, 0, 0, 0, 0, 0, 0, 96, 0, ctypes.addressof(context), 0)
-    )
+    call(_PROG_RUN, attributes("4I2Q4I2Q", program, 0, 0, 0, 0, 0, 0, 0, 96, 0, ctypes.addressof(context), 0))
 
 
 def program_id(fd: int) -> int:
@@ -175,7 +174,7 @@ def program_id(fd: int) -> int:
 
 def program_by_id(number: int) -> int:
     """A descriptor of a program that is in the kernel; FileNotFoundError: there is none of that id."""
-    return _bpf(_PROG_BY_ID, _attributes("3I", number, 0, 0))
+    return call(_PROG_BY_ID, attributes("3I", number, 0, 0))
 
 
 def program_statistics(fd: int) -> ProgramStatistics:
@@ -200,7 +199,7 @@ def perf_event_programs(fd: int) -> list[int]:
 
 def enable_statistics() -> int:
     """A descriptor that makes the kernel measure run time of all BPF programs while it is open. OSError."""
-    return _bpf(_ENABLE_STATS, _attributes("I", 0))
+    return call(_ENABLE_STATS, attributes("I", 0))
 
 
 def _info(fd: int, layout: str) -> tuple[Any, ...]:
@@ -210,7 +209,7 @@ def _info(fd: int, layout: str) -> tuple[Any, ...]:
     """
     size = struct.calcsize(layout)
     buffer = ctypes.create_string_buffer(size)
-    _bpf(_OBJ_GET_INFO, _attributes("2IQ", fd, size, ctypes.addressof(buffer)))
+    call(_OBJ_GET_INFO, attributes("2IQ", fd, size, ctypes.addressof(buffer)))
     return struct.unpack(layout, buffer)
 
 
@@ -219,17 +218,28 @@ def _memlock(fd: int) -> int:
     return int(found[1]) if found else 0
 
 
-def _attributes(layout: str, *values: int) -> ctypes.Array[ctypes.c_char]:
+def attributes(layout: str, *values: int) -> ctypes.Array[ctypes.c_char]:
+    """A union bpf_attr that begins with these."""
     buffer = ctypes.create_string_buffer(_ATTRIBUTES_SIZE)
     struct.pack_into(layout, buffer, 0, *values)
     return buffer
 
 
-def _bpf(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+def call(command: int, asked: ctypes.Array[ctypes.c_char]) -> int:
+    """bpf(2). OSError."""
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, f"the number of bpf(2) on {platform.machine()} is not known here")
-    result = int(_libc.syscall(number, command, attributes, _ATTRIBUTES_SIZE))
+    return system_call(number, command, asked, _ATTRIBUTES_SIZE)
+
+
+def system_call(number: int, *arguments: Any) -> int:
+    """By its number, with integers and addresses. OSError."""
+    result = int(
+        _libc.syscall(
+            ctypes.c_long(number), *(ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)
+        )
+    )
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

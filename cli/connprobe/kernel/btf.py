@@ -4,6 +4,7 @@ bcc applies no CO-RE relocations, so programs are compiled with the offsets of t
 libbpf: the whole table is walked in 0.1 s, and nothing of it is kept but where each named struct begins.
 """
 
+import hashlib
 import struct
 import sys
 from array import array
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM = 1, 2, 3, 4, 5, 6
-_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC_PROTO, _TYPE_TAG, _ENUM64 = 8, 9, 10, 11, 13, 18, 19
+_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _TYPE_TAG, _ENUM64 = 8, 9, 10, 11, 12, 13, 18, 19
 _WRAPPERS = {_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG}
 _MAGIC = (0xEB9F).to_bytes(2, sys.byteorder)
 _HEADER = struct.Struct("4x5I")  # struct btf_header: its length, then where types and strings are
@@ -48,10 +49,12 @@ class Btf:
         """ValueError: this is no BTF that can be read."""
         if len(data) < _HEADER.size or data[:2] != _MAGIC:
             raise ValueError("no BTF: its magic number is missing")
+        self.digest = hashlib.sha256(data).hexdigest()
         header, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
         begin = header + types
         self._strings = data[header + strings : header + strings + strings_size]
         self._words = array("I", data[begin : begin + types_size])
+        self._known: dict[tuple[int, str], int | None] = {}
         self._at = array("I", [0])  # of each type id, where it begins; 0 is void
         self._walk()
 
@@ -93,6 +96,20 @@ class Btf:
         types = (self._words[first + 2 * i + 1] for i in range(1, count))  # 0 is the data of the tracer
         return tuple(self._type_name(kind) for kind in types)
 
+    def tracepoint_id(self, name: str) -> int:
+        """The type id by which a typed program names a tracepoint. Missing: there is none."""
+        at = self._find(_TYPEDEF, f"btf_trace_{name}")
+        if at is None:
+            raise Missing(f"this kernel has no tracepoint {name}")
+        return self._at.index(at)
+
+    def function(self, name: str) -> int:
+        """The type id of a function. Missing: there is none."""
+        at = self._find(_FUNC, name)
+        if at is None:
+            raise Missing(f"this kernel has no function {name}")
+        return self._at.index(at)
+
     def enum(self, name: str) -> dict[int, str]:
         """The names of an enum's values. Missing: there is no such enum."""
         at = self._find(_ENUM, name)
@@ -112,7 +129,13 @@ class Btf:
             at += once[kind] + each[kind] * (info & 0xFFFF)
 
     def _find(self, kind: int, name: str) -> int | None:
-        """Where the type of this name begins. Each name stands in the strings once: they are deduplicated."""
+        """Where the type of this name begins, searched for once: it takes milliseconds."""
+        if (kind, name) not in self._known:
+            self._known[kind, name] = self._search(kind, name)
+        return self._known[kind, name]
+
+    def _search(self, kind: int, name: str) -> int | None:
+        """Each name stands in the strings once: they are deduplicated."""
         found = self._strings.find(b"\0" + name.encode() + b"\0")
         if found < 0:
             return None

@@ -1,15 +1,14 @@
-"""Compiles, loads and attaches the probes, hands their descriptors over and ends.
+"""Compiles the probes and ends: bytecode, and the maps that it needs.
 
 A script of its own, because bcc belongs to the distribution's Python and not to ours, and because its LLVM
 takes 130 MB that may not stay in the process that samples. It needs the standard library and bcc alone:
 
     python3 -I compiler.py SOCKET WORK_DIRECTORY < job.json
 
-SOCKET is the number of an inherited SOCK_SEQPACKET socket. Each message is a JSON object, with descriptors
-(SCM_RIGHTS) in the order of its "fds". The kernel keeps what is attached for as long as these are open.
+SOCKET is the number of an inherited SOCK_SEQPACKET socket. Each message is a JSON object; what was compiled
+is in a file of WORK_DIRECTORY, as it may be larger than a message.
 """
 
-import array
 import ctypes
 import importlib.util
 import json
@@ -23,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_REASON = 2000
-CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
-TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+LOAD_ADDRESS, OF_MAP = 0x18, 1  # the instruction that takes a map; its source register then
 
 # All that bcc 0.26 includes by itself from the kernel's headers, which this way need not be installed.
 # Structs of the kernel are read by offset, so empty files do where nothing of them is used.
@@ -60,12 +58,6 @@ enum { false = 0, true = 1 };
         "",
     ),
 }
-PROGRAMS = {
-    "raw_tracepoint": "RAW_TRACEPOINT",
-    "tracepoint": "TRACEPOINT",
-    "iter": "TRACING",
-    "call": "RAW_TRACEPOINT",
-}
 ARCHITECTURES = {
     "x86_64": "x86",
     "aarch64": "arm64",
@@ -76,105 +68,72 @@ ARCHITECTURES = {
 
 
 class Refused(Exception):
-    """A rung that cannot serve, with the reason as the compiler or the kernel gave it."""
+    """A text that does not compile, with the reason as the compiler gave it."""
 
 
-class Rung:
-    """One module of bcc: compiled, loaded and attached, or Refused and nothing of it left."""
+def compiled(bcc: Any, text: str, wanted: list[str]) -> dict[str, Any]:
+    """The parts of Programs. Refused.
 
-    def __init__(self, bcc: Any, rung: dict[str, Any]) -> None:
-        self._bcc, self._lib = bcc, bcc.lib
-        self._own: list[int] = []
-        self.fds: list[int] = []
-        self.names: list[list[str]] = []  # beside each descriptor: its kind and its name
+    bcc makes the maps itself, and puts their descriptors into the code: taken out again here.
+    """
+    with tempfile.TemporaryFile() as heard:  # clang says why on descriptor 2 alone
+        before = os.dup(2)
+        os.dup2(heard.fileno(), 2)
         try:
-            self._load(rung)
-        except BaseException:
-            self.close()
-            raise
+            module = bcc.BPF(text=text, cflags=["-g0"]).module  # debug information is an eighth of the time
+        except Exception as error:  # noqa: BLE001 - bcc raises nothing else
+            heard.seek(0)
+            raise Refused(f"compiling: {reason(str(error), heard.read().decode(errors='replace'))}") from None
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+    lib = bcc.lib
+    tables = range(lib.bpf_num_tables(module))
+    indices = {lib.bpf_table_fd_id(module, i): i for i in tables}
+    maps = [
+        [
+            lib.bpf_table_name(module, i).decode(),
+            lib.bpf_table_type_id(module, i),
+            lib.bpf_table_key_size_id(module, i),
+            lib.bpf_table_leaf_size_id(module, i),
+            lib.bpf_table_max_entries_id(module, i),
+            lib.bpf_table_flags_id(module, i),
+        ]
+        for i in tables
+    ]
+    code = {}
+    for name in wanted:
+        start = lib.bpf_function_start(module, name.encode())
+        if not start:
+            raise Refused(f"compiling: there is no function {name}")
+        size = lib.bpf_function_size(module, name.encode())
+        code[name] = unlinked(ctypes.string_at(start, size), indices).hex()
+    return {
+        "maps": maps,
+        "code": code,
+        "license": lib.bpf_module_license(module).decode(),
+        "compiler": version(bcc),
+    }
 
-    def _load(self, rung: dict[str, Any]) -> None:
-        module = self._said("compiling", lambda: self._bcc.BPF(text=rung["text"]))
-        for i in range(self._lib.bpf_num_tables(module.module)):
-            name = self._lib.bpf_table_name(module.module, i).decode()
-            self._give("map", name, self._lib.bpf_table_fd_id(module.module, i))
-        programs: dict[str, int] = {}
-        for hook in rung["hooks"]:
-            name = hook["program"]
-            if name not in programs:
-                kind = getattr(self._bcc.BPF, PROGRAMS[hook["kind"]])
-                programs[name] = self._said(f"loading {name}", lambda: module.load_func(name, kind).fd)  # noqa: B023
-                self._give("program", name, programs[name])
-        for hook in rung["hooks"]:
-            if hook["kind"] == "call":
-                continue
-            label = f"{hook['kind']} {hook['target']}"
-            link = self._said(f"attaching {label}", lambda: self._attach(hook, programs))  # noqa: B023
-            self._own.append(link)
-            self._give("hook", label, link)
 
-    def _attach(self, hook: dict[str, str], programs: dict[str, int]) -> int:
-        program, target = programs[hook["program"]], hook["target"]
-        ctypes.set_errno(0)
-        if hook["kind"] == "raw_tracepoint":
-            fd = self._lib.bpf_attach_raw_tracepoint(program, target.encode())
-        elif hook["kind"] == "tracepoint":
-            provide_tracefs()
-            fd = self._lib.bpf_attach_tracepoint(program, *(part.encode() for part in target.split(":")))
-        else:
-            fd = self._lib.bcc_iter_attach(program, None, 0)
-        if fd < 0:
-            raise Refused(os.strerror(-fd if fd < -1 else ctypes.get_errno()))
-        return int(fd)
-
-    def _said(self, doing: str, work: Any) -> Any:
-        """The result of `work`. Refused: it failed; clang and the verifier say why on descriptor 2 alone."""
-        with tempfile.TemporaryFile() as heard:
-            before = os.dup(2)
-            os.dup2(heard.fileno(), 2)
-            try:
-                return work()
-            except Exception as error:  # noqa: BLE001 - bcc raises nothing else
-                heard.seek(0)
-                raise Refused(
-                    f"{doing}: {reason(str(error), heard.read().decode(errors='replace'))}"
-                ) from None
-            finally:
-                os.dup2(before, 2)
-                os.close(before)
-
-    def _give(self, kind: str, name: str, fd: int) -> None:
-        self.names.append([kind, name])
-        self.fds.append(fd)
-
-    def close(self) -> None:
-        """Close what attaches: a program without a hook does not run. bcc keeps the rest until we end."""
-        for fd in self._own:
-            os.close(fd)
-        self._own.clear()
+def unlinked(code: bytes, indices: dict[int, int]) -> bytes:
+    """With the maps' indices in place of their descriptors."""
+    plain = bytearray(code)
+    at = 0
+    while at < len(plain):
+        wide = plain[at] == LOAD_ADDRESS
+        if wide and plain[at + 1] >> 4 == OF_MAP:
+            fd = int.from_bytes(plain[at + 4 : at + 8], sys.byteorder)
+            plain[at + 4 : at + 8] = indices[fd].to_bytes(4, sys.byteorder)
+        at += 16 if wide else 8
+    return bytes(plain)
 
 
 def reason(error: str, heard: str) -> str:
-    """The line that tells why: clang's first error, else the verifier's last words, else the exception."""
+    """The line that tells why: clang's first error, else its last words, with the exception."""
     lines = [line.strip() for line in heard.splitlines() if line.strip()]
-    wrong = [line for line in lines if "error:" in line]
-    told = wrong[:1] or [line for line in lines if not line.startswith(("processed ", "HINT"))][-2:]
+    told = [line for line in lines if "error:" in line][:1] or lines[-2:]
     return "; ".join([error, *told])[:LONGEST_REASON]
-
-
-def provide_tracefs() -> None:
-    """Mount tracefs if it is not, in a mount namespace of our own, which ends with this process."""
-    if any(os.access(f"{place}/events/syscalls", os.X_OK) for place in TRACEFS):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    steps = (
-        ("unshare(CLONE_NEWNS)", libc.unshare, (CLONE_NEWNS,)),
-        ("making mounts private", libc.mount, (b"none", b"/", None, MS_REC | MS_PRIVATE, None)),
-        ("mounting it", libc.mount, (b"tracefs", TRACEFS[0].encode(), b"tracefs", 0, None)),
-    )
-    for doing, function, arguments in steps:
-        if function(*arguments) != 0:
-            raise Refused(f"no tracefs at {TRACEFS[0]}, and {doing}: {os.strerror(ctypes.get_errno())}")
 
 
 def make_stubs(place: Path) -> None:
@@ -201,34 +160,34 @@ def find_bcc() -> tuple[Any, str | None]:
     return bcc, None
 
 
+def version(bcc: Any) -> str:
+    return f"bcc {bcc.__version__} ({sys.executable})"
+
+
 def declare(lib: Any) -> None:
     """The functions of libbcc that its Python does not declare: pointers would be cut to 32 bits."""
     lib.bpf_num_tables.restype, lib.bpf_num_tables.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
-    for function, result in ((lib.bpf_table_name, ctypes.c_char_p), (lib.bpf_table_fd_id, ctypes.c_int)):
+    of_table = {"name": ctypes.c_char_p, "max_entries_id": ctypes.c_size_t}
+    of_table |= dict.fromkeys(("fd_id", "type_id", "flags_id"), ctypes.c_int)
+    of_table |= dict.fromkeys(("key_size_id", "leaf_size_id"), ctypes.c_size_t)
+    for name, result in of_table.items():
+        function = getattr(lib, f"bpf_table_{name}")
         function.restype, function.argtypes = result, [ctypes.c_void_p, ctypes.c_size_t]
-    lib.bcc_iter_attach.restype = ctypes.c_int
-    lib.bcc_iter_attach.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32]
 
 
-def send(channel: socket.socket, message: dict[str, Any], fds: list[int] | None = None) -> None:
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    channel.sendmsg([json.dumps(message).encode()], rights)
+def send(channel: socket.socket, message: dict[str, Any]) -> None:
+    channel.send(json.dumps(message).encode())
 
 
-def climb(bcc: Any, probe: dict[str, Any], channel: socket.socket) -> None:
-    """Try the rungs of a probe until one serves, and tell."""
-    refused = []
-    for rung in probe["rungs"]:
-        try:
-            served = Rung(bcc, rung)
-        except Refused as error:
-            refused.append([rung["name"], str(error)])
-            continue
-        answer = {"probe": probe["name"], "rung": rung["name"], "refused": refused, "fds": served.names}
-        send(channel, answer, served.fds)
-        served.close()
+def work_on(bcc: Any, job: dict[str, Any], place: Path, channel: socket.socket) -> None:
+    """Compile one text and tell."""
+    try:
+        parts = compiled(bcc, job["text"], job["programs"])
+    except Refused as error:
+        send(channel, {"name": job["name"], "refused": str(error)})
         return
-    send(channel, {"probe": probe["name"], "rung": None, "refused": refused, "fds": []})
+    place.write_text(json.dumps(parts))
+    send(channel, {"name": job["name"], "file": place.name})
 
 
 def main() -> None:
@@ -239,22 +198,22 @@ def main() -> None:
     signal.alarm(job["timeout_s"])
     make_stubs(work / "kernel")
     bcc, refused = find_bcc()
-    send(channel, {"bcc": getattr(bcc, "__version__", None), "refused": refused})
+    send(channel, {"bcc": bcc and version(bcc), "refused": refused})
     if bcc is None:
         return
     declare(bcc.lib)
-    # Compiling takes 0.25 s a probe: shared among processes, each of which takes the next one's number.
+    # Shared among processes, each of which takes the next one's number.
     numbers, put = os.pipe()
-    os.write(put, bytes(range(len(job["probes"]))))
+    os.write(put, bytes(range(len(job["texts"]))))
     os.close(put)
     children = []
-    for _ in range(min(job["workers"], len(job["probes"]))):
+    for _ in range(min(job["workers"], len(job["texts"]))):
         pid = os.fork()
         if pid == 0:
             signal.alarm(job["timeout_s"])
             while number := os.read(numbers, 1):
-                climb(bcc, job["probes"][number[0]], channel)
-            os._exit(0)  # bcc's own handlers would disable what has been handed over
+                work_on(bcc, job["texts"][number[0]], work / f"{number[0]}.json", channel)
+            os._exit(0)
         children.append(pid)
     for pid in children:
         _, status = os.waitpid(pid, 0)

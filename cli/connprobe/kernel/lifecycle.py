@@ -32,6 +32,7 @@ _HANDSHAKE = ("SYN_SENT", "SYN_RECV")
 _FIELDS = (
     Field("sock", "__sk_common.skc_state", 1),
     Field("sock", "__sk_common.skc_dport", 2),
+    Field("sock", "__sk_common.skc_num", 2),
     Field("sock", "__sk_common.skc_net.net", 8),
     Field("sock", "sk_protocol", 2),
     Field("sock", "sk_max_ack_backlog", 4),
@@ -44,10 +45,10 @@ _FIELDS = (
     Field("tcp_skb_cb", "tcp_gso_segs", 2),
 )
 _HOOKS = (
-    Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int")),
+    Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int"), typed=True),
     Hook("raw_tracepoint", "tcp_destroy_sock", "destroy", ("sock",)),
     Hook("raw_tracepoint", "tcp_retransmit_skb", "retransmit", ("sock", "sk_buff")),
-    Hook("raw_tracepoint", "tcp_receive_reset", "reset_received", ("sock",)),
+    Hook("raw_tracepoint", "tcp_receive_reset", "reset_received", ("sock",), typed=True),
     Hook("iter", "tcp", "bpf_iter__tcp"),
 )
 _SEND_RESET = ("sock", "sk_buff", "sk_rst_reason")

@@ -11,13 +11,18 @@ from connprobe.kernel.probe import Refusal
 class Live:
     """Owns the descriptors that keep a probe in the kernel. A context manager: leaving it detaches all.
 
-    rung: the one that serves; refused: those before it, and why they do not.
+    rung: the one that serves; refused: those before it, and why they do not. programs: where they come from.
     """
 
     def __init__(
-        self, name: str, rung: str, refused: tuple[Refusal, ...], fds: Mapping[tuple[str, str], int]
+        self,
+        name: str,
+        rung: str,
+        refused: tuple[Refusal, ...],
+        fds: Mapping[tuple[str, str], int],
+        programs: str,
     ) -> None:
-        self.name, self.rung, self.refused = name, rung, refused
+        self.name, self.rung, self.refused, self.programs = name, rung, refused, programs
         self.maps: dict[str, bpf.Map] = {}
         self.hooks: dict[str, int] = {}  # the descriptor of the link or perf event, by "kind target"
         self._programs: dict[str, int] = {}

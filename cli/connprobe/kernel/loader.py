@@ -1,17 +1,20 @@
-"""Loads probes into the kernel: checks privilege and fields, has them compiled, says what became of each.
+"""Loads probes into the kernel: checks privilege and fields, gets their programs, says what became of each.
 
 `load` never raises for what the machine lacks: a probe that cannot serve is `Unavailable`, with its reason.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from connprobe.data import data_dir
+from connprobe.kernel.attach import Refused, attach
 from connprobe.kernel.btf import Btf, Missing
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Probe, Refusal, Rung
-from connprobe.kernel.spawn import compile_probes, default_pythons
+from connprobe.kernel.programs import Keep
+from connprobe.kernel.source import Candidate, Source
+from connprobe.kernel.spawn import default_pythons
 from connprobe.plan.capabilities import effective_capabilities
 
 TIMEOUT_S = 30
@@ -30,9 +33,8 @@ class Unavailable(NamedTuple):
 class Loaded:
     """The probes by name, each `Live` or `Unavailable`. A context manager: leaving it detaches all."""
 
-    def __init__(self, probes: Mapping[str, Live | Unavailable], bcc: str | None) -> None:
+    def __init__(self, probes: Mapping[str, Live | Unavailable]) -> None:
         self.probes = dict(probes)
-        self.bcc = bcc  # its version, and the Python that has it
 
     def __getitem__(self, name: str) -> Live | Unavailable:
         return self.probes[name]
@@ -57,8 +59,9 @@ def load(
     status: str | None = None,
     directory: Path | None = None,
     timeout_s: int = TIMEOUT_S,
+    keep: Keep | None = None,
 ) -> Loaded:
-    """Compile, load and attach each probe on its first rung that serves.
+    """Load and attach each probe on its first rung that serves, compiled now or taken from `keep`.
 
     Unless given: btf is the kernel's own, pythons those that may have bcc, status the text of
     /proc/self/status (for capabilities), directory probes/.
@@ -74,24 +77,44 @@ def load(
     except FileNotFoundError as error:
         return _without(probes, str(error), None)
     prepared = {probe.name: _prepare(probe, btf, directory) for probe in probes}
-    jobs = [{"name": name, "rungs": rungs} for name, (rungs, _) in prepared.items() if rungs]
-    if not jobs:
-        return Loaded({name: _refused(name, refused) for name, (_, refused) in prepared.items()}, None)
-    compiled = compile_probes(jobs, default_pythons() if pythons is None else pythons, timeout_s)
+    source = Source(btf, default_pythons() if pythons is None else pythons, timeout_s, keep)
     results: dict[str, Live | Unavailable] = {}
-    rung_names = {probe.name: [rung.name for rung in probe.rungs] for probe in probes}
-    for name, (rungs, refused) in prepared.items():
-        answer = compiled.answers.get(name)
-        if answer is None and rungs:
-            results[name] = Unavailable(name, compiled.reason, compiled.fix, refused)
-        elif answer is None or answer.rung is None:
-            results[name] = _refused(name, refused + (answer.refused if answer else ()))
-        else:
-            order = rung_names[name]
-            better = order[: order.index(answer.rung)]
-            worse_left_out = tuple(one for one in refused + answer.refused if one.rung in better)
-            results[name] = Live(name, answer.rung, worse_left_out, answer.fds)
-    return Loaded(results, compiled.bcc)
+    try:
+        _climb(prepared, source, btf, results)
+    except BaseException:
+        Loaded(results).close()
+        raise
+    order = [probe.name for probe in probes]
+    return Loaded({name: results[name] for name in order})
+
+
+def _climb(
+    prepared: Mapping[str, "_Prepared"], source: Source, btf: Btf, results: dict[str, Live | Unavailable]
+) -> None:
+    """Try the rungs of all probes, the next one of each at a time: one run of the compiler for them all."""
+    while waiting := {name: each for name, each in prepared.items() if name not in results}:
+        turn = {name: each.ready.pop(0) for name, each in waiting.items() if each.ready}
+        source.obtain(turn.values())
+        for name, each in waiting.items():
+            if name not in turn:
+                reason = "; ".join(f"{one.rung}: {one.reason}" for one in each.refused)
+                results[name] = Unavailable(name, reason, None, tuple(each.refused))
+                continue
+            candidate = turn[name]
+            programs = source.programs(candidate)
+            if programs is None:
+                results[name] = Unavailable(name, source.reason, source.fix, tuple(each.refused))
+                continue
+            try:
+                if isinstance(programs, str):
+                    raise Refused(programs)
+                fds = attach(programs, candidate.rung.hooks, btf)
+            except Refused as error:
+                each.refused.append(Refusal(candidate.rung.name, str(error)))
+                continue
+            better = each.order[: each.order.index(candidate.rung.name)]
+            refused = tuple(one for one in each.refused if one.rung in better)
+            results[name] = Live(name, candidate.rung.name, refused, fds, source.told(candidate))
 
 
 def _lacking_privilege(status: str) -> tuple[str, str] | None:
@@ -103,18 +126,21 @@ def _lacking_privilege(status: str) -> tuple[str, str] | None:
     return f"eBPF needs CAP_BPF and CAP_PERFMON, and {lacks} is not held", "run it as root (sudo)"
 
 
-def _prepare(probe: Probe, btf: Btf, directory: Path) -> tuple[list[dict[str, Any]], tuple[Refusal, ...]]:
+class _Prepared(NamedTuple):
+    order: list[str]  # the names of all rungs
+    ready: list[Candidate]  # those to be tried yet
+    refused: list[Refusal]
+
+
+def _prepare(probe: Probe, btf: Btf, directory: Path) -> _Prepared:
     """The rungs for which this kernel has fields and tracepoints, ready to compile; why not the others."""
-    ready, refused = [], []
+    prepared = _Prepared([rung.name for rung in probe.rungs], [], [])
     for rung in probe.rungs:
         try:
-            text = _text(probe, rung, btf, directory)
+            prepared.ready.append(Candidate(probe.name, rung, _text(probe, rung, btf, directory)))
         except Missing as error:
-            refused.append(Refusal(rung.name, str(error)))
-            continue
-        hooks = [{"kind": hook.kind, "target": hook.target, "program": hook.program} for hook in rung.hooks]
-        ready.append({"name": rung.name, "text": text, "hooks": hooks})
-    return ready, tuple(refused)
+            prepared.refused.append(Refusal(rung.name, str(error)))
+    return prepared
 
 
 def _text(probe: Probe, rung: Rung, btf: Btf, directory: Path) -> str:
@@ -131,9 +157,5 @@ def _text(probe: Probe, rung: Rung, btf: Btf, directory: Path) -> str:
     return "".join(parts)
 
 
-def _refused(name: str, refused: tuple[Refusal, ...]) -> Unavailable:
-    return Unavailable(name, "; ".join(f"{one.rung}: {one.reason}" for one in refused), None, refused)
-
-
 def _without(probes: Sequence[Probe], reason: str, fix: str | None) -> Loaded:
-    return Loaded({probe.name: Unavailable(probe.name, reason, fix) for probe in probes}, None)
+    return Loaded({probe.name: Unavailable(probe.name, reason, fix) for probe in probes})

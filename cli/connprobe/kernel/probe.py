@@ -20,6 +20,7 @@ class Hook(NamedTuple):
     target: str
     program: str
     arguments: tuple[str, ...] | None = None  # of a raw tracepoint, as Btf.tracepoint gives them: checked
+    typed: bool = False  # the verifier knows their types, so that LOAD works: none of them may be null
 
 
 class Rung(NamedTuple):

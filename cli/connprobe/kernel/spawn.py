@@ -1,6 +1,5 @@
-"""Runs the compiler in a process of its own, and takes the descriptors that it hands over."""
+"""Runs the compiler in a process of its own, and takes what it has compiled."""
 
-import array
 import contextlib
 import importlib.util
 import json
@@ -13,9 +12,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from connprobe.kernel.probe import Refusal
+from connprobe.kernel.programs import Programs, from_parts
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 INSTALL = "apt-get install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
@@ -24,35 +23,26 @@ _WHY = {
     "wrong": "its bcc is PyPI's package of that name, which is about lattices and not eBPF",
 }
 _COMPILER = Path(__file__).with_name("compiler.py")
-_MESSAGE = 1 << 18
-_MOST_FDS = 253  # SCM_MAX_FD
+_MESSAGE = 1 << 16
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Answer:
-    """What became of one probe: the rung that serves and its descriptors, or None and why no rung does."""
+class Text(NamedTuple):
+    """C to be compiled, and which programs of it are wanted."""
 
-    def __init__(self, message: dict[str, Any], fds: Sequence[int]) -> None:
-        self.rung: str | None = message["rung"]
-        self.refused = tuple(Refusal(*refusal) for refusal in message["refused"])
-        self.fds: dict[tuple[str, str], int] = {
-            (kind, name): fd for (kind, name), fd in zip(message["fds"], fds, strict=True)
-        }
+    name: str
+    text: str
+    programs: tuple[str, ...]
 
 
 class Compiled:
-    """`answers` by probe. `reason` and `fix` stand for every probe without an answer."""
+    """`answers` by name: programs, or why it does not compile. `reason` and `fix` stand for all without."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, Programs | str] = {}
         self.bcc: str | None = None
         self.reason = ""
         self.fix: str | None = None
-
-    def close(self) -> None:
-        for answer in self.answers.values():
-            for fd in answer.fds.values():
-                os.close(fd)
 
 
 def default_pythons() -> list[str]:
@@ -61,25 +51,22 @@ def default_pythons() -> list[str]:
     return list(dict.fromkeys([*running, SYSTEM_PYTHON]))
 
 
-def compile_probes(probes: Sequence[dict[str, Any]], pythons: Sequence[str], timeout_s: int) -> Compiled:
-    """Compile, load and attach on the first interpreter that has bcc.
-
-    Each probe is {name, rungs: [{name, text, hooks: [{kind, target, program}]}]}.
-    """
+def compile_texts(texts: Sequence[Text], pythons: Sequence[str], timeout_s: int) -> Compiled:
+    """Compile on the first interpreter that has bcc."""
     compiled = Compiled()
     # The longest first, so that the compiler's processes end at about the same time.
-    probes = sorted(probes, key=lambda probe: len(probe["rungs"][0]["text"]), reverse=True)
-    job = {"probes": probes, "workers": len(os.sched_getaffinity(0)), "timeout_s": timeout_s}
+    ordered = sorted(texts, key=lambda each: len(each.text), reverse=True)
+    job = {
+        "texts": [each._asdict() for each in ordered],
+        "workers": len(os.sched_getaffinity(0)),
+        "timeout_s": timeout_s,
+    }
     refused: dict[str, str] = {}
-    try:
-        for python in pythons:
-            why = _run(python, job, compiled, time.monotonic() + timeout_s)
-            if why is None:
-                return compiled
-            refused[python] = why
-    except BaseException:
-        compiled.close()
-        raise
+    for python in pythons:
+        why = _run(python, job, compiled, time.monotonic() + timeout_s)
+        if why is None:
+            return compiled
+        refused[python] = why
     compiled.reason = "no Python with bcc: " + "; ".join(
         f"{python}: {_WHY.get(why, why)}" for python, why in refused.items()
     )
@@ -108,7 +95,7 @@ def _run(python: str, job: dict[str, Any], compiled: Compiled, deadline: float) 
             except OSError as error:
                 return str(error.strerror)
         try:
-            refused = _listen(ours, compiled, python, deadline)
+            refused = _listen(ours, compiled, Path(work), deadline)
         finally:
             said = _end(process)
         if refused is None and compiled.bcc is None:
@@ -118,12 +105,12 @@ def _run(python: str, job: dict[str, Any], compiled: Compiled, deadline: float) 
         return refused
 
 
-def _listen(channel: socket.socket, compiled: Compiled, python: str, deadline: float) -> str | None:
+def _listen(channel: socket.socket, compiled: Compiled, work: Path, deadline: float) -> str | None:
     """Take messages until the compiler and its children have ended. None, or why there is no bcc here."""
     while True:
         channel.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
-            data, fds = _receive(channel)
+            data = channel.recv(_MESSAGE)
         except TimeoutError:
             compiled.reason = "it took too long, and was ended"
             return None if compiled.bcc else compiled.reason
@@ -131,25 +118,17 @@ def _listen(channel: socket.socket, compiled: Compiled, python: str, deadline: f
             compiled.reason = compiled.reason or "the compiler ended without an answer"
             return None
         message = json.loads(data)
-        if "probe" in message:
-            compiled.answers[message["probe"]] = Answer(message, fds)
+        if "file" in message:
+            parts = json.loads((work / message["file"]).read_text())
+            compiled.answers[message["name"]] = from_parts(parts)
+        elif "name" in message:
+            compiled.answers[message["name"]] = message["refused"]
         elif "ended" in message:
             compiled.reason = f"the compiler ended without an answer (exit status {message['ended']})"
         elif message["refused"]:
             return str(message["refused"])
         else:
-            compiled.bcc = f"{message['bcc']} ({python})"
-
-
-def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """A message and its descriptors, which are closed on exec."""
-    room = socket.CMSG_SPACE(_MOST_FDS * array.array("i").itemsize)
-    data, ancillary, _, _ = channel.recvmsg(_MESSAGE, room, socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, rights in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
-    return data, list(fds)
+            compiled.bcc = message["bcc"]
 
 
 def _end(process: subprocess.Popen[bytes]) -> str:

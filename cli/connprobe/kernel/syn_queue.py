@@ -43,7 +43,7 @@ _HOOKS = (
     Hook("iter", "tcp", "bpf_iter__tcp"),
     Hook("call", "refresh", "refresh"),
 )
-_DATA_READY = Hook("raw_tracepoint", "sk_data_ready", "data_ready", ("sock",))
+_DATA_READY = Hook("raw_tracepoint", "sk_data_ready", "data_ready", ("sock",), typed=True)
 
 
 def probe(listeners: int = LISTENERS) -> Probe:

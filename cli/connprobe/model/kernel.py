@@ -213,12 +213,14 @@ class ProbeUse(Record, frozen=True):
     """One question to the kernel, and what answered it.
 
     source: the rung that served, None: none did. reason: why none did, or why not a better one. fix: what
-    helps. kernel_memory_bytes: of its maps and programs. lost: what it could not count, by cause.
+    helps. programs: whether they were compiled now or kept from an earlier run, and by which bcc; None: none
+    serve. kernel_memory_bytes: of its maps and programs. lost: what it could not count, by cause.
     """
 
     name: str
     source: str | None
     reason: str | None = None
     fix: str | None = None
+    programs: str | None = None
     kernel_memory_bytes: int | None = None
     lost: dict[str, int] = field(default_factory=dict)

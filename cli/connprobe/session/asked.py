@@ -89,6 +89,7 @@ class Asked(Generic[R]):
             name=self.name,
             source=self.source,
             reason=refused or None,
+            programs=probe.programs,
             kernel_memory_bytes=probe.memory_bytes if probe.maps else None,
             lost=self._lost,
         )

@@ -1,4 +1,4 @@
-"""The probes of a run, loaded together: one process compiles them all."""
+"""The probes of a run, loaded together: one process compiles them all, once for each kernel."""
 
 from connprobe.kernel import (
     accept_queue,
@@ -11,6 +11,7 @@ from connprobe.kernel import (
 )
 from connprobe.kernel.loader import Loaded, load
 from connprobe.kernel.probe import Probe
+from connprobe.store.kept import Kept, cache_directory
 
 
 def all_probes(*, system_calls: bool = False) -> tuple[Probe, ...]:
@@ -27,5 +28,10 @@ def all_probes(*, system_calls: bool = False) -> tuple[Probe, ...]:
 
 
 def load_probes(*, system_calls: bool = False) -> Loaded:
-    """All of them. Takes a second or two; what the machine lacks is said by each, never raised."""
-    return load(all_probes(system_calls=system_calls))
+    """All of them. Takes a second or two where they must be compiled, a tenth of it where they are kept.
+
+    What the machine lacks is said by each, never raised.
+    """
+    directory = cache_directory()
+    keep = None if directory is None else Kept(directory)
+    return load(all_probes(system_calls=system_calls), keep=keep)
