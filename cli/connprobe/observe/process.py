@@ -55,10 +55,15 @@ class ProcessGroup:
             except psutil.NoSuchProcess:
                 self._hidden.add(pid)  # or it has exited: `sample` finds out
 
-    def sample(self, now: float) -> ServerUse | None:
+    def refresh(self) -> None:
+        """The next sample looks for children and reads PSS, whatever the last time of each did cost."""
+        self._discover_at = self._pss_at = float("-inf")
+
+    def sample(self, now: float, *, pss: bool = True) -> ServerUse | None:
         """The sum over all live processes, or None once all are gone (or none may be read: see `reason`).
 
         CPU includes that of members that exited, up to the last sample before: it never goes backwards.
+        pss: False leaves PSS as it was read last.
         """
         self._hidden = {pid for pid in self._hidden if _exists(pid)}
         denied = set(self._hidden)
@@ -77,7 +82,8 @@ class ProcessGroup:
                 self._exited_cpu_s += self._members.pop(pid).cpu_s
             else:
                 uses[pid] = use
-        self._read_pss(now, uses)
+        if pss:
+            self._read_pss(now, uses)
         self.processes = [self._with_pss(use) for use in uses.values()]
         self.reason = self._why(denied)
         if not self.processes:

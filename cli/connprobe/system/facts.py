@@ -8,10 +8,10 @@ import resource
 import socket
 from pathlib import Path
 
+from connprobe import cgroup
 from connprobe.errors import RunFailed
 from connprobe.model import HostFacts
 from connprobe.plan.capabilities import effective_capabilities
-from connprobe.system import cgroup
 from connprobe.system.addresses import local_addresses
 
 _EXEMPT = ("CAP_SYS_RESOURCE", "CAP_SYS_ADMIN")  # from RLIMIT_NPROC, as is uid 0: copy_process, kernel/fork.c

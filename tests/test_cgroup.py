@@ -3,8 +3,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from connprobe.system import cgroup
-from connprobe.system.cgroup import Hierarchy
+from connprobe import cgroup
+from connprobe.cgroup import Hierarchy
 
 MOUNTS = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
