@@ -10,6 +10,7 @@ from connprobe.report.thin import Thinned
 
 MOST_PHASES = 100
 MOST_QUEUES = 8
+_SHORTEST_S = 0.2  # CPU time is counted in hundredths: over less it is noise
 _GROWING = frozenset({"ramp", "settle", "hold", "peak", "idle"})
 
 
@@ -96,7 +97,12 @@ def _values(sample: Sample, first: Sample, before: Sample | None) -> dict[str, f
 
 
 def _cpus(sample: Sample, before: Sample | None) -> float | None:
-    if before is None or sample.server is None or before.server is None or sample.at_s <= before.at_s:
+    if (
+        before is None
+        or sample.server is None
+        or before.server is None
+        or sample.at_s - before.at_s < _SHORTEST_S
+    ):
         return None
     if sample.server.pids != before.server.pids:  # what one of them used does not show in the sums
         return None

@@ -70,7 +70,10 @@ def limit_chart(record: RunRecord) -> Figure | None:
     marks = [upright(max(1, most_held(record)), "held", "@green")]
     if record.verified is not None and record.verified.side == "server" and record.verified.connections > 0:
         marks.append(upright(record.verified.connections, "broke", "@purple", anchor="left"))
-    x = axis("connections (log scale)", type="log", rangemode="normal")
+    ends = [*values, *(shape["x0"] for shape, _ in marks if shape["x0"] > 1)]
+    low, high = log10(min(ends)) - 0.4, log10(max(highs + ends))
+    room = 0.15 * (high - low) + 0.15  # for the figure beyond the longest bar
+    x = axis("connections (log scale)", type="log", rangemode="normal", range=[low, high + room])
     y = {"autorange": "reversed", "automargin": True, "type": "category", "ticklabelstandoff": 6}
     return figure(
         [bars, figures],
