@@ -25,7 +25,7 @@ app = typer.Typer(
 app.command(epilog=hold.EXAMPLES)(hold.hold)
 app.command()(serve.serve)
 app.command(epilog=watch.EXAMPLES)(watch.watch)
-app.command()(report.report)
+app.command(epilog=report.EXAMPLES)(report.report)
 app.command()(doctor.doctor)
 app.command()(restore.restore)
 app.add_typer(sysctl.sysctl_app, name="sysctl", epilog=sysctl.EXAMPLES)

@@ -8,6 +8,8 @@ import re
 import unicodedata
 
 DASH = "\u2013"  # EN DASH
+MANY = 10**9
+_RAISED = str.maketrans("0123456789", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
 # CSI, OSC/DCS/SOS/PM/APC strings (ended by BEL, ST, or the text's end) and two-byte escapes: ECMA-48.
 _ESCAPE = re.compile(
@@ -26,6 +28,14 @@ def _known(value: float | None) -> bool:
 def count(value: float | None) -> str:
     """400000 -> "400,000"."""
     return f"{value:,.0f}" if value is not None and _known(value) else DASH
+
+
+def many(value: float | None) -> str:
+    """As `count` up to a billion, and above as a power of ten: limits nobody ever meets are that large."""
+    if value is None or not _known(value) or abs(value) < MANY:
+        return count(value)
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa} \u00d7 10{str(int(exponent)).translate(_RAISED)}"
 
 
 def number(value: float | None) -> str:

@@ -17,8 +17,10 @@ _DETAILS_SHOWN = 5
 _DETAIL_LENGTH = 120
 
 
-def render_summary(record: RunRecord, console: Console, *, results: str | None = None) -> None:
-    """Prints `record` on `console` (stdout); `results` is the directory of the run, shown last."""
+def render_summary(
+    record: RunRecord, console: Console, *, results: str | None = None, report: str | None = None
+) -> None:
+    """Prints `record` on `console` (stdout); the directory of the run and its report.html are shown last."""
     page = Page(console)
     _headline(record, page)
     _connections(record, page)
@@ -35,6 +37,8 @@ def render_summary(record: RunRecord, console: Console, *, results: str | None =
     if results is not None:
         page.console.print()
         page.line(("results  ", "bold"), results)
+    if report is not None:
+        page.line(("report   ", "bold"), report)
 
 
 def headline(record: RunRecord) -> str:

@@ -14,8 +14,9 @@ from connprobe.report.summary import render_summary
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.prepare import prepare
+from connprobe.session.reports import write_report
 from connprobe.session.undo import restore_stale
-from connprobe.store.rundir import RunDirectory
+from connprobe.store.rundir import REPORT, RunDirectory
 
 DONE, FAILED, REFUSED, MISSED, INTERRUPTED = 0, 1, 3, 4, 130
 _EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
@@ -51,11 +52,15 @@ def run_hold(
             with suppress(OSError):
                 view.__exit__(None, None, None)
         unwritten = _write(directory, record)
+        no_report = write_report(directory, record)
         with suppress(OSError):
             if json:
                 _print_json(out, record)
             else:
-                render_summary(record, out, results=str(directory.path.absolute()))
+                report = None if no_report else str(directory.path.absolute() / REPORT)
+                render_summary(record, out, results=str(directory.path.absolute()), report=report)
+            if no_report:
+                err.print(f"no {REPORT}: {no_report}", markup=False)
     if unwritten is not None:
         raise unwritten
     return _EXIT[record.outcome]

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not make the reader wait
+READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not make the reader wait
 
 
 def open_directory(path: Path | str, *, follow: bool = False) -> int:
@@ -65,7 +65,7 @@ def read_file(
     path: Path | str, *, dir_fd: int | None = None, follow: bool = True, most: int = 1 << 28
 ) -> bytes:
     """A regular file's bytes, or OSError: also for a FIFO, a device, or more than `most` bytes."""
-    fd = os.open(path, _READ | (0 if follow else os.O_NOFOLLOW), dir_fd=dir_fd)
+    fd = os.open(path, READ | (0 if follow else os.O_NOFOLLOW), dir_fd=dir_fd)
     with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{path} is not a regular file")

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -13,13 +14,14 @@ from typing import BinaryIO, Self
 import msgspec
 
 from connprobe.errors import RunFailed
-from connprobe.model import SCHEMA, HoldPlan, Obstacle, Record, RunRecord, WatchRecord
+from connprobe.model import SCHEMA, HoldPlan, Obstacle, Record, RunRecord, Sample, WatchRecord
 from connprobe.store import files
+from connprobe.store.samples import SAMPLES, read_samples
 
 RECORD = "run.json"
 PLAN = "plan.json"
 WATCH = "watch.json"
-SAMPLES = "samples.jsonl"
+REPORT = "report.html"
 LOG = "workers.log"
 
 _MOST_RUNS_A_SECOND = 1000
@@ -97,6 +99,10 @@ class RunDirectory:
     def write_text(self, name: str, text: str) -> None:
         """Write another file of the run, such as its report. Raises RunFailed."""
         self._put(name, text.encode())
+
+    def read_samples(self) -> Iterator[Sample | None]:
+        """What was appended; None for a line that is damaged. Raises RunFailed."""
+        return read_samples(self.path, dir_fd=self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -1,0 +1,143 @@
+"""Several runs side by side: their figures as ratios to the first, and what was set otherwise."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from connprobe.model import RunRecord
+from connprobe.model.comparison import (
+    COMPARISON_SCHEMA,
+    ComparedFigure,
+    ComparedRun,
+    Comparison,
+    Difference,
+)
+from connprobe.plan.settings import flatten
+
+Unit = Literal["count", "bytes", "s", "ms", "per_s"]
+Get = Callable[[RunRecord], float | None]
+_LABELS = "abcdefghijklmnopqrstuvwxyz"
+MOST_RUNS = len(_LABELS)
+
+_FIGURES: tuple[tuple[str, str, Unit, Get], ...] = (
+    ("connections", "asked", "count", lambda it: it.requested),
+    ("connections", "held", "count", lambda it: it.held),
+    ("connections", "failed", "count", lambda it: it.failed),
+    ("connections", "dropped", "count", lambda it: it.dropped),
+    ("connections", "established a second", "per_s", lambda it: it.connections_per_s or None),
+    ("connections", "ramp", "s", lambda it: it.ramp_s),
+    ("handshake", "p50", "ms", lambda it: it.handshake_ms.p50 if it.handshake_ms else None),
+    ("handshake", "p99", "ms", lambda it: it.handshake_ms.p99 if it.handshake_ms else None),
+    ("handshake", "max", "ms", lambda it: it.handshake_ms.max if it.handshake_ms else None),
+    ("server", "RSS at start", "bytes", lambda it: it.server.start_rss_bytes if it.server else None),
+    ("server", "RSS at peak", "bytes", lambda it: it.server.peak_rss_bytes if it.server else None),
+    ("server", "RSS idle", "bytes", lambda it: it.server.idle_rss_bytes if it.server else None),
+    ("server", "RSS a connection", "bytes", lambda it: it.server.bytes_per_connection if it.server else None),
+    ("server", "CPU", "s", lambda it: it.server.cpu_s if it.server else None),
+    ("runtime", "heap", "bytes", lambda it: it.runtime.heap_bytes if it.runtime else None),
+    (
+        "runtime",
+        "heap a connection",
+        "bytes",
+        lambda it: it.runtime.heap_bytes_per_connection if it.runtime else None,
+    ),
+    (
+        "kernel",
+        "memory a connection",
+        "bytes",
+        lambda it: it.kernel.bytes_per_connection if it.kernel else None,
+    ),
+    ("accept queue", "deepest", "count", lambda it: _over(it, "depth_max", max)),
+    ("accept queue", "overflows", "count", lambda it: _over(it, "overflows", sum)),
+    ("client", "PSS a connection", "bytes", lambda it: it.client.pss_bytes_per_connection),
+    ("client", "CPU", "s", lambda it: it.client.cpu_s),
+)
+
+
+def compare(records: Sequence[RunRecord], paths: Sequence[str], headlines: Sequence[str]) -> Comparison:
+    """2 to MOST_RUNS records; `paths` and `headlines` belong to them."""
+    runs = [
+        ComparedRun(label=label, path=path, command=it.command, started_at=it.started_at, headline=said)
+        for label, path, it, said in zip(_LABELS, paths, records, headlines, strict=False)
+    ]
+    figures = [_figure(group, name, unit, [get(it) for it in records]) for group, name, unit, get in _FIGURES]
+    known = [it for it in figures if any(value is not None for value in it.values)]
+    return Comparison(
+        schema=COMPARISON_SCHEMA,
+        runs=tuple(runs),
+        figures=tuple(_limits(records) + known),
+        differences=tuple(_differences(records)),
+        notes=tuple(_notes(records)),
+    )
+
+
+def _over(
+    record: RunRecord, name: Literal["depth_max", "overflows"], join: Callable[[list[int]], int]
+) -> int | None:
+    found = [getattr(each, name) for each in record.listeners]
+    known = [value for value in found if value is not None]
+    return join(known) if known else None
+
+
+def _limits(records: Sequence[RunRecord]) -> list[ComparedFigure]:
+    """The first limit of each, then each resource that any run names; the lowest where there are several."""
+    if not any(it.limits for it in records):
+        return []
+    lowest: list[dict[str, float]] = []
+    for record in records:
+        ends: dict[str, float] = {}
+        for limit in record.limits:
+            ends[limit.resource] = min(limit.connections, ends.get(limit.resource, float("inf")))
+        lowest.append(ends)
+    names = dict.fromkeys(limit.resource for record in records for limit in record.limits)
+    first = _figure("limits", "the first", "count", [min(it.values(), default=None) for it in lowest])
+    each = [
+        _figure("limits", name.replace("_", " "), "count", [it.get(name) for it in lowest]) for name in names
+    ]
+    broke = [
+        it.verified.connections if it.verified is not None and it.verified.side == "server" else None
+        for it in records
+    ]
+    if any(value is not None for value in broke):
+        each.append(_figure("limits", "broke at (verified)", "count", broke))
+    return [first, *each]
+
+
+def _figure(group: str, name: str, unit: Unit, values: Sequence[float | None]) -> ComparedFigure:
+    first = values[0]
+    ratios = [None if value is None or not first else value / first for value in values]
+    return ComparedFigure(group=group, name=name, unit=unit, values=tuple(values), ratios=tuple(ratios))
+
+
+def _differences(records: Sequence[RunRecord]) -> list[Difference]:
+    parts = {
+        "connprobe": [
+            {"version": it.connprobe, "command": it.command, "target": it.target} for it in records
+        ],
+        "machine": [flatten(it.host) for it in records],
+        "asked for": [flatten(it.request) for it in records],
+        "asked of the server": [flatten(it.limit_request) for it in records],
+        "plan": [flatten(it.plan, without=frozenset({"shards", "target"})) for it in records],
+    }
+    found = []
+    for part, lines in parts.items():
+        for name in dict.fromkeys(key for each in lines for key in each):
+            values = tuple(each.get(name) for each in lines)
+            if len(set(values)) > 1:
+                found.append(Difference(part=part, name=name, values=values))
+    return found
+
+
+def _notes(records: Sequence[RunRecord]) -> list[str]:
+    notes = []
+    commands = sorted({it.command for it in records})
+    if len(commands) > 1:
+        notes.append(
+            f"Runs of {' and '.join(commands)}: only the figures that both have can be compared. "
+            "limit waits for memory to settle, hold does not."
+        )
+    if len({it.requested for it in records}) > 1:
+        notes.append("Not the same number of connections was asked for: compare figures a connection.")
+    for label, record in zip(_LABELS, records, strict=False):
+        if record.outcome != "done":
+            notes.append(f"{label} did not end as asked: {record.outcome}.")
+    return notes

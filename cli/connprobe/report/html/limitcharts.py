@@ -1,0 +1,198 @@
+"""Where a server stops, and how its memory grows on the way there."""
+
+from collections.abc import Sequence
+from math import log10
+from typing import Any
+
+from connprobe.model import Growth, Limit, RunRecord, Trial
+from connprobe.plan.line import half_width
+from connprobe.report import format as fmt
+from connprobe.report.html.figures import COLOURS, Figure, axis, band, curve, figure, label, upright
+from connprobe.report.timeline import Timeline
+
+LIMITS_SHOWN = 20
+BESIDE_POINT = 10_000  # times the first limit: a bar that long would press the others flat
+_DRAWN_AT_FIRST = ("heap_bytes", "rss_bytes", "cgroup_bytes", "kernel_bytes")
+_METRICS = (
+    "rss_bytes",
+    "heap_bytes",
+    "kernel_bytes",
+    "cgroup_bytes",
+    "pss_bytes",
+    "uss_bytes",
+    "memory_bytes",
+)
+_STEPS = 40  # of a curved band
+
+
+def limit_chart(record: RunRecord) -> Figure | None:
+    """Bars on a log axis, the binding one on top, each with its 95 % interval."""
+    if not record.limits:
+        return None
+    most = max(1, record.limits[0].connections) * BESIDE_POINT
+    limits = [limit for limit in record.limits[:LIMITS_SHOWN] if limit.connections <= most]
+    names = limit_names(limits)
+    values = [max(1, limit.connections) for limit in limits]
+    highs = [max(value, limit.high) for value, limit in zip(values, limits, strict=True)]
+    colours = ["@vermilion", *["@blue"] * (len(limits) - 1)]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": names,
+        "x": values,
+        "marker": {
+            "color": colours,
+            "pattern": {"shape": ["/" if limit.approximate else "" for limit in limits], "fgcolor": "@paper"},
+        },
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value for high, value in zip(highs, values, strict=True)],
+            "arrayminus": [max(0, v - max(1, it.low)) for v, it in zip(values, limits, strict=True)],
+            "color": "@ink",
+            "thickness": 1.5,
+            "width": 5,
+        },
+        "customdata": [[it.low, it.high, label(it.scope, 60)] for it in limits],
+        "hovertemplate": "%{x:,} connections<br>95 %: %{customdata[0]:,} to %{customdata[1]:,}"
+        "<br>%{customdata[2]}<extra></extra>",
+    }
+    figures = {  # beyond the interval: text at the end of a bar would lie under its whisker
+        "type": "scatter",
+        "mode": "text",
+        "x": highs,
+        "y": names,
+        "text": [f"  {fmt.many(limit.connections)}" for limit in limits],
+        "textposition": "middle right",
+        "cliponaxis": False,
+        "hoverinfo": "skip",
+    }
+    marks = [upright(max(1, most_held(record)), "held", "@green")]
+    if record.verified is not None and record.verified.side == "server" and record.verified.connections > 0:
+        marks.append(upright(record.verified.connections, "broke", "@purple", anchor="left"))
+    ends = [*values, *(shape["x0"] for shape, _ in marks if shape["x0"] > 1)]
+    low, high = log10(min(ends)) - 0.4, log10(max(highs + ends))
+    room = 0.15 * (high - low) + 0.15  # for the figure beyond the longest bar
+    x = axis("connections (log scale)", type="log", rangemode="normal", range=[low, high + room])
+    y = {"autorange": "reversed", "automargin": True, "type": "category", "ticklabelstandoff": 6}
+    return figure(
+        [bars, figures],
+        x,
+        y,
+        showlegend=False,
+        hovermode="closest",
+        bargap=0.45,
+        height=110 + 38 * len(limits),
+        shapes=[shape for shape, _ in marks if shape["x0"] > 1],
+        annotations=[
+            text | {"x": log10(text["x"])} for shape, text in marks if shape["x0"] > 1
+        ],  # annotations, unlike shapes, take the logarithm on a log axis
+    )
+
+
+def limit_names(limits: Sequence[Limit]) -> list[str]:
+    """What each bar is called: the resource, and whose where that alone is not enough."""
+    plain = [limit.resource for limit in limits]
+    names: list[str] = []
+    for limit in limits:
+        name = limit.resource.replace("_", " ")
+        if plain.count(limit.resource) > 1:
+            name = f"{name}, {limit.scope}"
+        name = label(name, 28)
+        while name in names:  # one category each
+            name += " "
+        names.append(name)
+    return names
+
+
+def most_held(record: RunRecord) -> int:
+    return max([record.held, *(trial.held for trial in record.trials)])
+
+
+def growth_chart(trials: Sequence[Trial]) -> Figure | None:
+    """Each memory metric over connections: readings of all trials, line and band of the last one."""
+    if not trials:
+        return None
+    last = trials[-1]
+    data: list[dict[str, Any]] = []
+    fitted = {growth.metric: growth for growth in last.growth if growth.unit == "bytes"}
+    found = {name for trial in trials for reading in trial.readings for name in reading.use}
+    names = [name for name in _METRICS if name in found or name in fitted]
+    shown = [name for name in names if name in _DRAWN_AT_FIRST] or names[:1]
+    for index, name in enumerate(names):
+        colour = COLOURS[index % len(COLOURS)]
+        more: dict[str, Any] = {"legendgroup": name}
+        if name not in shown:
+            more["visible"] = "legendonly"
+        if (growth := fitted.get(name)) is not None:
+            data += [it | more for it in _fitted(growth, last, name, colour)]
+        for settled in (True, False):
+            data += [it | more for it in _readings(trials, name, colour, settled, growth is None)]
+    if not data:
+        return None
+    return figure(
+        data, axis("connections"), axis("memory", "B"), hovermode="closest", showlegend=True, height=380
+    )
+
+
+def _readings(
+    trials: Sequence[Trial], metric: str, colour: str, settled: bool, named: bool
+) -> list[dict[str, Any]]:
+    points = [
+        (reading.connections, reading.use[metric])
+        for trial in trials
+        for reading in trial.readings
+        if metric in reading.use and reading.settled == settled and reading.stage != "drain"
+    ]
+    if not points:
+        return []
+    marker = {"color": colour, "size": 8, "symbol": "circle" if settled else "circle-open"}
+    more = {"mode": "markers", "marker": marker, "showlegend": named and settled}
+    x, y = [point[0] for point in points], [point[1] for point in points]
+    kind = "" if settled else ", not settled"
+    shown = curve(x, y, metric_name(metric) + kind, colour, "B", **more)
+    return [shown | {"hovertemplate": "%{x:,} connections: %{y:.4~s}B<extra></extra>"}]
+
+
+def _fitted(growth: Growth, trial: Trial, metric: str, colour: str) -> list[dict[str, Any]]:
+    settled = [it.connections for it in trial.readings if it.settled and growth.metric in it.use]
+    middle = sum(settled) / len(settled) if settled else (growth.first + growth.last) / 2
+    of_base, of_slope = (growth.base_high - growth.base_low) / 2, (growth.high - growth.low) / 2
+    width = growth.last or 1
+    xs = [width * step / _STEPS for step in range(_STEPS + 1)]
+    ys = [growth.base + growth.per_connection * x for x in xs]
+    halves = [half_width(x, middle, of_base, of_slope) for x in xs]
+    low = [y - half for y, half in zip(ys, halves, strict=True)]
+    high = [y + half for y, half in zip(ys, halves, strict=True)]
+    slope = f"{metric_name(metric)}: {fmt.nbytes(growth.per_connection)} each"
+    shade = band(xs, low, high, "95 %", f"{colour}-band") | {"showlegend": False}
+    return [shade, curve(xs, ys, slope, colour, "B", hoverinfo="skip", hovertemplate=None)]
+
+
+def metric_name(metric: str) -> str:
+    name = metric.removesuffix("_bytes")
+    named = {"memory": "available memory, fall", "cgroup": "cgroup", "kernel": "kernel slabs, growth"}
+    return named.get(name, name.upper() if name in ("rss", "pss", "uss") else name.replace("_", " "))
+
+
+def held_chart(line: Timeline) -> Figure | None:
+    """For `hold`: the server's RSS over the connections it held, from the samples, and a line."""
+    x, y = line.memory.points("rss")
+    if len(x) < 2:
+        return None
+    data: list[dict[str, Any]] = []
+    fit = line.fit
+    if fit.known:
+        ends = [fit.least_x, fit.greatest_x]
+        ys = [fit.at(end) for end in ends]
+        low, high = [value - fit.spread for value in ys], [value + fit.spread for value in ys]
+        data.append(band(ends, low, high, "holds 95 % of the samples", "@blue-band"))
+        name = f"least squares: {fmt.nbytes(fit.slope)} a connection"
+        data.append(curve(ends, ys, name, "@blue", "B", hoverinfo="skip", hovertemplate=None))
+    marker = {"color": "@orange", "size": 6, "opacity": 0.8}
+    data.append(
+        curve(x, y, "samples", "@orange", "B", mode="markers", marker=marker)
+        | {"hovertemplate": "%{x:,} connections: %{y:.4~s}B<extra></extra>"}
+    )
+    y_axis = axis("server RSS", "B")
+    return figure(data, axis("connections held"), y_axis, hovermode="closest", showlegend=True)

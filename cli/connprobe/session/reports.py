@@ -1,0 +1,127 @@
+"""report.html at the end of a run, and what `connprobe report` shows of one run or several."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from rich.console import Console
+
+from connprobe.errors import RunFailed, UsageError
+from connprobe.model import RunRecord
+from connprobe.plan.compare import MOST_RUNS, compare
+from connprobe.report.summary import headline, render_summary
+from connprobe.store.output import write_output
+from connprobe.store.rundir import REPORT, WATCH, RunDirectory, load_record
+from connprobe.store.samples import read_samples
+
+Format = Literal["terminal", "markdown", "html", "json"]
+COMPARISON = "comparison.html"
+STDOUT = "-"
+
+
+def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
+    """Write report.html of a run whose run.json is on the disk; what went wrong, or None.
+
+    Every exception is caught: a run is never lost for its report, which can be made again.
+    """
+    from connprobe.report.html import render_html  # a dozen modules that a run itself does not need
+
+    again = f"connprobe report --format html {directory.path} makes it again"
+    try:
+        directory.write_text(REPORT, render_html(record, directory.read_samples()))
+    except RunFailed as failure:
+        return f"{failure.message}; {again}"
+    except Exception as error:  # noqa: BLE001 - see above
+        return f"{type(error).__name__}: {error}; {again}"
+    return None
+
+
+def report_run(path: Path, out: Console, form: Format, output: str | None) -> None:
+    """One run. Raises RunFailed for a record that cannot be read, or a file that cannot be written."""
+    record, directory = _load(path), _directory(path)
+    match form:
+        case "terminal":
+            made = directory / REPORT
+            there = str(made) if made.is_file() else f"none; connprobe report --format html {path} makes it"
+            _terminal(lambda page: render_summary(record, page, results=str(path), report=there), out, output)
+        case "json":
+            _put(_json(record), out, output)
+        case "html":
+            from connprobe.report.html import render_html
+
+            _put(render_html(record, read_samples(directory)), out, output or str(directory / REPORT))
+        case "markdown":
+            from connprobe.report.compared import markdown
+
+            _put(markdown(compare([record], [str(path)], [_said(record)])), out, output)
+
+
+def report_runs(paths: Sequence[Path], out: Console, form: Format, output: str | None) -> None:
+    """Several runs side by side; their order is kept, and ratios are to the first. Raises as `report_run`."""
+    if len(paths) > MOST_RUNS:
+        raise UsageError(
+            f"{len(paths)} runs are too many for one table", fix=f"compare {MOST_RUNS} at a time"
+        )
+    records = [_load(path) for path in paths]
+    comparison = compare(records, [str(path) for path in paths], [_said(record) for record in records])
+    if form == "json":
+        _put(_json(comparison), out, output)
+        return
+    from connprobe.report.compared import markdown, render_comparison
+    from connprobe.report.timeline import read_timeline
+
+    if form == "markdown":
+        _put(markdown(comparison), out, output)
+        return
+    lines = [read_timeline(read_samples(_directory(path))) for path in paths]
+    if form == "html":
+        from connprobe.report.html.comparison import render_comparison_html
+
+        _put(render_comparison_html(comparison, lines), out, output or COMPARISON)
+    else:
+        _terminal(lambda page: render_comparison(comparison, lines, page), out, output)
+
+
+def _load(path: Path) -> RunRecord:
+    try:
+        return load_record(path)
+    except RunFailed:
+        if (path / WATCH).is_file():
+            raise RunFailed(
+                f"{path} is of connprobe watch, not a run: it has a {WATCH} and no run.json",
+                fix=f"read {path / WATCH}, or name the directory of a run",
+            ) from None
+        raise
+
+
+def _directory(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _said(record: RunRecord) -> str:
+    return record.headline or headline(record)
+
+
+def _json(record: msgspec.Struct) -> str:
+    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
+
+
+def _terminal(render: Callable[[Console], None], out: Console, output: str | None) -> None:
+    if output is None or output == STDOUT:
+        render(out)
+        return
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        page = Console(file=nowhere, record=True, highlight=False)
+        render(page)
+        _put(page.export_text(), out, output)
+
+
+def _put(text: str, out: Console, output: str | None) -> None:
+    """On `out`, or in a file, whose name is then printed."""
+    if output is None or output == STDOUT:
+        out.file.write(text)
+    else:
+        write_output(Path(output), text)
+        out.file.write(f"{output}\n")
