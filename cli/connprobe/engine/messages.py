@@ -6,12 +6,13 @@ Only what is under way has an object. A connection that waits for its turn is a 
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from connprobe import causes
 from connprobe.engine.held import HELD, HeldSet, Lost
 from connprobe.engine.opening import Opening
+from connprobe.engine.tally import Tally
 from connprobe.engine.task import Task
 from connprobe.errors import ProtocolViolation
 from connprobe.wire.frames import BINARY, TEXT
@@ -116,7 +117,7 @@ class Messages:
     """A message on each connection that `held` holds now.
 
     talk: None: the server sends by itself, and whatever comes is its message. most: under way at once.
-    took(us): told of each answer. `sent`, `answered` and `wrong` are counts of this round.
+    tally: told what was sent, and what came of it.
     """
 
     def __init__(
@@ -127,12 +128,11 @@ class Messages:
         *,
         most: int,
         timeout_s: float,
-        took: Callable[[int], None],
+        tally: Tally,
     ) -> None:
-        self.sent = self.answered = self.wrong = 0
         self.keep = KEPT_BYTES
         self._held, self._epoll, self._talk = held, epoll, talk
-        self._most, self._timeout_s, self._took = most, timeout_s, took
+        self._most, self._timeout_s, self._tally = most, timeout_s, tally
         self._waiting: dict[int, Awaited] = {}
         waiting = [fd for fd, state in enumerate(held.state) if state >= HELD]
         self._to_send: Iterator[int] = iter(waiting if talk is not None else ())
@@ -140,7 +140,7 @@ class Messages:
         if talk is None:
             now = time.monotonic()
             self._waiting = {fd: Awaited(now, b"") for fd in waiting}
-            self.sent = len(waiting)
+            tally.messages_sent += len(waiting)
         else:
             self.keep = max(KEPT_BYTES, 2 * len(talk.message()))
 
@@ -179,7 +179,7 @@ class Messages:
                 break
             if talk is None or self._held.state[fd] < HELD:
                 continue
-            self.sent += 1
+            self._tally.messages_sent += 1
             self._waiting[fd] = Awaited(time.monotonic(), talk.message())
             try:
                 self._flush(fd, self._waiting[fd])
@@ -210,10 +210,9 @@ class Messages:
         answer = True if self._talk is None else self._talk.answered(awaited, data)
         if answer is not None:
             if answer:
-                self.answered += 1
-                self._took(int((time.monotonic() - awaited.began) * 1e6))
+                self._tally.message(int((time.monotonic() - awaited.began) * 1e6))
             else:
-                self.wrong += 1
+                self._tally.messages_wrong += 1
             self._end(fd)
         return self._talk is not None
 

@@ -20,6 +20,7 @@ class Tally:
         self._lost = array("Q", bytes(8 * 2 * len(CAUSES)))  # failures by cause, then drops
         self._handshakes = array("Q", bytes(8 * BUCKETS))
         self._handshake_sum_us = self._handshake_max_us = 0
+        self.messages_sent = self.messages_answered = self.messages_wrong = 0
         self._messages = array("Q")  # BUCKETS of them with the first message
         self._message_sum_us = self._message_max_us = 0
 
@@ -34,6 +35,7 @@ class Tally:
         """One that was answered as it had to be."""
         if not self._messages:
             self._messages = array("Q", bytes(8 * BUCKETS))
+        self.messages_answered += 1
         self._messages[bucket(took_us)] += 1
         self._message_sum_us += took_us
         self._message_max_us = max(self._message_max_us, took_us)
@@ -58,6 +60,9 @@ class Tally:
         row[counters.RECONNECT_ATTEMPTS] = self.reconnect_attempts
         row[counters.RECONNECTED] = self.reconnected
         row[counters.GIVEN_UP] = self.given_up
+        row[counters.MESSAGES_SENT] = self.messages_sent
+        row[counters.MESSAGES_ANSWERED] = self.messages_answered
+        row[counters.MESSAGES_WRONG] = self.messages_wrong
 
     def publish_handshakes(self) -> None:
         """8 kB: now and then."""

@@ -56,7 +56,6 @@ class Worker:
         self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
         self.burst = max(1, min(OPENS_PER_TURN, task.concurrency // 16))
         self.took_us: list[int] = []  # handshakes of this turn, in microseconds
-        self.said = (0, 0, 0)  # messages sent, answered and answered wrongly, in the rounds that are over
         self.quitting = False
 
     def run(self) -> None:
@@ -264,19 +263,13 @@ class Worker:
             None if payload is None else talk_for(self.task, self.opening, payload),
             most=self.task.concurrency,
             timeout_s=self.task.timeout_s,
-            took=self.tally.message,
+            tally=self.tally,
         )
 
     def _talk(self, messages: Any, now: float) -> None:
         for fd, lost in [*messages.send_some(), *messages.tick(now)]:
             self._drop(fd, lost.cause, lost.detail)
-        sent, answered, wrong = self.said
-        row = self.row
-        row[counters.MESSAGES_SENT] = sent + messages.sent
-        row[counters.MESSAGES_ANSWERED] = answered + messages.answered
-        row[counters.MESSAGES_WRONG] = wrong + messages.wrong
         if messages.over:
-            self.said = (sent + messages.sent, answered + messages.answered, wrong + messages.wrong)
             self.held.messages = None
             self.tally.publish_messages()
             self._publish()
