@@ -14,10 +14,8 @@ from connprobe.kernel.listeners import (
     PEAK,
     SOCKET_FIELDS,
     Endpoint,
-    Intervals,
-    by_inode,
+    Listeners,
     decode_endpoint,
-    forget,
     highest,
 )
 from connprobe.kernel.live import Live
@@ -27,7 +25,7 @@ from connprobe.plan.histogram import BUCKETS
 _LISTENER = struct.Struct(f"Q{ENDPOINT.size}s6I")
 _DEPTHS = 11 * 64
 _COUNTS = struct.Struct(f"Q{PEAK}{_DEPTHS}I")
-_NONE = [bytes(_COUNTS.size)]
+_NONE = bytes(_COUNTS.size)
 _FIELDS = (
     *SOCKET_FIELDS,
     Field("sock", "sk_ack_backlog", 4),
@@ -103,23 +101,11 @@ class AcceptQueues:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._intervals = Intervals(live)
-        live.run_iterator("tcp")  # those who listen already
+        self._listeners = Listeners(live, _decode)
 
     def read(self) -> Reading:
         """All listeners that were met, and in this network namespace all there are."""
-        maps = self._live.maps
-        self._live.run_iterator("tcp")
-        for inode in by_inode(maps["listeners"]):
-            self._live.call("refresh", inode)
-        interval = self._intervals.end()
-        counts = by_inode(maps["counts"])
-        found = []
-        for inode, (raw,) in by_inode(maps["listeners"]).items():
-            queue = _decode(inode, raw, counts.get(inode, _NONE)[0], interval)
-            found.append(queue)
-            if queue.closed:
-                forget(inode, (maps["listeners"], maps["counts"]))
+        found = self._listeners.read()
         found.sort(key=lambda queue: (queue.at.netns, queue.at.port, queue.inodes))
         return Reading(tuple(found), self._live.lost(_LOST))
 
@@ -148,9 +134,9 @@ def _sum(at: Endpoint, group: Sequence[AcceptQueue]) -> AcceptQueue:
     )
 
 
-def _decode(inode: int, raw: bytes, counts: bytes, interval: int) -> AcceptQueue:
+def _decode(inode: int, raw: bytes, counts: Sequence[bytes], interval: int) -> AcceptQueue:
     _, at, depth, capacity, drops, first_depth, first_drops, closed = _LISTENER.unpack(raw)
-    enqueued, odd, even, *depths = _COUNTS.unpack(counts)
+    enqueued, odd, even, *depths = _COUNTS.unpack(counts[0] if counts else _NONE)
     return AcceptQueue(
         at=decode_endpoint(at),
         inodes=(inode,),

@@ -4,8 +4,8 @@ import ipaddress
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from connprobe.kernel.bpf import Map
 from connprobe.kernel.btf import Field
@@ -80,3 +80,41 @@ class Intervals:
 def highest(peak: Sequence[int], interval: int) -> int:
     """The value of an unpacked struct peak in that interval, 0 without any."""
     return max(one & 0xFFFFFFFF if one >> 32 == interval else 0 for one in peak)
+
+
+class Queue(Protocol):
+    """One listener of a reading."""
+
+    @property
+    def closed(self) -> bool: ...
+
+
+Q = TypeVar("Q", bound=Queue)
+
+
+class Listeners(Generic[Q]):
+    """Reads a live probe that has the maps `listeners` and `counts` and the program `refresh`.
+
+    decode(inode, its listener, its counts of each CPU or none at all, the interval that ended).
+    """
+
+    def __init__(self, live: Live, decode: Callable[[int, bytes, Sequence[bytes], int], Q]) -> None:
+        self._live, self._decode = live, decode
+        self._intervals = Intervals(live)
+        live.run_iterator("tcp")  # those who listen already
+
+    def read(self) -> list[Q]:
+        """All that were met, and in this network namespace all there are. One that is closed is forgotten."""
+        listeners, counts = self._live.maps["listeners"], self._live.maps["counts"]
+        self._live.run_iterator("tcp")
+        for inode in by_inode(listeners):
+            self._live.call("refresh", inode)
+        interval = self._intervals.end()
+        counted = by_inode(counts)
+        found = []
+        for inode, (raw,) in by_inode(listeners).items():
+            queue = self._decode(inode, raw, counted.get(inode, ()), interval)
+            found.append(queue)
+            if queue.closed:
+                forget(inode, (listeners, counts))
+        return found

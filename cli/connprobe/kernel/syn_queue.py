@@ -14,10 +14,8 @@ from connprobe.kernel.listeners import (
     PEAK,
     SOCKET_FIELDS,
     Endpoint,
-    Intervals,
-    by_inode,
+    Listeners,
     decode_endpoint,
-    forget,
     highest,
 )
 from connprobe.kernel.live import Live
@@ -101,23 +99,11 @@ class SynQueues:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._intervals = Intervals(live)
-        live.run_iterator("tcp")  # those who listen already
+        self._listeners = Listeners(live, _decode)
 
     def read(self) -> Reading:
         """All listeners that were met, and in this network namespace all there are."""
-        listeners = self._live.maps["listeners"]
-        self._live.run_iterator("tcp")
-        for inode in by_inode(listeners):
-            self._live.call("refresh", inode)
-        interval = self._intervals.end()
-        counts = by_inode(self._live.maps["counts"])
-        found = []
-        for inode, (raw,) in by_inode(listeners).items():
-            queue = _decode(inode, raw, counts.get(inode, []), interval)
-            found.append(queue)
-            if queue.closed:
-                forget(inode, (listeners, self._live.maps["counts"]))
+        found = self._listeners.read()
         found.sort(key=lambda queue: (queue.at.netns, queue.at.port, queue.inode))
         return Reading(tuple(found), self._live.lost(_LOST))
 
