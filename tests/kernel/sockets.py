@@ -1,6 +1,5 @@
 """What the tests of probes do to the kernel."""
 
-import ctypes
 import os
 import re
 import socket
@@ -15,12 +14,12 @@ import pytest
 
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Probe
+from netns import network_namespace
 
 SLOW_S = 300  # to load a probe, where the processor is emulated and shared
 
 Load = Callable[[Probe], Live]
 
-_CLONE_NEWNET = 0x40000000  # linux/sched.h; os.unshare and os.setns come with Python 3.12
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 
 
@@ -156,18 +155,6 @@ def netns_cookie() -> int:
 @contextmanager
 def other_namespace() -> Iterator[None]:
     """Within it the process is in a network namespace of its own, with nothing but a loopback."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make a network namespace: sudo .venv/bin/pytest")
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            pytest.skip(f"unshare(CLONE_NEWNET): {os.strerror(ctypes.get_errno())}: run with CAP_SYS_ADMIN")
-        try:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            yield
-        finally:
-            if libc.setns(home, _CLONE_NEWNET) != 0:
-                os._exit(70)  # whatever ran next would run in the wrong namespace
-    finally:
-        os.close(home)
+    with network_namespace():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
