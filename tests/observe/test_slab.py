@@ -66,7 +66,7 @@ def test_merged_slabs_are_resolved_as_sysfs_has_them() -> None:
     readable()
     links = Path("/sys/kernel/slab/eventpoll_epi")
     if not links.is_symlink():
-        pytest.skip("this kernel merges no slabs (slab_nomerge)")
+        pytest.skip("this kernel merges no slabs: boot it without slab_nomerge")
     reading = read_kernel_memory()
     assert reading.names is not None
     (shown,) = [name for name, names in reading.names.items() if "eventpoll_epi" in names]

@@ -112,7 +112,7 @@ def _terminal(render: Callable[[Console], None], out: Console, output: str | Non
     if output is None or output == STDOUT:
         render(out)
         return
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+    with Path(os.devnull).open("w") as nowhere:
         page = Console(file=nowhere, record=True, highlight=False)
         render(page)
         _put(page.export_text(), out, output)
