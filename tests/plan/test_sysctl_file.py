@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from connprobe.data import data_dir
@@ -159,6 +159,7 @@ def test_systemd_sets_the_same(lines: list[str], end: str) -> None:
 
 @many
 @given(st.text(st.sampled_from("ab=-#; \t./*\n"), max_size=24))
+@example("*/.*=")
 def test_what_procps_does_not_understand_is_refused(text: str) -> None:
     _, complaints = procps(text)
     if "invalid syntax" in complaints or "not under" in complaints:

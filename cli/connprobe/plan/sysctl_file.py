@@ -133,7 +133,8 @@ def _checked(key: str) -> str:
         raise ValueError(f"{_short(key)} is no key: it contains spaces or control characters")
     if "\\" in key or "[^" in key:
         raise ValueError(f"{_short(key)}: patterns know *, ? and [abc] or [!abc] alone")
-    if any(part in ("", ".", "..") for part in parts):
+    hidden = [part for part in parts if part.startswith(".") and is_glob(part)]
+    if hidden or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{_short(key)} is no key below /proc/sys")
     return path
 
