@@ -410,6 +410,18 @@ def test_a_persisted_profile_has_what_is_in_force(copy: Tree, journals: Path, tm
     assert not done.file.exists()
 
 
+def test_what_an_earlier_apply_raised_in_part_is_persisted_too(
+    copy: Tree, journals: Path, tmp_path: Path
+) -> None:
+    """tcp_rmem of most kernels: gigabit raises its maximum and would lower its middle."""
+    (copy.root / "net/ipv4/tcp_rmem").write_text("4096\t131072\t6291456\n")
+    apply(shipped("gigabit"), tree=copy, directory=journals)
+    done = apply(shipped("gigabit"), persist_in=tmp_path, tree=copy, directory=journals)
+    assert done.file is not None
+    assert "net.ipv4.tcp_rmem = 4096 131072 16777216\n" in done.file.read_text()
+    assert apply(shipped("gigabit"), persist_in=tmp_path, tree=copy, directory=journals).file_was_there
+
+
 def test_a_persisted_file_that_cannot_be_written_takes_everything_back(
     copy: Tree, journals: Path, tmp_path: Path
 ) -> None:

@@ -24,11 +24,17 @@ def persisted_text(profile: Profile, rows: Sequence[Row], exact: bool) -> str:
         value = row.wanted if exact else row.raised
         if row.now is None or row.writable == "no":
             lines.append(f"# {dotted(row.key)}: {row.problem or 'missing here'}")
-        elif value == row.now and row.effect != "same":
+        elif not exact and value == row.now and not _holds_some(row):
             lines.append(f"# {dotted(row.key)}: left at {row.now}, not {row.wanted}")
         else:
             lines.append(f"{'-' if row.optional else ''}{dotted(row.key)} = {value}")
     return "\n".join(lines) + "\n"
+
+
+def _holds_some(row: Row) -> bool:
+    """A part of the profile is in force: an earlier `apply` may have raised it, for this boot alone."""
+    pairs = zip((row.now or "").split(), row.wanted.split(), strict=False)
+    return row.effect == "same" or (row.effect == "lowers" and any(have == want for have, want in pairs))
 
 
 def needs_text(asked: str, needs: Sequence[Need], beyond: Sequence[str]) -> str:
