@@ -15,7 +15,7 @@ from connprobe.system.facts import reserved_inside
 from connprobe.system.sysctl import PAGE_BYTES, Tree
 
 AUTO = "auto"
-_RESERVED = "net/ipv4/ip_local_reserved_ports"
+RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"
 
 
 class RunSysctls(NamedTuple):
@@ -34,7 +34,7 @@ def plan_sysctls(
     if not request.sysctls:
         return RunSysctls(facts)
     tree, values = Tree(), _Values(Tree())
-    reserved = tree.read(_RESERVED).value or ""
+    reserved = tree.read(RESERVED_PORTS).value or ""
 
     def after() -> HostFacts:
         made = {key: change.after for key, change in values.made.items()}

@@ -5,8 +5,10 @@ from connprobe.plan.hold import plan_hold, shape_of
 from connprobe.plan.parse import parse_target
 from connprobe.plan.sysctl_needs import facts_after, sysctl_needs
 from connprobe.plan.sysctl_text import needs_text
+from connprobe.session.run_sysctls import RESERVED_PORTS
 from connprobe.session.target import resolve, survey
-from connprobe.system.facts import raise_nofile
+from connprobe.system.facts import raise_nofile, reserved_inside
+from connprobe.system.sysctl import Tree
 
 
 def plan_profile(count: int, target: str | None) -> str:
@@ -20,7 +22,8 @@ def plan_profile(count: int, target: str | None) -> str:
     facts, route = survey(resolved)
     needs = sysctl_needs(request, facts, shape_of(request, facts, resolved, route, nofile), nofile)
     values = {need.key: need.value for need in needs if need.value is not None}
-    after = facts_after(facts, values, lambda low, high: 0)
+    reserved = Tree().read(RESERVED_PORTS).value or ""
+    after = facts_after(facts, values, lambda low, high: reserved_inside(reserved, low, high))
     _, obstacles = plan_hold(request, after, resolved, route, nofile, 0)
     where = target or "an embedded server on loopback"
     beyond = [f"{it.what}: have {it.have}, need {it.need}; {it.fix}" for it in obstacles]
