@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from connprobe.engine import counters
 from connprobe.engine.task import Task, TlsTask
+from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
 from connprobe.model import HostRecord, Phase, RunRecord, Target
 from connprobe.observe.client import cpu_of, pss_of
@@ -92,17 +93,23 @@ class Hold:
         if self.plan.sysctls:
             undo.enter_context(exclusive(LOCK, "connprobe hold --sysctl", patience_s=LOCK_PATIENCE_S))
         journal = Journal.create("hold")
-        undo.callback(self._undo, journal)
+        undo.push(lambda kind, error, trace: self._undo(journal, error))
         if self.plan.sysctls:
-            set_values(Tree(), self.plan.sysctls, journal.record, lambda: self.interrupts.by is not None)
+            self.seen.made_otherwise = tuple(
+                set_values(Tree(), self.plan.sysctls, journal.record, lambda: self.interrupts.by is not None)
+            )
         if self.plan.alias_addresses:
             assert self.plan.alias_interface is not None
             add_addresses(self.plan.alias_interface, list(self.plan.alias_addresses), journal.record)
 
-    def _undo(self, journal: Journal) -> None:
+    def _undo(self, journal: Journal, error: BaseException | None) -> None:
+        """What could not be undone stands in the record, or in the error where there will be none."""
         report = undo_all(journal)
         self.seen.not_undone = tuple(report.pending)
         journal.close()
+        if report.pending and isinstance(error, RunFailed):
+            message = f"{error.message}; NOT put back: {'; '.join(report.pending)}"
+            raise RunFailed(message, fix=error.fix or "connprobe restore") from error
 
     def _start_server(self, undo: ExitStack, log: IO[bytes]) -> None:
         fleet, port = start_server(

@@ -61,6 +61,7 @@ class Seen:
     failure_details: dict[int, Details] = field(default_factory=dict)  # by worker
     drop_details: dict[int, Details] = field(default_factory=dict)
     not_undone: tuple[str, ...] = ()
+    made_otherwise: tuple[str, ...] = ()  # sysctls that the kernel did not take as they were given
     workers_pss_bytes: int | None = None
     client_pss_bytes: int | None = None
     workers_cpu_s: float | None = None
@@ -262,6 +263,8 @@ def _verdicts(
         found = [bottleneck(seen.cpu, rated=rated, overflows=overflows)]
         found += [queue_verdict(each, seen.ramp_s, ours=True) for each in seen.listeners]
         verdicts += [verdict for verdict in found if verdict is not None]
+    for what in seen.made_otherwise:
+        verdicts.append(Verdict(level="note", text=f"--sysctl: {what}"))
     for what in seen.not_undone:
         verdicts.append(Verdict(level="bad", text=f"Not undone: {what}", fix="connprobe restore"))
     return verdicts
