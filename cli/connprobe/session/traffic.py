@@ -36,17 +36,15 @@ class Traffic:
         def probe(name: str) -> Live | Unavailable:
             return loaded[name] if loaded is not None else SWITCHED_OFF
 
-        def ask(name: str, begin: Callable[[Live], Callable[[], R]], below: str) -> Asked[R]:
+        def ask(name: str, begin: Callable[[Live], Callable[[], R]], below: str | None) -> Asked[R]:
             return Asked(name, probe(name), begin, below=below)
 
         snmp = "/proc/net/snmp and netstat, of the whole namespace"
         self._syn = ask("syn_queue", lambda live: syn_queue.SynQueues(live).read, snmp)
         self._life = ask("lifecycle", lambda live: lifecycle.Lifecycle(live).read, snmp)
         self._cpu = ask("net_cpu", self._cpu_begins, "softirq of /proc/stat")
-        self._pressure = ask("memory_pressure", lambda live: memory_pressure.MemoryPressures(live).read, snmp)
-        self._all = ask(
-            "socket_census", lambda live: socket_census.SocketCensus(live).take, "/proc/net/sockstat"
-        )
+        self._pressure = ask("memory_pressure", lambda live: memory_pressure.MemoryPressures(live).read, None)
+        self._all = ask("socket_census", lambda live: socket_census.SocketCensus(live).take, None)
 
     def _cpu_begins(self, live: Live) -> Callable[[], net_cpu.NetCpuReading]:
         self._cpu_reader = net_cpu.NetCpu(live)
