@@ -66,6 +66,7 @@ def test_the_rest_of_a_message_follows_when_there_is_room(run: Run, listener: so
             pass
         worker.tell("message", b"x" * 60_000)
         worker.until(lambda totals: totals.messages_sent == 1)
+        assert not held._write(fd, b"zz")  # a pong in the midst of it would be read as a part of it
         left = filled + 60_000
         while left:
             data = accepted.recv(1 << 16)

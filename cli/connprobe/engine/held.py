@@ -142,7 +142,9 @@ class HeldSet:
             self._readers[fd] = reader
 
     def _write(self, fd: int, data: bytes) -> bool:
-        """False: the peer reads too slowly for ten bytes to fit."""
+        """False: the peer reads too slowly for ten bytes to fit, or we are in the midst of a message."""
+        if self.messages is not None and self.messages.unsent(fd):
+            return False
         return self.send(fd, data) > 0
 
     def send(self, fd: int, data: bytes) -> int:

@@ -187,11 +187,15 @@ class Messages:
                 lost.append((fd, end))
         return lost
 
+    def unsent(self, fd: int) -> bool:
+        """A message is under way in part: whatever else is written would stand in its midst."""
+        awaited = self._waiting.get(fd)
+        return awaited is not None and bool(awaited.unsent)
+
     def flush(self, fd: int) -> None:
         """The rest of a long message, when there may be room for it. Raises Lost."""
-        awaited = self._waiting.get(fd)
-        if awaited is not None and awaited.unsent:
-            self._flush(fd, awaited)
+        if self.unsent(fd):
+            self._flush(fd, self._waiting[fd])
 
     def _flush(self, fd: int, awaited: Awaited) -> None:
         awaited.unsent = awaited.unsent[self._held.send(fd, awaited.unsent) :]

@@ -247,7 +247,7 @@ class Worker:
         elif command == "goal":
             self.to_open += told[0] - self.goal
             self.goal = told[0]
-            self.ramping = True
+            self.ramping, self.row[counters.RAMPED_NS] = True, 0
         elif command == "message":
             self._begin_messages(*told)
         elif command in ("quit", "abandoned"):
@@ -300,6 +300,7 @@ class Worker:
 
     def _close_all(self) -> None:
         self.tally.publish_handshakes()
+        self.tally.publish_messages()
         self._publish()  # what was lost in this turn is counted as dropped already: the last word adds up
         self._tell("ended", self.tally.failure_details, self.tally.drop_details)
         self.epoll.close()
