@@ -65,7 +65,8 @@ def test_descriptors_end_where_it_says(start: Start) -> None:
     nofile = _one(_ceilings(program.pid), "nofile")
     assert (nofile.capacity, nofile.metric, nofile.exact) == (307, "process_fds", True)
     assert nofile.source == f"/proc/{program.pid}/limits"
-    assert f"prlimit --pid {program.pid} --nofile=614" in nofile.fix
+    assert f"prlimit --pid {program.pid} --nofile=614:{hard} now" in nofile.fix  # the hard one stays
+    assert "ulimit -Sn 614" in nofile.fix or "LimitNOFILE=614:" in nofile.fix
     assert f"{hard:,}" in (nofile.note or "")
     meter = ServerMeter([program.pid])
     assert program.ask("fill") == 307

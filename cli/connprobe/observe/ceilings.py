@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from connprobe.model import Ceiling, HostFacts
 from connprobe.observe.declared import declared_ceilings
 from connprobe.observe.memoryceilings import memory_ceilings
@@ -57,7 +59,7 @@ def server_ceilings(
             found += read()
         except PermissionError as error:
             unknown[resource] = f"{error.filename} may not be read: run as root"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, psutil.Error) as error:
             unknown[resource] = str(error)
     return Ceilings(tuple(found), unknown)
 
@@ -92,11 +94,16 @@ def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
     if soft is None:
         return [nr_open]
     wanted = _more(soft)
+    both = limits[pid].raising(wanted)
     unit = unit_of(pid)
     lasting = (
-        f"systemctl edit {unit}: [Service] LimitNOFILE={wanted}" if unit else f"ulimit -n {wanted} before"
+        f"systemctl edit {unit}: [Service] LimitNOFILE={both.replace('unlimited', 'infinity')}"
+        if unit
+        else f"ulimit -{'S' if hard is None or hard >= wanted else ''}n {wanted} before"
     )
-    fix = f"prlimit --pid {pid} --nofile={wanted}:{wanted} now; {lasting}, and a restart, to keep it"
+    fix = f"prlimit --pid {pid} --nofile={both} now; {lasting}, and a restart, to keep it"
+    if wanted > facts.nr_open:
+        fix = f"{nr_open.fix} first; {fix}"
     if hard is None or hard > soft:
         notes.insert(
             0, f"the soft limit; it may raise it by itself to {'any' if hard is None else f'{hard:,}'}"

@@ -16,6 +16,12 @@ class ResourceLimit(NamedTuple):
     soft: int | None
     hard: int | None
 
+    def raising(self, soft: int) -> str:
+        """SOFT:HARD for prlimit(1) and systemd. The hard one is never lowered: that is not easily undone."""
+        if self.hard is None:
+            return f"{soft}:unlimited"
+        return f"{soft}:{max(soft, self.hard)}"
+
 
 class Status(NamedTuple):
     """uid: the real one. capabilities: effective ones, none in a user namespace: they count there alone."""

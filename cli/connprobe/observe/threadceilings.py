@@ -58,9 +58,10 @@ def _cgroup(meter: ServerMeter) -> Ceiling | None:
 def _user(meter: ServerMeter) -> Ceiling | None:
     """RLIMIT_NPROC counts every thread of the user, and not only the server's: those take from its room."""
     bound: list[tuple[int, int, int]] = []
+    limits = {pid: read_limits(pid)["Max processes"] for pid in meter.pids}
     for pid in meter.pids:
         status = read_status(pid)
-        soft = read_limits(pid)["Max processes"].soft
+        soft = limits[pid].soft
         if soft is not None and status.uid != 0 and not set(_EXEMPT) & set(status.capabilities):
             bound.append((soft, pid, status.uid))
     if not bound:
@@ -69,13 +70,16 @@ def _user(meter: ServerMeter) -> Ceiling | None:
     others = threads_of_user(uid, besides=meter.pids)
     own = sum(each.threads for each in meter.group.processes)
     unit = unit_of(pid)
-    lasting = f"systemctl edit {unit}: [Service] LimitNPROC={2 * limit}" if unit else f"ulimit -u {2 * limit}"
+    both = limits[pid].raising(2 * limit)
+    lasting = f"ulimit -Su {2 * limit}"
+    if unit:
+        lasting = f"systemctl edit {unit}: [Service] LimitNPROC={both.replace('unlimited', 'infinity')}"
     return Ceiling(
         resource=_RESOURCE,
         scope=f"user {uid}",
         capacity=max(0, limit - others),
         source=f"Max processes of /proc/{pid}/limits",
-        fix=f"prlimit --pid {pid} --nproc={2 * limit} now; {lasting}, and a restart, to keep it",
+        fix=f"prlimit --pid {pid} --nproc={both} now; {lasting}, and a restart, to keep it",
         metric="threads",
         used=own,
         note=f"RLIMIT_NPROC {limit:,}, less {others:,} threads of the user's other processes",
