@@ -49,6 +49,26 @@ def test_a_limit_that_not_every_repeat_had_says_so() -> None:
     assert fds.note is None
 
 
+def test_limits_of_one_name_are_told_apart_by_their_source_and_scope() -> None:
+    def threads(connections: int, source: str, scope: str = "host") -> Limit:
+        return replace(
+            FDS,
+            resource="threads",
+            scope=scope,
+            source=source,
+            connections=connections,
+            low=connections,
+            high=connections,
+        )
+
+    sources = (threads(190_000, "kernel.threads-max"), threads(4_194_304, "kernel.pid_max"))
+    assert combine([sources]) == sources
+    frontends = (threads(300, "haproxy.cfg", "frontend web1"), threads(500, "haproxy.cfg", "frontend web2"))
+    assert combine([frontends, frontends]) == frontends
+    fresh = [[threads(7, f"/proc/{pid}/limits", f"server (pid {pid})")] for pid in (101, 202)]
+    assert len(combine(fresh)) == 1
+
+
 def test_the_next_server_lies_inside_95_percent() -> None:
     for apart, noise in ((200.0, 0.0), (200.0, 100.0), (0.0, 200.0)):
         for repeats in (3, 10):

@@ -1,9 +1,8 @@
-import math
 import random
 
 import pytest
 
-from connprobe.plan.line import LineFit, half_width
+from connprobe.plan.line import LineFit
 
 
 def test_a_straight_line_far_from_zero_is_found_exactly() -> None:
@@ -30,14 +29,3 @@ def test_too_few_points_make_no_line(points: list[tuple[int, int]]) -> None:
     for x, y in points:
         fit.add(x, y)
     assert not fit.known
-
-
-def test_the_band_of_a_line_is_that_of_least_squares() -> None:
-    xs = [0, 800, 1600, 2400, 3200, 4000]
-    middle = sum(xs) / len(xs)
-    squares = sum((x - middle) ** 2 for x in xs)
-    slope = math.sqrt(1 / squares)
-    base = math.sqrt(1 / len(xs) + middle**2 / squares)
-    for x in (0, 2000, 4000, 16_000):
-        exact = math.sqrt(1 / len(xs) + (x - middle) ** 2 / squares)
-        assert half_width(x, middle, base, slope) == pytest.approx(exact)

@@ -10,7 +10,7 @@ from connprobe.model import Limit
 from connprobe.plan.interval import deviation
 from connprobe.plan.student import quantile
 
-_PID = re.compile(r"\d+")
+_PID = re.compile(r"\bpid \d+|/proc/\d+/")
 
 
 def combine(trials: Sequence[Sequence[Limit]]) -> tuple[Limit, ...]:
@@ -21,11 +21,12 @@ def combine(trials: Sequence[Sequence[Limit]]) -> tuple[Limit, ...]:
     apart than that explains, the rest is a spread between servers and is added. All but the figures is that
     of the last trial.
     """
-    found: dict[tuple[str, str], list[Limit]] = {}
+    found: dict[tuple[str, str, str], list[Limit]] = {}
     for trial in trials:
         for limit in trial:
             # A fresh server has another pid.
-            found.setdefault((limit.resource, _PID.sub("", limit.scope)), []).append(limit)
+            key = (limit.resource, _PID.sub("", limit.scope), _PID.sub("", limit.source))
+            found.setdefault(key, []).append(limit)
     pooled = (_pooled(same, len(trials)) for same in found.values())
     return tuple(sorted(pooled, key=lambda limit: (limit.connections, limit.low, limit.resource)))
 

@@ -45,12 +45,3 @@ class LineFit:
         """Half the width of the band that holds 95 % of the readings, where they scatter normally."""
         rest = max(0.0, self.syy - self.slope * self.sxy)
         return NORMAL_95 * math.sqrt(rest / (self.count - 2))
-
-
-def half_width(x: float, middle: float, base: float, slope: float) -> float:
-    """Half the 95 % band of a fitted line at x, from the half intervals of its base (at 0) and its slope.
-
-    The two errors are bound to each other by the middle of the readings: cov(base, slope) is
-    -middle * var(slope) for least squares. At x = middle the band is narrowest.
-    """
-    return math.sqrt(max(0.0, base * base + slope * slope * (x * x - 2 * x * middle)))

@@ -5,7 +5,7 @@ from math import log10
 from typing import Any
 
 from connprobe.model import Growth, Limit, RunRecord, Trial
-from connprobe.plan.line import half_width
+from connprobe.plan.growth import band_at, value_at
 from connprobe.report import format as fmt
 from connprobe.report.html.figures import COLOURS, Figure, axis, band, curve, figure, label, upright
 from connprobe.report.timeline import Timeline
@@ -155,17 +155,12 @@ def _readings(
 
 
 def _fitted(growth: Growth, trial: Trial, metric: str, colour: str) -> list[dict[str, Any]]:
-    settled = [it.connections for it in trial.readings if it.settled and growth.metric in it.use]
-    middle = sum(settled) / len(settled) if settled else (growth.first + growth.last) / 2
-    of_base, of_slope = (growth.base_high - growth.base_low) / 2, (growth.high - growth.low) / 2
     width = growth.last or 1
     xs = [width * step / _STEPS for step in range(_STEPS + 1)]
-    ys = [growth.base + growth.per_connection * x for x in xs]
-    halves = [half_width(x, middle, of_base, of_slope) for x in xs]
-    low = [y - half for y, half in zip(ys, halves, strict=True)]
-    high = [y + half for y, half in zip(ys, halves, strict=True)]
+    ys = [value_at(growth, x) for x in xs]
+    low, high = zip(*(band_at(growth, x) for x in xs), strict=True)
     slope = f"{metric_name(metric)}: {fmt.nbytes(growth.per_connection)} each"
-    shade = band(xs, low, high, "95 %", f"{colour}-band") | {"showlegend": False}
+    shade = band(xs, list(low), list(high), "95 %", f"{colour}-band") | {"showlegend": False}
     return [shade, curve(xs, ys, slope, colour, "B", hoverinfo="skip", hovertemplate=None)]
 
 
