@@ -1,5 +1,7 @@
 """Hosts to tune, real listeners, and the probes in the running kernel for those who look at them."""
 
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,17 @@ def namespace() -> Iterator[Tree]:
         yield Tree()
 
 
+class Copied(Tree):
+    """Files that take a value in one step, as the kernel does: killed in a write, it was made or was not."""
+
+    def write(self, key: str, value: str) -> None:
+        os.close(self._open(key, os.O_WRONLY))
+        path, fresh = self.root / key, self.root.with_name("a-value")
+        fresh.write_bytes(value.encode("utf-8", "surrogateescape") + b"\n")
+        shutil.copymode(path, fresh)
+        fresh.replace(path)
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Tree:
     """All keys of the shipped profiles, with the values that this host has, as files."""
@@ -34,7 +47,7 @@ def copy(tmp_path: Path) -> Tree:
             path.parent.mkdir(parents=True, exist_ok=True)
             value = real.read(each.key).value
             path.write_bytes(b"1\t1\t1\n" if value is None else value.encode() + b"\n")
-    return Tree(root)
+    return Copied(root)
 
 
 @pytest.fixture
