@@ -39,7 +39,7 @@ class Worker:
         self.opening = opening
         self.flights = Flights(task, self.epoll, opening, context)
         self.held = HeldSet(
-            task.share + 1024,
+            (task.share if task.visits is None else task.concurrency) + 1024,
             task.family,
             websocket=self.websocket,
             longpoll=task.protocol == "http" and task.http_mode == "longpoll",
@@ -115,8 +115,12 @@ class Worker:
 
     def _room(self) -> int:
         """How many may begin in this turn. Without a rate, none until there is room for a few."""
-        room = min(OPENS_PER_TURN, self.task.concurrency - len(self.flights))
+        room = min(OPENS_PER_TURN, self.task.concurrency - self._under_way())
         return room if self.task.interval_s or room >= self.burst else 0
+
+    def _under_way(self) -> int:
+        """How many the concurrency counts."""
+        return len(self.flights)
 
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
@@ -255,7 +259,8 @@ class Worker:
 
     def _begin_messages(self, payload: bytes | None) -> None:
         """One on each held connection. None: the server sends them by itself."""
-        from connprobe.engine.messages import Messages, talk_for
+        from connprobe.engine.messages import Messages
+        from connprobe.engine.talk import talk_for
 
         self.held.messages = Messages(
             self.held,
@@ -293,10 +298,14 @@ class Worker:
         row[counters.PONGS] = held.pongs
         row[counters.WAITING] = len(self.backoff)
         row[counters.BYTES_READ] = held.bytes_read
-        if self.ramping and self.tally.established + self.tally.failed >= self.goal:
+        if self.ramping and self._settled():
             self.ramping = False
             self.tally.publish_handshakes()
             row[counters.RAMPED_NS] = time.monotonic_ns()
+
+    def _settled(self) -> bool:
+        """Nothing of what was asked for is still to come."""
+        return self.tally.established + self.tally.failed >= self.goal
 
     def _close_all(self) -> None:
         self.tally.publish_handshakes()
@@ -320,5 +329,15 @@ def prepare(first: tuple[Any, ...]) -> tuple[Opening, Any]:
     return opening_for(task), client_context(TlsTask(*task.tls), task.protocol)
 
 
-def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: tuple[Opening, Any]) -> None:
-    Worker(Task(*task), row, control, *shared).run()
+def run(
+    values: tuple[Any, ...], row: memoryview, control: socket.socket, shared: tuple[Opening, Any]
+) -> None:
+    worker_for(Task(*values), row, control, *shared).run()
+
+
+def worker_for(task: Task, row: memoryview, control: socket.socket, opening: Opening, context: Any) -> Worker:
+    if task.visits is None:
+        return Worker(task, row, control, opening, context)
+    from connprobe.engine.visitor import Visitor
+
+    return Visitor(task, row, control, opening, context)
