@@ -37,7 +37,7 @@ def main(control: socket.socket, nofile: int, directory: str, command: list[str]
         refusal = pipe.read()
     if refusal:
         os.waitpid(pid, 0)
-        _tell(control, "refused", *marshal.loads(refusal))  # noqa: S302 from our own child
+        _tell(control, "refused", *marshal.loads(refusal))
         return
     _tell(control, "started", pid)
     orders = select.poll()
@@ -57,7 +57,7 @@ def _become(command: list[str], nofile: int, directory: str, fails: int) -> None
         os.chdir(directory)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile if nofile >= 0 else hard, hard))
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606
     except OSError as error:
         os.write(fails, marshal.dumps((error.errno, error.strerror)))
     finally:
@@ -91,9 +91,9 @@ def _end_all(control: socket.socket, server: int) -> None:
 
 
 def descendants(ancestor: int) -> set[int]:
-    """The processes that a process forked, and those that they forked (source: /proc/PID/stat); no zombies."""
+    """All that a process forked, and what those forked, but for zombies (source: /proc/PID/stat)."""
     parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208 no pathlib in a process that is to stay small
         if name.isdecimal():
             with suppress(OSError), open(f"/proc/{name}/stat") as file:  # noqa: PTH123
                 state, parent = file.read().rpartition(")")[2].split()[:2]

@@ -109,7 +109,9 @@ class ServerMeter:
         server = self._sample(pss=True)
         if server is None or not server.complete:
             why = self._group.reason or "the server has no process"
-            of_processes = "memory_bytes rss_bytes pss_bytes uss_bytes fds process_fds process_fds_grown threads maps"
+            of_processes = (
+                "memory_bytes rss_bytes pss_bytes uss_bytes fds process_fds process_fds_grown threads maps"
+            )
             self.unknown.update(dict.fromkeys(of_processes.split(), why))
             return use  # the sum of some processes would be taken for that of all
         use["rss_bytes"], use["threads"] = server.rss_bytes, server.threads

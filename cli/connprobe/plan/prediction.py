@@ -10,7 +10,9 @@ from connprobe.plan.limits import LeftOut, left_out, limits
 # The first connections make a server load and reserve what later ones share: they are no measure.
 FITTED: Final[frozenset[Stage]] = frozenset({"ramp"})
 # What a process maps and the allocator keeps: off by as much as memory drifted while it was read.
-DRIFTS: Final = frozenset({"rss_bytes", "pss_bytes", "uss_bytes", "heap_bytes", "cgroup_bytes", "memory_bytes"})
+DRIFTS: Final = frozenset(
+    {"rss_bytes", "pss_bytes", "uss_bytes", "heap_bytes", "cgroup_bytes", "memory_bytes"}
+)
 
 
 class Prediction(NamedTuple):

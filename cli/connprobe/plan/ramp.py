@@ -1,10 +1,14 @@
 """How far a ramp goes next: in equal steps up to the count, and then on to where the server breaks."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from connprobe.model import Limit
 
-NEAR = 0.75  # of what was predicted: from here on in small steps, with a rest after each
+# Of what was predicted, from here on in small steps, with a rest after each: memory may end early, as it is
+# approached, and a capacity that is kept to the letter may not.
+NEAR: Final = {True: 0.75, False: 0.95}
+APPROACHED: Final = frozenset({"heap", "memory", "cgroup_memory"})
 LARGE, SMALL = 0.10, 0.01  # of what was predicted
 BLIND = 0.02  # of the most that may be opened, where nothing was predicted
 
@@ -15,7 +19,7 @@ def steps(count: int, number: int) -> tuple[int, ...]:
 
 
 def shares(total: int, capacities: Sequence[int]) -> list[int]:
-    """`total` connections over workers with room for `capacities`, alike in proportion; never more than that."""
+    """`total` connections over workers with room for `capacities`: in proportion, never more than that."""
     room = sum(capacities)
     goals, before, done = [], 0, 0
     for capacity in capacities:
@@ -27,7 +31,11 @@ def shares(total: int, capacities: Sequence[int]) -> list[int]:
 
 
 def is_near(held: int, predicted: Limit | None) -> bool:
-    return predicted is not None and held >= NEAR * predicted.connections
+    return predicted is not None and held >= _near(predicted)
+
+
+def _near(predicted: Limit) -> int:
+    return int(NEAR[predicted.resource in APPROACHED] * predicted.connections)
 
 
 def next_goal(held: int, predicted: Limit | None, most: int) -> int:
@@ -37,4 +45,4 @@ def next_goal(held: int, predicted: Limit | None, most: int) -> int:
     if is_near(held, predicted):
         return min(most, held + max(1, int(SMALL * predicted.connections)))
     large = held + max(1, int(LARGE * predicted.connections))
-    return min(most, large, max(held + 1, int(NEAR * predicted.connections)))
+    return min(most, large, max(held + 1, _near(predicted)))

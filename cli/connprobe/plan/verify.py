@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 
 from connprobe.causes import FD_LIMIT, NO_SOURCE_PORT, WORKER_LOST
 from connprobe.model import Limit, Verified
+from connprobe.plan.ramp import APPROACHED
 from connprobe.plan.resources import is_client
 
 OF_THE_CLIENT: Final = frozenset({NO_SOURCE_PORT, FD_LIMIT, WORKER_LOST})
 FULL: Final = {True: 0.98, False: 0.85}  # of a capacity that is kept to the letter, and of one approached
-APPROACHED: Final = frozenset({"heap", "memory", "cgroup_memory"})
 # What a runtime says as it dies for want of heap.
 OUT_OF_HEAP: Final = ("heap out of memory", "OutOfMemoryError", "Java heap space")
 KILLED = -9
@@ -45,14 +45,18 @@ def verified(end: End, limits: Sequence[Limit]) -> Verified:
         cause=end.cause,
         side="none" if side == "none" else "client" if side == "client" else "server",
         predicted=None if first is None else first.connections,
-        error=(judged.connections - end.connections) / end.connections if judged and end.connections else None,
+        error=(judged.connections - end.connections) / end.connections
+        if judged and end.connections
+        else None,
         inside=judged.low <= end.connections <= judged.high if judged else None,
     )
 
 
 def of_client(end: End) -> bool:
     """Most of what failed, failed at this end."""
-    failed = {cause: end.failures.get(cause, 0) + end.drops.get(cause, 0) for cause in {*end.failures, *end.drops}}
+    failed = {
+        cause: end.failures.get(cause, 0) + end.drops.get(cause, 0) for cause in {*end.failures, *end.drops}
+    }
     ours = sum(number for cause, number in failed.items() if cause in OF_THE_CLIENT)
     return not end.died and 2 * ours > sum(failed.values())
 

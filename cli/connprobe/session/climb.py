@@ -28,7 +28,7 @@ _SAID: Final[Mapping[str, str]] = {
 
 
 class Climb:
-    """One step of a ramp, from what stands in the counters at its beginning up to `goal` connections begun."""
+    """One step of a ramp: from what the counters say at its beginning up to `goal` connections begun."""
 
     def __init__(self, goal: int, before: Totals, stall_s: float = STALL_S) -> None:
         self.goal, self.before = goal, before

@@ -14,24 +14,20 @@ class Heap:
     unknown: why there are no figures, or not all.
     """
 
-    def __init__(
-        self, prepared: Preparation | None, *, inspect: bool, limit_bytes: int | None
-    ) -> None:
+    def __init__(self, prepared: Preparation | None, *, inspect: bool, limit_bytes: int | None) -> None:
         self.unknown: str | None = "no runtime was asked"
+        self.name: str | None = None
         self.last_bytes: int | None = None
         self.capacity_bytes: int | None = None
         self._prepared, self._inspect, self._limit_bytes = prepared, inspect, limit_bytes
         self._runtime: Runtime | None = None
         self._pids: Sequence[int] = ()
 
-    @property
-    def name(self) -> str | None:
-        return self._runtime.name if self._runtime is not None else None
-
     def attach(self, pids: Sequence[int]) -> None:
         self._pids = pids
         found = attach(pids, self._prepared, inspect=self._inspect)
         self._runtime, self.unknown = found.runtime, found.reason
+        self.name = found.runtime.name if found.runtime is not None else None
 
     def read(self) -> Mapping[str, float]:
         """{"heap_bytes": live, after a collection}, or nothing."""

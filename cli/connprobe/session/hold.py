@@ -84,9 +84,7 @@ class Hold:
         chosen = chosen_by(self._target_address(), self.target.port)
         loaded = undo.enter_context(load_probes()) if self.request.bpf else None
         self.kernel = KernelView(chosen, loaded)
-        self._sampler = sampler = Sampler(
-            self._directory, self._progress, server, self.kernel, self._began
-        )
+        self._sampler = sampler = Sampler(self._directory, self._progress, server, self.kernel, self._began)
         if self.interrupts.by is None:  # attaching takes a second or two
             self._run(undo, log)
         self.seen.take_kernel(self.kernel)

@@ -42,7 +42,12 @@ class StartedServer:
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes], log_path: Path, nofile: int
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: IO[bytes],
+        log_path: Path,
+        nofile: int,
     ) -> None:
         self.command, self.log_path = tuple(command), log_path
         self.status: int | None = None  # as of waitstatus_to_exitcode, of the process that was started
@@ -168,6 +173,14 @@ def taken(port: int) -> tuple[int, ...] | None:
     """Who listens on that port of this network namespace; None: nobody. (): it may not be known."""
     found = listen_sockets(port)
     return holders_of(found).pids if found else None
+
+
+def free_port(address: str) -> int:
+    """One that nobody listens on now."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+        sock.bind((address, 0))
+        port: int = sock.getsockname()[1]
+    return port
 
 
 def printable(text: str) -> str:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import IO, NamedTuple
 
 from msgspec.structs import replace
@@ -28,7 +27,6 @@ from connprobe.observe.listeners import chosen_by, listener_pids
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.reading import ServerMeter
 from connprobe.observe.sockdiag import listen_sockets
-from connprobe.plan.clientceilings import client_ceilings
 from connprobe.plan.distribution import distribution
 from connprobe.plan.prediction import Prediction, predict
 from connprobe.plan.ramp import is_near, next_goal, shares, steps
@@ -124,6 +122,14 @@ class TrialRun(Hold):
             unsettled=tuple(dict.fromkeys(self.unsettled)),
         )
 
+    @property
+    def heap(self) -> Heap:
+        return self._launch.heap
+
+    @property
+    def heap_unknown(self) -> str | None:
+        return self._launch.heap.unknown
+
     # set-up
 
     def _reach_server(self, undo: ExitStack, log: IO[bytes]) -> ProcessGroup | None:
@@ -183,7 +189,7 @@ class TrialRun(Hold):
         self._read_ceilings(0)
         ramp_s, end = 0.0, None
         for goal in steps(self.asked_count, self.asked.steps):
-            climb, began = self._climb(goal, "ramp"), time.monotonic()
+            climb = self._climb(goal, "ramp")
             ramp_s += climb.took_s
             self.seen.ramp_s = ramp_s
             end = climb.end
@@ -314,9 +320,7 @@ class TrialRun(Hold):
                 break
             time.sleep(0.1)
         if self.interrupts.by is None:
-            self.readings.append(
-                self._meter.reading("drain", 0, self._at_s(), state.state == "settled")
-            )
+            self.readings.append(self._meter.reading("drain", 0, self._at_s(), state.state == "settled"))
 
     # steps
 
@@ -345,8 +349,7 @@ class TrialRun(Hold):
         if self._gone:
             return self._Climbed(self._death(climb, totals), took_s)
         if climb.failing or climb.stalled or waiting:
-            waiting = self._waiting()
-            return self._Climbed(climb.end(totals, max(0, totals.held - waiting), waiting), took_s)
+            return self._Climbed(climb.end(totals, self._alive(), self._waiting()), took_s)
         late = slow(handshakes, counters.read_handshakes(self.fleet.table), self.asked.latency_limit_ms)
         if late is not None:
             cause = (
@@ -486,7 +489,12 @@ class TrialRun(Hold):
         return totals.established + totals.failed
 
     def _alive(self) -> int:
-        return max(0, self._read_totals().held - self._waiting())
+        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
+        held = self._read_totals().held
+        answered = self.request.protocol == "ws" or (
+            self.request.protocol == "http" and self.request.http_mode != "longpoll"
+        )
+        return held if answered else max(0, held - self._waiting())
 
     def _waiting(self) -> int:
         """Established for us, and not yet accepted by the server (source: sock_diag)."""
