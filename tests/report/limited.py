@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from connprobe.model import RunRecord
-from connprobe.model.kernel import Distribution
+from connprobe.model import RunRecord, Sample
+from connprobe.model.kernel import Distribution, KernelSample, QueueSample
 from connprobe.model.limits import (
     Growth,
     Interval,
@@ -18,7 +18,9 @@ from connprobe.model.limits import (
     Verified,
 )
 from connprobe.model.request import LimitRequest
+from connprobe.model.sample import Phase
 from connprobe.plan.headline import headline
+from report.conftest import a_sample, a_server
 
 HEAP_EACH, RSS_EACH = 4733.0, 10_000.0
 
@@ -181,6 +183,47 @@ STAGES = (
     _stage("messaging", 4000, 85e6, 0.19),
     _stage("drain", 0, 51e6, 0.003),
 )
+
+
+def limit_samples(trials: int) -> list[Sample]:
+    """A reading a second; the clock goes on from one trial to the next."""
+    made: list[Sample] = []
+    step_of: list[tuple[Phase, int]] = [("ramp", 3), ("settle", 3)]
+    phases: list[tuple[Phase, int]] = [("start", 3), *step_of * 5]
+    phases += [("peak", 4), ("idle", 8), ("messaging", 6), ("drain", 6), ("verify", 14)]
+    cpu_s = 0.0
+    for number in range(trials):
+        held = 0.0
+        for phase, seconds in phases:
+            step = {"ramp": 800 / 3, "drain": -4000 / 6, "verify": 16_851 / 14}.get(phase, 0.0)
+            for _ in range(seconds):
+                held = max(0.0, held + step)
+                cpu_s += 0.6 if step > 0 else 0.2 if phase == "messaging" else 0.01
+                rss = round(42e6 + RSS_EACH * held + (9e6 if phase == "drain" else 0))
+                queue = QueueSample(
+                    address="127.0.0.1:8080",
+                    sockets=1,
+                    depth=0,
+                    depth_max=round(max(step, 0.0) / 9),
+                    capacity_each=512,
+                    overflows=0,
+                )
+                made.append(
+                    a_sample(
+                        float(len(made)),
+                        phase=phase,
+                        held=round(held),
+                        rate_per_s=max(step, 0.0),
+                        memory_available_bytes=16_300_000_000 - rss - round(7300 * held),
+                        server=a_server(pids=(101 + number,), rss_bytes=rss, cpu_s=cpu_s),
+                        kernel=KernelSample(
+                            queues=(queue,),
+                            slab_bytes=10**8 + round(7300 * held),
+                            softirq=0.1 if step else 0.01,
+                        ),
+                    )
+                )
+    return made
 
 
 def limited(record: RunRecord, **changes: Any) -> RunRecord:
