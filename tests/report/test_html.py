@@ -19,7 +19,7 @@ from connprobe.report.html.figures import label
 from connprobe.report.html.markup import embedded_json, tag, text
 from connprobe.report.timeline import read_timeline
 from report.conftest import a_record, a_sample, a_server
-from report.limited import LIMITS, limited
+from report.limited import LIMITS, limit_samples, limited
 
 CSS = (Path(connprobe.report.html.__file__).parent / "page.css").read_text()
 COLOURS = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", CSS))
@@ -83,7 +83,10 @@ def test_every_figure_is_one_that_plotly_knows() -> None:
 def test_the_charts_hold_the_figures() -> None:
     drawn = figures(render_html(limited(a_record()), samples()))
     bars = drawn["limits"]["data"][0]
-    assert bars["x"] == [limit.connections for limit in LIMITS[:-1]]  # the last is too far for the axis
+    far = LIMITS[-1]  # too far for the axis
+    held = [it for it in LIMITS if it.resource != "accept_queue" and it is not far]
+    assert bars["x"] == [it.connections for it in held]
+    assert bars["y"][:3] == ["V8 heap", "file descriptors", "client's source ports"]
     assert (bars["error_x"]["array"][0], bars["error_x"]["arrayminus"][0]) == (549, 651)
     assert max(drawn["queue"]["data"][0]["y"]) == 39
     assert drawn["queue"]["data"][1]["y"] == [65, 65]
@@ -110,6 +113,27 @@ def test_trials_that_begin_their_clock_again_follow_each_other() -> None:
     assert [span.phase for span in line.phases] == ["ramp", "hold"] * 2
     x, _ = line.thinned.points("held")
     assert x == sorted(x)
+
+
+def test_trials_and_their_phases_are_marked() -> None:
+    line = read_timeline(limit_samples(2))
+    phases = ["start", "ramp", "peak", "idle", "messaging", "drain", "verify"]
+    assert [span.phase for span in line.phases] == phases * 2  # settling belongs to what it ends
+    assert len(line.trials) == 1
+    layout = figures(render_html(limited(a_record()), limit_samples(2)))["memory"]["layout"]
+    assert {"ramp", "verify", "trial 2"} <= {it["text"] for it in layout["annotations"]}
+    assert [it["x0"] for it in layout["shapes"] if it["type"] == "line"] == line.trials
+
+
+def test_the_tables_of_a_limit_hold_its_figures() -> None:
+    page = render_html(limited(a_record()), limit_samples(1))
+    for said in (
+        *("82.00 ± 0.82 MB", "10,000 ± 130 B", "4,735.0 ± 8.3 B", "16,852", "+0.6%", "24.9 ms"),
+        *("1. the V8 heap (binds first)", "Limits of traffic", "does not grow measurably", "5,200,000"),
+        "2 of 2 inside the predicted interval",
+    ):
+        assert said in page
+    assert "Stages" not in render_html(a_record(), samples()).partition("run.json</summary>")[0]
 
 
 def test_nothing_gets_out_of_its_place() -> None:
