@@ -100,13 +100,14 @@ def test_bytes_are_what_tcp_carried(run: Run) -> None:
     carried = [0, 0]  # by the client, by the server
 
     def behave(connection: Connection) -> None:
-        for _ in range(2):
+        for last in (False, True):
             data = connection.sock.recv(4096)
             with got:
                 carried[0] += len(data)
                 carried[1] += len(OK)
-            connection.sock.sendall(OK)
-        if connection.index % 2:  # the FIN comes before the client closes, or after
+            with_fin = last and connection.index % 2  # in one segment: it is there when the answer is read
+            connection.sock.send(OK, socket.MSG_MORE if with_fin else 0)
+        if connection.index % 2:
             connection.sock.shutdown(socket.SHUT_WR)
         connection.drain()
 

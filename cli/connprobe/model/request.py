@@ -61,6 +61,17 @@ class HoldRequest(Record, frozen=True):
     bpf: bool = True  # watch the kernel through eBPF
 
 
+class LoadRequest(Record, frozen=True):
+    """What `connprobe load` was asked for besides the options of `hold`, which stand in a HoldRequest."""
+
+    messages: int = 1  # on each connection, one after another
+    message: str = "32B"  # as typed: a text, @FILE, or a size
+    message_bytes: int = 32
+    duration_s: float | None = None  # how long connections begin; None: until all have
+    counted: bool = True  # False: --count was not given, the duration alone is the bound
+    thresholds: tuple[str, ...] = ()  # as typed
+
+
 class LimitRequest(Record, frozen=True):
     """What `connprobe limit` was asked for besides the options of `hold`, which stand in a HoldRequest."""
 
