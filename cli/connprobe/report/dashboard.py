@@ -12,14 +12,14 @@ from rich.text import Text
 
 from connprobe.model import KernelSample, Sample, ServerUse
 from connprobe.report import format as fmt
-from connprobe.report.plain import PlainProgress
+from connprobe.report.plain import PlainProgress, over
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
 
 _LABEL = 13  # columns of the names at the left
 _CELL = 15  # columns of one figure, or a multiple
 _CHART_MIN_WIDTH = 30
 _Row = tuple[str, list[tuple[str, str]], str]  # name, figures with what they are, style
-_PHASES = {"ramp": "opening", "hold": "holding", "check": "checking", "close": "closing"}
+_PHASES = {"load": "loading", "ramp": "opening", "hold": "holding", "check": "checking", "close": "closing"}
 
 
 class Progress(Protocol):
@@ -34,8 +34,13 @@ class Progress(Protocol):
     def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None: ...
 
 
-def progress(console: Console, *, asked: int, title: str, hold_s: float, plain: bool = False) -> Progress:
-    """The view that fits `console` (stderr): live on a terminal unless `plain`, else lines."""
+def progress(
+    console: Console, *, asked: int, title: str, hold_s: float | None, plain: bool = False
+) -> Progress:
+    """The view that fits `console` (stderr): live on a terminal unless `plain`, else lines.
+
+    hold_s: None: connections do not stay. asked: 0: as many as there is time for.
+    """
     if plain or not console.is_terminal or console.is_dumb_terminal:
         return PlainProgress(console, asked=asked, title=title, hold_s=hold_s)
     return Dashboard(console, asked=asked, title=title, hold_s=hold_s)
@@ -77,7 +82,7 @@ class Dashboard:
     `title` says what is opened where, e.g. "ws to 127.0.0.1:8080"; it may hold anything, and is escaped.
     """
 
-    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float) -> None:
+    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float | None) -> None:
         self._console = console
         self._asked = asked
         self._title = title
@@ -108,7 +113,7 @@ class Dashboard:
     def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None:
         """Draws `sample`; seconds left in its phase if known, and a short remark for the last line."""
         if self._rates.add(sample):
-            self._held.add(sample.held)
+            self._held.add(self._reached(sample))
             self._rate.add(sample.rate_per_s)
         self._live.update(self._view(sample, phase_left_s, note), refresh=True)
 
@@ -132,19 +137,29 @@ class Dashboard:
             body, title=title, title_align="left", border_style="dim", padding=(0, 1), width=width + 4
         )
 
+    @property
+    def _what(self) -> str:
+        return "over" if self._hold_s is None else "held"
+
+    def _reached(self, sample: Sample) -> int:
+        return over(sample) if self._hold_s is None else sample.held
+
     def _text(self, text: str, style: str = "") -> Text:
         return Text(fmt.printable(text, encoding=self._console.encoding, limit=400), style)
 
     def _progress(self, sample: Sample, left_s: float | None, width: int) -> list[Text]:
-        share = sample.held / self._asked if self._asked else None
-        colour = "green" if sample.held >= self._asked else "cyan"
-        phase = _PHASES[sample.phase]
+        reached = self._reached(sample)
+        share = reached / self._asked if self._asked else None
+        colour = "green" if reached >= self._asked else "cyan"
+        phase = _PHASES.get(sample.phase, sample.phase)
         if sample.phase == "hold":
             phase += f" {fmt.duration(self._hold_s)}"
         left = f"{fmt.duration(round(left_s))} left   " if left_s is not None else ""
         clock = f"{left}{fmt.duration(round(sample.at_s))} since start"
         head = Text.assemble(
-            (fmt.count(sample.held), f"bold {colour}"), (f" of {fmt.count(self._asked)} held", "bold"), "   "
+            (fmt.count(reached), f"bold {colour}"),
+            (f" of {fmt.count(self._asked)} {self._what}" if self._asked else f" {self._what}", "bold"),
+            "   ",
         )
         head.append(phase, "bold magenta")
         head.append(clock.rjust(max(width - head.cell_len, len(clock) + 3)), "dim")
@@ -162,7 +177,7 @@ class Dashboard:
         room = width - _LABEL
         lines = []
         for name, values, top, scale, colour in (
-            ("held", self._held.values, float(self._asked), f"of {fmt.count(self._asked)}", "green"),
+            (self._what, self._held.values, float(self._asked), f"of {fmt.count(self._asked)}", "green"),
             ("rate", self._rate.values, None, f"max {fmt.rate(max(self._rate.values, default=0.0))}", "cyan"),
         ):
             upper, lower = sparkline(values, room, top=top, levels=levels)

@@ -12,10 +12,16 @@ from connprobe.report import format as fmt
 _EVERY_S = 5.0
 
 
+def over(sample: Sample) -> int:
+    """Connections that were established and are not open any more."""
+    return sample.established - sample.held
+
+
 class PlainProgress:
     """One line about every five seconds, and one at each change of phase: for logs and pipes."""
 
-    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float) -> None:
+    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float | None) -> None:
+        """hold_s: None: connections do not stay, and those are told that are over."""
         self._console = console
         self._asked = asked
         self._title = title
@@ -24,7 +30,10 @@ class PlainProgress:
         self._next_s = 0.0
 
     def __enter__(self) -> Self:
-        self._print(f"{self._title}: opening {fmt.count(self._asked)}, holding {fmt.duration(self._hold_s)}")
+        goal = f"opening {fmt.count(self._asked)}"
+        if self._hold_s is not None:
+            goal += f", holding {fmt.duration(self._hold_s)}"
+        self._print(f"{self._title}: {goal}" if self._asked else self._title)
         return self
 
     def __exit__(
@@ -38,8 +47,10 @@ class PlainProgress:
             return
         self._phase = sample.phase
         self._next_s = sample.at_s + _EVERY_S
+        number, what = (sample.held, "held") if self._hold_s is not None else (over(sample), "over")
+        of = f"/{fmt.count(self._asked)}" if self._asked else ""
         parts = [
-            f"{sample.phase} {fmt.count(sample.held)}/{fmt.count(self._asked)} held",
+            f"{sample.phase} {fmt.count(number)}{of} {what}",
             fmt.rate(sample.rate_per_s),
             f"{fmt.count(sum(sample.failures.values()))} failed",
         ]

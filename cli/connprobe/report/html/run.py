@@ -10,6 +10,7 @@ from connprobe.report.html import limitsections as limited
 from connprobe.report.html import sections as parts
 from connprobe.report.html.figures import Figure
 from connprobe.report.html.limitcharts import growth_chart, held_chart, limit_chart
+from connprobe.report.html.loadsections import load
 from connprobe.report.html.markup import Html, join, pairs, tag
 from connprobe.report.html.page import chart, no_script, page
 from connprobe.report.html.timecharts import time_charts
@@ -38,6 +39,7 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
     body = [
         _header(record, said),
         parts.section("What was seen", parts.verdicts(record.verdicts)),
+        parts.section("Load", load(record)),
         parts.section(
             "Limits",
             add("limits", "Where each resource ends", limit_chart(record), _LIMITS_NOTE),
@@ -65,6 +67,7 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
             parts.settings("Machine", record.host),
             parts.settings("Asked for", record.request),
             parts.settings("Asked of the server", record.limit_request),
+            parts.settings("Asked of each connection", record.load_request),
             parts.settings("Plan", record.plan, without=_PLAN_WITHOUT),
             parts.observer(record),
         ),
@@ -87,10 +90,11 @@ def _header(record: RunRecord, said: str) -> Html:
 
 def _tiles(record: RunRecord) -> Html:
     took, server, kernel = record.handshake_ms, record.server, record.kernel
+    of = "in" if record.load is not None else "ramp of"
     tiles: list[tuple[str, str]] = [
-        (fmt.count(record.held), f"held of {fmt.count(record.requested)}"),
+        _reached(record),
         (f"{fmt.count(record.failed)} / {fmt.count(record.dropped)}", "failed / dropped"),
-        (fmt.rate(record.connections_per_s), f"established, ramp of {fmt.duration(record.ramp_s)}"),
+        (fmt.rate(record.connections_per_s), f"established, {of} {fmt.duration(record.ramp_s)}"),
     ]
     if took is not None:
         tiles.append((fmt.ms(took.p50), f"handshake, median; p99 {fmt.ms(took.p99)}"))
@@ -104,6 +108,13 @@ def _tiles(record: RunRecord) -> Html:
     return tag(
         "div", *(tag("div", tag("b", a), tag("span", b), class_="tile") for a, b in tiles), class_="tiles"
     )
+
+
+def _reached(record: RunRecord) -> tuple[str, str]:
+    asked = fmt.count(record.requested)
+    if record.load is not None:
+        return fmt.count(record.load.visited), f"done of {asked}"
+    return fmt.count(record.held), f"held of {asked}"
 
 
 def _growth(record: RunRecord, line: Timeline, add: Callable[..., Html]) -> Html:
