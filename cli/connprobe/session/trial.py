@@ -225,7 +225,7 @@ class TrialRun(Hold):
 
     def _snapshot(self) -> None:
         """What is counted for the record; what --verify breaks afterwards is told by `verified`."""
-        self.seen.table = self.fleet.table
+        self.seen.table = self.fleet.table.copy()
         self.seen.totals = self._read_totals()
         self._frozen = True
 
