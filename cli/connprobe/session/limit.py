@@ -36,8 +36,8 @@ from connprobe.plan.interval import interval
 from connprobe.plan.stages import stage_figures
 from connprobe.plan.traffic import burst_limit, cpu_limit
 from connprobe.report.dashboard import progress
-from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.report.limited import render_limit_record
+from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.prepare import Prepared, prepare
