@@ -36,8 +36,8 @@ from connprobe.plan.interval import interval
 from connprobe.plan.stages import stage_figures
 from connprobe.plan.traffic import burst_limit, cpu_limit
 from connprobe.report.dashboard import progress
+from connprobe.report.limited import render_limit_record
 from connprobe.report.plan import render_obstacles, render_plan
-from connprobe.report.summary import render_summary
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.prepare import Prepared, prepare
@@ -117,7 +117,7 @@ def run_limit(
                 out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
             else:
                 report = None if no_report else str(directory.path.absolute() / REPORT)
-                render_summary(record, out, results=str(directory.path.absolute()), report=report)
+                render_limit_record(record, out, results=str(directory.path.absolute()), report=report)
             if no_report:
                 err.print(f"no {REPORT}: {no_report}", markup=False)
     if unwritten is not None:
@@ -251,6 +251,9 @@ def _record(
     server = last.server
     if server is not None and messaging is not None and "rss_bytes" in messaging.use:
         server = replace(server, messaging_rss_bytes=int(messaging.use["rss_bytes"]))
+    peak = next((each for each in trial.readings if each.stage == "peak"), None)
+    if server is not None and peak is not None:  # of the ramp: --verify drives it further
+        server = replace(server, peak_rss_bytes=int(peak.use["rss_bytes"]))
     unknown = {path: why for path, why in last.unknown.items() if path not in ("limits", "runtime")}
     runtime = _runtime(run, trial)
     if runtime is None:

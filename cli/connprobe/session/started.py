@@ -22,7 +22,6 @@ from connprobe.observe.sockdiag import ListenSocket, listen_sockets
 
 POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
-LISTEN_S = 60.0
 LOG_TAIL = 8192
 _KEEPER = Path(keeper.__file__)
 
@@ -112,12 +111,14 @@ class StartedServer:
             return f"killed by {signal_name(-self.status)}"
         return f"exit status {self.status}"
 
-    def wait_until_listening(self, port: int | None, hurry: Callable[[], bool]) -> Place | None:
+    def wait_until_listening(
+        self, port: int | None, most_s: float, hurry: Callable[[], bool]
+    ) -> Place | None:
         """Where it accepts connections; None: `hurry` said that there is no time. Raises RunFailed.
 
         port: None: the only one that it listens on, once it opens no further ones.
         """
-        deadline = time.monotonic() + LISTEN_S
+        deadline = time.monotonic() + most_s
         before: set[int] = set()
         since = time.monotonic()
         while not hurry():
@@ -140,9 +141,9 @@ class StartedServer:
                 )
             if time.monotonic() >= deadline:
                 raise RunFailed(
-                    f"the server did not listen{f' on port {port}' if port else ''} within {LISTEN_S:.0f} s"
+                    f"the server did not listen{f' on port {port}' if port else ''} within {most_s:g} s"
                     f"{_elsewhere(pids, port)}{self._said()}",
-                    fix="--port, if it listens on another; it must do so in this network namespace",
+                    fix="--startup with a longer time; it must listen in this network namespace",
                 )
             time.sleep(POLL_S)
         return None

@@ -137,7 +137,9 @@ class TrialRun(Hold):
             return self._find_server()
         self.server = undo.enter_context(self._launch.start())
         assert self.target is not None
-        place = self.server.wait_until_listening(self.asked.port, lambda: self.interrupts.by is not None)
+        place = self.server.wait_until_listening(
+            self.asked.port, self.asked.startup_s, lambda: self.interrupts.by is not None
+        )
         if place is not None:
             if (":" in place.address) != (self.target.family == "ipv6"):
                 raise RunFailed(
@@ -225,7 +227,7 @@ class TrialRun(Hold):
 
     def _snapshot(self) -> None:
         """What is counted for the record; what --verify breaks afterwards is told by `verified`."""
-        self.seen.table = self.fleet.table
+        self.seen.table = self.fleet.table.copy()
         self.seen.totals = self._read_totals()
         self._frozen = True
 
