@@ -157,7 +157,9 @@ def check(run: Run, code: int) -> Run:
         for cause, counted in details.items():
             assert sum(counted.values()) == totals[cause], (cause, counted)
     if not record.request.reconnect:
-        parts = (record.held, record.failed, record.dropped, record.not_attempted)
+        parts = [record.held, record.failed, record.dropped, record.not_attempted]
+        if record.load is not None:
+            parts += [record.load.visited, record.load.wrong]
         assert record.requested == sum(parts), parts
     if run.stdout.startswith("{"):
         assert msgspec.json.decode(run.stdout, type=RunRecord) == record

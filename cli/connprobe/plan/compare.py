@@ -20,14 +20,22 @@ MOST_RUNS = len(_LABELS)
 
 _FIGURES: tuple[tuple[str, str, Unit, Get], ...] = (
     ("connections", "asked", "count", lambda it: it.requested),
-    ("connections", "held", "count", lambda it: it.held),
+    ("connections", "held", "count", lambda it: it.held if it.load is None else None),
+    ("connections", "done", "count", lambda it: it.load.visited if it.load else None),
+    ("connections", "wrong echoes", "count", lambda it: it.load.wrong if it.load else None),
     ("connections", "failed", "count", lambda it: it.failed),
     ("connections", "dropped", "count", lambda it: it.dropped),
     ("connections", "established a second", "per_s", lambda it: it.connections_per_s or None),
     ("connections", "ramp", "s", lambda it: it.ramp_s),
+    ("handshake", "mean", "ms", lambda it: it.handshake_ms.mean if it.handshake_ms else None),
     ("handshake", "p50", "ms", lambda it: it.handshake_ms.p50 if it.handshake_ms else None),
     ("handshake", "p99", "ms", lambda it: it.handshake_ms.p99 if it.handshake_ms else None),
     ("handshake", "max", "ms", lambda it: it.handshake_ms.max if it.handshake_ms else None),
+    ("message", "mean", "ms", lambda it: it.message_ms.mean if it.message_ms else None),
+    ("message", "p50", "ms", lambda it: it.message_ms.p50 if it.message_ms else None),
+    ("message", "p99", "ms", lambda it: it.message_ms.p99 if it.message_ms else None),
+    ("message", "max", "ms", lambda it: it.message_ms.max if it.message_ms else None),
+    ("message", "answered a second", "per_s", lambda it: it.load.messages_per_s if it.load else None),
     ("server", "RSS at start", "bytes", lambda it: it.server.start_rss_bytes if it.server else None),
     ("server", "RSS at peak", "bytes", lambda it: it.server.peak_rss_bytes if it.server else None),
     ("server", "RSS idle", "bytes", lambda it: it.server.idle_rss_bytes if it.server else None),
@@ -116,6 +124,7 @@ def _differences(records: Sequence[RunRecord]) -> list[Difference]:
         "machine": [flatten(it.host) for it in records],
         "asked for": [flatten(it.request) for it in records],
         "asked of the server": [flatten(it.limit_request) for it in records],
+        "asked of each connection": [flatten(it.load_request) for it in records],
         "plan": [flatten(it.plan, without=frozenset({"shards", "target"})) for it in records],
     }
     found = []
@@ -132,8 +141,8 @@ def _notes(records: Sequence[RunRecord]) -> list[str]:
     commands = sorted({it.command for it in records})
     if len(commands) > 1:
         notes.append(
-            f"Runs of {' and '.join(commands)}: only the figures that both have can be compared. "
-            "limit waits for memory to settle, hold does not."
+            f"Runs of {' and '.join(commands)}: only the figures that both have can be compared."
+            + (" limit waits for memory to settle, hold does not." if "load" not in commands else "")
         )
     if len({it.requested for it in records}) > 1:
         notes.append("Not the same number of connections was asked for: compare figures a connection.")
