@@ -10,6 +10,8 @@ from rich.console import Console
 from connprobe.model import Distribution, HoldRequest, Late, LoadFigures, LoadRequest, RunRecord
 from connprobe.model import ThresholdFigures as Judged
 from connprobe.plan.compare import compare
+from connprobe.report import format as fmt
+from connprobe.report.format import DASH
 from connprobe.report.html import render_html
 from connprobe.report.loaded import render_load_record
 
@@ -26,7 +28,7 @@ def make_load(make_record: Make) -> Make:
             "messages": 9973,
             "answered": 9972,
             "wrong": 1,
-            "total_s": 1.25,
+            "total_s": 1.26,
             "messages_per_s": 7977.6,
             "sent_bytes": 2_000_000,
             "received_bytes": 1_700_000,
@@ -78,14 +80,15 @@ def test_latencies_from_mean_to_max(make_load: Make) -> None:
     header = next(line for line in lines if "p99.9" in line)
     assert header.split() == ["mean", "p50", "p90", "p99", "p99.9", "max"]
     message = next(line for line in lines if line.strip().startswith("message "))
-    assert message.split()[:13] == "message 2.10 ms 1.20 ms 3.70 ms 6.30 ms 9.60 ms 10.7 ms".split()
+    figures = (2.10, 1.20, 3.70, 6.30, 9.60, 10.7)
+    assert message.split()[1:13:2] == [fmt.ms(it).split()[0] for it in figures]
 
 
 def test_what_was_not_measured_is_a_dash(make_load: Make) -> None:
     nothing = make_load({"sent_bytes": None, "received_bytes": None}, message_ms=None)
     nothing.unknown["load.sent_bytes"] = "this kernel's TCP_INFO tells no bytes"
     lines = rendered(nothing, width=120).splitlines()
-    assert next(line for line in lines if line.strip().startswith("message ")).count("–") == 6
+    assert next(line for line in lines if line.strip().startswith("message ")).count(DASH) == 6
     assert "tells no bytes" in next(line for line in lines if "bytes sent" in line)
 
 
