@@ -117,7 +117,7 @@ def _nginx(asked: _Asked) -> Ready:
         worker_connections=size,
         answer=_NGINX_ANSWERS[mode],
         # Accepted with its request, a connection is never one that waits for a request: those are closed
-        # while less than 1/16 of the table is free (2,811 of 2,998 were held without it).
+        # while less than 1/16 of the table is free (2,814 of 2,998 were held without it).
         deferred=" deferred" if mode == "pending" else "",
     )
     command = (asked.program, "-e", "stderr", "-p", str(asked.directory), "-c", file.name)
