@@ -1,11 +1,13 @@
 """Each reference server is started as `ready` says, held, spoken to, and told to end."""
 
 import os
+import random
 import resource
 import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -171,6 +173,23 @@ def test_a_store_keeps_requests_and_sends_a_message_to_all(serve: Serve, crowd: 
     assert silent(rest)
 
 
+@pytest.mark.parametrize("name", ["node-array", "node-object"])
+def test_a_store_survives_clients_that_reset_while_it_writes(serve: Serve, crowd: Crowd, name: str) -> None:
+    served = serve(name)
+    connections = crowd(served, 211)
+    for each in connections:
+        each.sendall(get() * 3)  # pipelined: each of them is kept, and goes
+    assert eventually(lambda: message(served) == 3 * len(connections))
+    (asked,) = crowd(served, 1)
+    for index, each in enumerate(connections):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", index % 3 > 0, 0))
+        if index % 37 == 0:
+            asked.sendall(get("/message"))
+        each.close()
+    assert eventually(lambda: message(served) == 0)
+    assert served.listens()
+
+
 class Client:
     """wsproto's side of a WebSocket."""
 
@@ -266,6 +285,23 @@ def test_node_ws_joins_fragments_around_a_ping_and_pieces(node_ws: socket.socket
     for value in sent:
         node_ws.sendall(bytes((value,)))
     assert receives(node_ws, b"\x8a\x03now" + frame(TEXT, "café noir".encode()) + frame(TEXT, b"again"))
+
+
+def test_node_ws_echoes_whatever_way_messages_are_cut(node_ws: socket.socket) -> None:
+    chance = random.Random(23)
+    for _ in range(COUNT):
+        payload = chance.randbytes(chance.choice((0, 7, 127, 4099, 70_001)))
+        cuts = sorted(chance.randrange(len(payload) + 1) for _ in range(chance.randrange(5)))
+        pieces = [payload[a:b] for a, b in zip([0, *cuts], [*cuts, len(payload)], strict=True)]
+        sent = b"".join(
+            frame(CONTINUATION if index else BINARY, piece, chance.randbytes(4), fin=index == len(cuts))
+            for index, piece in enumerate(pieces)
+        )
+        while sent:
+            size = chance.randrange(1, 9001)
+            node_ws.sendall(sent[:size])
+            sent = sent[size:]
+        assert receives(node_ws, frame(BINARY, payload))
 
 
 def test_node_ws_takes_frames_that_come_with_the_upgrade(serve: Serve, crowd: Crowd) -> None:
