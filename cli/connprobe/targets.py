@@ -217,7 +217,7 @@ def ready(name: str, port: int, directory: Path, options: Mapping[str, str] = {}
             f"the server {name} needs {server.program}, which is not installed",
             fix=f"apt-get install {server.package}",
         )
-    return server.ready(_Asked(program, address, port, directory, values))
+    return server.ready(_Asked(program, address, port, directory.absolute(), values))
 
 
 def _address(name: str, text: str) -> str:
