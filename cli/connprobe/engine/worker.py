@@ -301,11 +301,15 @@ class Worker:
         if self.ramping and self._settled():
             self.ramping = False
             self.tally.publish_handshakes()
-            row[counters.RAMPED_NS] = time.monotonic_ns()
+            row[counters.RAMPED_NS] = self._settled_ns()
 
     def _settled(self) -> bool:
         """Nothing of what was asked for is still to come."""
         return self.tally.established + self.tally.failed >= self.goal
+
+    def _settled_ns(self) -> int:
+        """When that came true, by CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
 
     def _close_all(self) -> None:
         self.tally.publish_handshakes()

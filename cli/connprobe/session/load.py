@@ -12,7 +12,7 @@ from connprobe.engine.task import Task, Visits
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, ServeMode
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.loaded import load_record
+from connprobe.session.loaded import LATE_MS, load_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
 from connprobe.store.rundir import RunDirectory
@@ -83,4 +83,6 @@ class Load(Hold):
 
     def _record(self) -> RunRecord:
         self.seen.checked = True  # nothing is held, and so nothing is to be checked
+        if self.seen.totals is not None:
+            self.seen.behind = self.seen.totals.late_max_us > 1000 * LATE_MS
         return load_record(super()._record(), self.asked, self.load, self.seen)

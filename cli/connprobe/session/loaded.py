@@ -18,6 +18,7 @@ _NOT_OF_A_LOAD = {
     "client.workers_pss_bytes_per_connection": "a load holds no connections when it is read: connprobe hold",
     "limits": "a load extrapolates no limits: connprobe limit",
 }
+LATE_MS = 100
 LATE = 0.01  # of what was due: more than that not begun means that the rate was not kept
 
 
@@ -57,6 +58,7 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         ),
         requested=requested,
         not_attempted=max(0, requested - totals.established - totals.failed),
+        pings=None,
         message_ms=distribution(answered, totals.message_sum_us, totals.message_max_us),
         load_request=load,
         load=figures,
@@ -102,10 +104,10 @@ def _verdicts(record: RunRecord, load: LoadFigures) -> Iterator[Verdict]:
             "begun when the time was over. Their wait is in no latency.",
             fix=f"a higher --concurrency than {asked.concurrency:,}, or a lower --rate than {rate:,g}",
         )
-    elif late.max_ms > 1000 / rate * asked.concurrency and late.max_ms > 100:
+    elif late.max_ms > LATE_MS:
         yield Verdict(
             level="note",
-            text=f"Connections began up to {late.max_ms:,.0f} ms after their time, as {asked.concurrency:,} "
-            "were open. That wait is part of the handshake latency.",
-            fix="a higher --concurrency lets them begin in time",
+            text=f"Connections began up to {late.max_ms:,.0f} ms after their time; {asked.concurrency:,} may "
+            "be open at once. That wait is part of the handshake latency.",
+            fix="a higher --concurrency lets them begin in time, unless this host is too busy",
         )

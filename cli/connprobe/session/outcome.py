@@ -51,6 +51,7 @@ class Seen:
 
     started_at: str
     what: str = "ramp"  # what the CPU was measured over
+    behind: bool = False  # the rate that was asked was not kept
     totals: Totals | None = None
     table: SharedTable | None = None
     ramp_s: float = 0.0
@@ -260,7 +261,7 @@ def _verdicts(
         )
     if seen.cpu is not None:
         overflows = sum(each.overflows or 0 for each in seen.listeners)
-        rated = request.rate_per_s is not None
+        rated = request.rate_per_s is not None and not seen.behind
         found = [bottleneck(seen.cpu, rated=rated, overflows=overflows, what=seen.what)]
         found += [queue_verdict(each, seen.ramp_s, ours=True) for each in seen.listeners]
         verdicts += [verdict for verdict in found if verdict is not None]
