@@ -170,3 +170,24 @@ def test_overflows_stand_in_the_plain_lines(make_sample: Make) -> None:
         view.update(make_sample(1.0, kernel=KernelSample(queues=(queue,))))
     assert isinstance(console.file, io.StringIO)
     assert "1,009 accept queue overflows" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("asked", [10_000, 0], ids=["so many", "as many as there is time for"])
+def test_of_connections_that_do_not_stay_those_that_are_over_are_shown(make_sample: Make, asked: int) -> None:
+    console = terminal()
+    now = {"phase": "load", "started": 2600, "held": 97, "in_flight": 3}
+    with Dashboard(console, asked=asked, title="ws to x", hold_s=None) as view:
+        view.update(make_sample(0.0, **(now | {"started": 0, "established": 0, "held": 0})))
+        view.update(make_sample(1.0, established=1597, **now))
+        view.update(make_sample(2.0, established=2597, **now))
+    last = frames(console).rpartition("ws to x")[2]
+    assert ("2,500 of 10,000 over" if asked else "2,500 over") in last
+    assert "1,298/s mean" in last
+    assert "loading" in last
+    assert "held" not in last
+    piped = io.StringIO()
+    with PlainProgress(Console(file=piped, width=200), asked=asked, title="ws to x", hold_s=None) as lines:
+        lines.update(make_sample(2.0, established=2597, **now))
+    first, second = piped.getvalue().splitlines()
+    assert first == ("ws to x: opening 10,000" if asked else "ws to x")
+    assert second.startswith("load 2,500/10,000 over, " if asked else "load 2,500 over, ")

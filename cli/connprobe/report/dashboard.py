@@ -63,7 +63,7 @@ class _Rates:
             return False
         if sample.started == 0:
             self._began_s = sample.at_s
-        elif sample.phase == "ramp" and sample.at_s > self._began_s:
+        elif sample.phase in ("ramp", "load") and sample.at_s > self._began_s:
             self.mean_per_s = sample.established / (sample.at_s - self._began_s)
         elif self.mean_per_s is None and sample.at_s > self._began_s:
             self.mean_per_s = sample.established / (sample.at_s - self._began_s)  # over before a reading
