@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from connprobe.observe.runtimes import HeapUnknown, Runtime, attach, inspected
-from connprobe.observe.sockdiag import listen_sockets_from_proc
+from connprobe.observe.runtimes.listening import held, listeners
 from running import eventually
 from started import KEEPING, Started
 
@@ -24,13 +24,13 @@ def attached(*pids: int) -> Runtime:
     return runtime
 
 
-def listeners() -> set[int]:
-    return {each.inode for each in listen_sockets_from_proc() if each.address.is_loopback}
+def open_ports(server: Started) -> list[int]:
+    own = held(server.pid)
+    return [each.port for each in listeners(server.pid) if each.inode in own]
 
 
 def test_the_live_heap_grows_by_what_is_kept_and_the_inspector_is_closed(node: Node) -> None:
     server = node(KEEPING, ANY_PORT, "--max-old-space-size=64")
-    before = listeners()
     runtime = attached(server.pid)
     assert re.fullmatch(r"Node \d+\.\d+ \(V8\)", runtime.name)
     first = runtime.heap()
@@ -38,7 +38,7 @@ def test_the_live_heap_grows_by_what_is_kept_and_the_inspector_is_closed(node: N
     assert server.ask("keep 29989") == 29989
     grown = runtime.heap().live_bytes - first.live_bytes
     assert grown == pytest.approx(29989 * ARRAY, rel=0.02)
-    assert listeners() <= before
+    assert open_ports(server) == []
     runtime.close()
     server.tell("exit 7")
     assert server.process.wait(timeout=20) == 7
@@ -64,12 +64,11 @@ def test_an_inspector_that_was_open_stays_open(node: Node) -> None:
 
 def test_without_leave_nothing_is_opened(node: Node) -> None:
     server = node(KEEPING, ANY_PORT)
-    before = listeners()
     runtime, reason = attach([server.pid], None, inspect=False)
     assert runtime is None
     assert reason is not None
     assert "--inspect" in reason
-    assert listeners() <= before
+    assert open_ports(server) == []
 
 
 def test_a_port_that_is_taken(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,12 +96,11 @@ def test_a_busy_event_loop_is_not_waited_for(node: Node, monkeypatch: pytest.Mon
     monkeypatch.setattr(inspected, "TIMEOUT_S", 0.5)
     monkeypatch.setattr(inspected, "OPENING_S", 0.1)
     server = node(KEEPING, ANY_PORT)
-    before = listeners()
     runtime = attached(server.pid)
     assert server.ask("spin 2500") == "spins"
     with pytest.raises(HeapUnknown, match="once its event loop is free"):
         runtime.heap()
-    assert eventually(lambda: listeners() <= before)
+    assert eventually(lambda: open_ports(server) == [])
     assert server.ask("keep 1") == 1
 
 
@@ -110,10 +108,9 @@ def test_a_process_that_dies_while_it_is_asked(node: Node) -> None:
     server = node(KEEPING, ANY_PORT)
     runtime = attached(server.pid)
     server.ask("spin 60000")
-    before = listeners()
 
     def kill() -> None:
-        assert eventually(lambda: listeners() > before)
+        assert eventually(lambda: open_ports(server) != [])
         server.process.kill()
 
     killing = threading.Thread(target=kill)

@@ -18,6 +18,7 @@ from connprobe.observe.procfs import command_line, read_text
 from connprobe.observe.runtimes.cdp import Session
 from connprobe.observe.runtimes.interface import TIMEOUT_S, HeapUnknown
 from connprobe.observe.runtimes.listening import held, listeners
+from connprobe.observe.runtimes.recognise import environment_variable
 from connprobe.observe.runtimes.v8 import Heap, read_answer
 from connprobe.observe.sockdiag import ListenSocket
 
@@ -35,7 +36,8 @@ BEGIN: Final = """((require) => {
   const name = Symbol.for('connprobe');
   if (process[name]) process[name].end();
   const restore = %(collect)s ? exports.guardless() : () => {};
-  const close = () => { if (%(opened)s) setImmediate(() => require('inspector').close()); };
+  const inspector = require('inspector');
+  const close = () => { if (%(opened)s) setImmediate(() => setImmediate(() => inspector.close())); };
   const end = () => { restore(); clearTimeout(timer); delete process[name]; };
   const timer = setTimeout(() => { end(); close(); }, %(undo_ms)d).unref();
   process[name] = { heap: exports.heap, end, close };
@@ -46,7 +48,9 @@ END: Final = """(() => {
   close();
   return JSON.stringify(heap());
 })()"""
-CLOSE: Final = "((inspector) => { setImmediate(() => inspector.close()); })(require('inspector'))"
+CLOSE: Final = """((inspector) => {
+  setImmediate(() => setImmediate(() => inspector.close()));
+})(require('inspector'))"""
 
 
 def heaps(pids: Sequence[int], *, collect: bool) -> dict[int, Heap]:
@@ -102,34 +106,38 @@ def _read(pid: int, port: int, collect: bool, *, opened: bool, until: float) -> 
 
 def _open_already(pid: int) -> int | None:
     """The port of an inspector that the process was started with."""
-    given = re.findall(
-        r"^--inspect(?:-brk|-wait|-port)?=(?:.*:)?(\d{1,5})$", "\n".join(command_line(pid)), re.M
-    )
-    wanted = {*PORTS, *map(int, given)}
+    wanted = {*PORTS, *_given(pid)}
     candidates = {listener.inode: listener.port for listener in _listeners(pid) if listener.port in wanted}
-    if not candidates:
-        return None
-    own = held(pid)
+    own = held(pid) if candidates else set()
     return next((port for inode, port in candidates.items() if inode in own), None)
 
 
 def _open(pid: int, process: int, until: float) -> int:
     """Has the process open its inspector: SIGUSR1, which ends one that does not expect it."""
     before = {listener.inode for listener in _listeners(pid)}
-    caught = re.search(r"^SigCgt:\t([0-9a-f]+)$", read_text(pid, "status"), re.M)
+    wanted = _given(pid) or {PORTS[0]}
+    caught = re.search(r"^SigCgt:\t([0-9a-f]+)$", read_text(pid, "status"), re.MULTILINE)
     if caught is None or not int(caught[1], 16) >> (signal.SIGUSR1 - 1) & 1:
         raise HeapUnknown(f"process {pid} opens no inspector on SIGUSR1: start it with node --inspect")
     signal.pidfd_send_signal(process, signal.SIGUSR1)
     last = min(until, time.monotonic() + OPENING_S)
     while time.monotonic() < last:
         for listener in _listeners(pid):
-            if listener.inode not in before:
+            if listener.inode not in before and (listener.port in wanted or listener.inode in held(pid)):
                 return listener.port
-        select.select([process], [], [], POLL_S)
+        if select.select([process], [], [], POLL_S)[0]:
+            raise ProcessLookupError
     raise HeapUnknown(
         f"process {pid} opened no inspector on SIGUSR1: its port is taken (9229 unless --inspect-port names "
         "another), or its program handles the signal itself; start it with node --inspect"
     )
+
+
+def _given(pid: int) -> set[int]:
+    """Ports that its options name for the inspector."""
+    words = [*command_line(pid), *(environment_variable(pid, "NODE_OPTIONS") or "").split()]
+    matches = (re.fullmatch(r"--inspect(?:-brk|-wait|-port)?=(?:.*:)?(\d{1,5})", word) for word in words)
+    return {int(match[1]) for match in matches if match} - {0}
 
 
 def _closed(pid: int, port: int) -> None:
