@@ -10,6 +10,7 @@ from functools import partial
 
 from connprobe.observe.runtimes import inspected, preloaded
 from connprobe.observe.runtimes.interface import Attached, HeapReading, HeapUnknown, Runtime
+from connprobe.observe.runtimes.jvm import Jvm
 from connprobe.observe.runtimes.node import Node
 from connprobe.observe.runtimes.preloaded import Preparation, prepare
 from connprobe.observe.runtimes.recognise import Recognised, environment_variable, recognise
@@ -22,7 +23,8 @@ NO_LIMIT = "has no heap limit of its own: memory ends at its cgroup's or the hos
 def attach(pids: Sequence[int], prepared: Preparation | None, *, inspect: bool) -> Attached:
     """The runtime of the server that consists of `pids`; ask once it has started up.
 
-    prepared: what its environment was prepared with. inspect: Node's inspector may be opened, for moments.
+    prepared: what its environment was prepared with. inspect: one that runs already may be stopped for
+    collections, and Node's inspector be opened for them.
     """
     try:
         if prepared is not None:
@@ -66,6 +68,11 @@ def _recognised(kinds: dict[int, Recognised], prepared: bool, inspect: bool) -> 
         )
     if node:
         return Attached(None, f"process {node[0]} runs Node: --inspect reads its heap through its inspector")
+    jvms = [pid for pid, found in kinds.items() if found.kind == "jvm"]
+    if jvms and (prepared or inspect):
+        return Attached(Jvm(jvms), None)
+    if jvms:
+        return Attached(None, f"process {jvms[0]} runs a JVM: --inspect reads its heap by jcmd")
     for pid, found in kinds.items():
         if found.kind == "cpython":
             return Attached(None, f"CPython {found.version or ''}".strip() + f" {NO_LIMIT}")

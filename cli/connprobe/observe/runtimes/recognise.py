@@ -37,10 +37,10 @@ def recognise(pid: int) -> Recognised | None:
     if embedded:
         return Recognised("jvm") if embedded[1] else Recognised("cpython", embedded[2])
     with Path(f"/proc/{pid}/exe").open("rb") as file:
-        return Recognised("go") if _is_go(file) else None
+        return Recognised("go") if is_go(file) else None
 
 
-def _is_go(file: BinaryIO) -> bool:
+def is_go(file: BinaryIO) -> bool:
     """By the names of the sections of an ELF file of this machine's word size and byte order."""
     header = file.read(_HEADER.size)
     if len(header) < _HEADER.size or not header.startswith(b"\x7fELF\x02"):
