@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from connprobe.observe.runtimes import attach
-from connprobe.observe.runtimes.recognise import environment_variable, is_go, recognise
+from connprobe.observe.runtimes.recognise import environment_variable, is_go, is_helper, recognise
 from started import KEEPING, Started
 
 GO = """
@@ -72,6 +72,20 @@ def test_node(node: Callable[..., Started]) -> None:
     assert found.kind == "node"
     assert environment_variable(server.pid, "SOME") == "thing=1"
     assert environment_variable(server.pid, "SOM") is None
+
+
+def test_npm_is_no_server(run: Callable[..., Started], tmp_path: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("there is no npm here: apt-get install npm")
+    (tmp_path / "server.js").write_text(KEEPING)
+    (tmp_path / "package.json").write_text('{"scripts": {"start": "node server.js"}}')
+    npm = run("npm", "--prefix", tmp_path, "--silent", "--no-update-notifier", "start")
+    assert is_helper(npm.pid)
+    assert not is_helper(npm.said)
+    runtime, why = attach([npm.pid], None, inspect=True)
+    assert runtime is None
+    assert why is not None
+    assert "no runtime" in why
 
 
 def test_other_programs() -> None:

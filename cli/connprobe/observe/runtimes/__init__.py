@@ -13,7 +13,7 @@ from connprobe.observe.runtimes.interface import Attached, HeapReading, HeapUnkn
 from connprobe.observe.runtimes.jvm import Jvm
 from connprobe.observe.runtimes.node import Node
 from connprobe.observe.runtimes.preloaded import Preparation, prepare
-from connprobe.observe.runtimes.recognise import Recognised, environment_variable, recognise
+from connprobe.observe.runtimes.recognise import Recognised, environment_variable, is_helper, recognise
 
 __all__ = ["Attached", "HeapReading", "HeapUnknown", "Preparation", "Runtime", "attach", "prepare"]
 
@@ -43,6 +43,8 @@ def _kinds(pids: Sequence[int]) -> dict[int, Recognised]:
     for pid in pids:
         try:
             kind = recognise(pid)
+            if kind is not None and kind.kind == "node" and is_helper(pid):
+                continue
         except PermissionError:
             denied.append(pid)
         except OSError:

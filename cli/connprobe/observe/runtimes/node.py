@@ -23,17 +23,24 @@ class Node:
     def __init__(self, ask: Ask) -> None:
         """Raises HeapUnknown where no process answers."""
         self._ask = ask
-        heaps = ask(collect=False)
-        self._listening = listening(heaps) if len(heaps) > 1 else set()
-        self.name = self._fullest(heaps)[1].name
+        self._heaps = ask(collect=False)
+        if not self._heaps:
+            raise HeapUnknown(ENDED)
+        self._listening = listening(self._heaps) if len(self._heaps) > 1 else set()
+        self.name = self._fullest()[1].name
 
     def heap(self) -> HeapReading:
-        _, heap, _ = self._fullest(self._ask(collect=True))
+        heaps = self._ask(collect=True)
+        if not heaps:
+            raise HeapUnknown(ENDED)
+        self._heaps = heaps
+        _, heap, _ = self._fullest()
         capacity = heap.capacity_bytes
         return HeapReading(heap.live_bytes, capacity, int(EARLY_SHARE * capacity))
 
     def ceilings(self) -> list[Ceiling]:
-        pid, heap, many = self._fullest(self._ask(collect=False))
+        """Of the heap that was fullest when it was asked last."""
+        pid, heap, many = self._fullest()
         capacity = heap.capacity_bytes
         notes = [
             f"under unceasing load V8 may give up from {EARLY_SHARE:.0%} of it on (ineffective mark-compacts)"
@@ -58,16 +65,14 @@ class Node:
     def close(self) -> None:
         """Nothing stays open between readings."""
 
-    def _fullest(self, heaps: dict[int, Heap]) -> tuple[int, Heap, int]:
+    def _fullest(self) -> tuple[int, Heap, int]:
         """Its pid, and of how many it is the fullest.
 
         The primary of a cluster hands out connections and holds none; what only starts and watches the server
-        (npm, nodemon) does not listen.
+        (nodemon) does not listen.
         """
-        if not heaps:
-            raise HeapUnknown(ENDED)
-        workers = {pid for pid, heap in heaps.items() if heap.worker}
-        chosen = workers or (self._listening & heaps.keys()) or heaps.keys()
-        working = {pid: heaps[pid] for pid in chosen}
+        workers = {pid for pid, heap in self._heaps.items() if heap.worker}
+        chosen = workers or (self._listening & self._heaps.keys()) or self._heaps.keys()
+        working = {pid: self._heaps[pid] for pid in chosen}
         pid = max(working, key=lambda each: working[each].live_bytes / working[each].capacity_bytes)
         return pid, working[pid], len(working)

@@ -5,11 +5,14 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from connprobe.observe.procfs import read_text
+from connprobe.observe.procfs import command_line, read_text
 
 MOST_SECTIONS: Final = 1000
 MOST_NAMES: Final = 1 << 20  # bytes
 GO_SECTIONS: Final = (b".go.buildinfo", b".note.go.buildid")  # the second one since Go 1.5, stripped or not
+
+# They start a server, and would be opened and collected for nothing. npm writes over its arguments.
+HELPERS: Final = frozenset({"npm", "npx", "yarn", "yarnpkg", "pnpm", "pnpx", "corepack"})
 
 _HEADER = struct.Struct("=16s2HI3QI6H")  # Elf64_Ehdr
 _SECTION = struct.Struct("=2I4Q2I2Q")  # Elf64_Shdr
@@ -38,6 +41,12 @@ def recognise(pid: int) -> Recognised | None:
         return Recognised("jvm") if embedded[1] else Recognised("cpython", embedded[2])
     with Path(f"/proc/{pid}/exe").open("rb") as file:
         return Recognised("go") if is_go(file) else None
+
+
+def is_helper(pid: int) -> bool:
+    """Whether a Node process is npm or the like. OSError: it is gone."""
+    words = " ".join(command_line(pid)[:2]).split()[:2]
+    return any(re.sub(r"(-cli)?\.[cm]?js$", "", Path(word).name) in HELPERS for word in words)
 
 
 def is_go(file: BinaryIO) -> bool:
