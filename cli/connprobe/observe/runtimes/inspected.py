@@ -145,12 +145,13 @@ def _closed(pid: int, port: int) -> None:
     until = time.monotonic() + OPENING_S
     if _closes(pid, port, until):
         return
-    remedy = "only a restart closes it"
     with suppress(OSError, ValueError), Session(port, until + OPENING_S) as session:
         session.evaluate(CLOSE)
-        remedy = "it closes it once its event loop is free"
     if not _closes(pid, port, until + 2 * OPENING_S):
-        raise HeapUnknown(f"the inspector of process {pid} is still open on 127.0.0.1:{port}: {remedy}")
+        raise HeapUnknown(
+            f"the inspector of process {pid} is still open on 127.0.0.1:{port}: it closes once the event loop "
+            "of the process is free, or with a restart"
+        )
 
 
 def _closes(pid: int, port: int, until: float) -> bool:
