@@ -85,6 +85,16 @@ def test_a_port_that_is_taken(node: Node, monkeypatch: pytest.MonkeyPatch) -> No
     assert server.ask("keep 1") == 1
 
 
+def test_the_inspector_of_another_process_is_left_alone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = node(KEEPING, "--inspect=127.0.0.1:0")
+    (port,) = open_ports(other)
+    server = node(KEEPING, ANY_PORT)
+    monkeypatch.setattr(inspected, "_open", lambda *_: port)
+    with pytest.raises(HeapUnknown, match="belongs to another process"):
+        inspected.heaps([server.pid], collect=True)
+    assert open_ports(other) == [port]
+
+
 def test_a_process_that_would_die_of_the_signal_is_not_sent_it(
     start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +111,7 @@ def test_a_busy_event_loop_is_not_waited_for(node: Node, monkeypatch: pytest.Mon
     server = node(KEEPING, ANY_PORT)
     runtime = attached(server.pid)
     assert server.ask("spin 2500") == "spins"
-    with pytest.raises(HeapUnknown, match="closes once the event loop"):
+    with pytest.raises(HeapUnknown, match="closes once its event loop"):
         runtime.heap()
     assert eventually(lambda: open_ports(server) == [])
     assert server.ask("keep 1") == 1
