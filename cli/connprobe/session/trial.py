@@ -95,6 +95,7 @@ class TrialRun(Hold):
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
         self._messaged: set[int] = set()
+        self._goals = [0] * len(prepared.plan.shards)  # of each worker, in all
         self._kept: counters.Totals | None = None
         self._climbing: Climb | None = None
         self._served = True  # connections are still wanted
@@ -350,7 +351,8 @@ class TrialRun(Hold):
         before, began = self._read_totals(), time.monotonic()
         handshakes = counters.read_handshakes(self.fleet.table)
         climb = self._climbing = Climb(goal, before)
-        for index, share in enumerate(shares(goal, [shard.count for shard in self.plan.shards])):
+        self._goals = shares(goal, [shard.count for shard in self.plan.shards], self._goals)
+        for index, share in enumerate(self._goals):
             self.fleet.tell(index, "goal", share)
         self._watch(phase, lambda totals: self._is_gone() or self._hopeless(totals) or climb.over(totals))
         took_s = time.monotonic() - began
