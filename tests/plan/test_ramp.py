@@ -47,7 +47,7 @@ def test_a_later_goal_takes_nothing_back(capacities: list[int], total: int, more
 
 
 def climb(predicted: Limit | None, held: int, most: int) -> list[int]:
-    goals = []
+    goals: list[int] = []
     while held < most and len(goals) < 1000:
         held = next_goal(held, predicted, most)
         goals.append(held)

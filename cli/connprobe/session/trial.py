@@ -271,6 +271,9 @@ class TrialRun(Hold):
         )
 
     def _message(self) -> None:
+        if self.asked.message_by == "none":
+            self.seen.unknown["server.messaging_rss_bytes"] = "no messages were asked for"
+            return
         server = self.asked.message_by == "server"
         if not server and self.request.http_mode != "keepalive" and self.request.protocol == "http":
             self.seen.unknown["server.messaging_rss_bytes"] = (
