@@ -51,7 +51,7 @@ def run_hold(
         finally:
             with suppress(OSError):
                 view.__exit__(None, None, None)
-        unwritten = _write(directory, record)
+        unwritten = write(directory, record)
         no_report = write_report(directory, record)
         with suppress(OSError):
             if json:
@@ -66,7 +66,7 @@ def run_hold(
     return _EXIT[record.outcome]
 
 
-def _write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
+def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
     """The figures are shown even when the disk takes them no more."""
     try:
         directory.write_record(record)

@@ -1,0 +1,48 @@
+"""How far a ramp goes next: in equal steps up to the count, and then on to where the server breaks."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from connprobe.model import Limit
+
+# Of what was predicted, from here on in small steps, with a rest after each: memory may end early, as it is
+# approached, and a capacity that is kept to the letter may not.
+NEAR: Final = {True: 0.75, False: 0.95}
+APPROACHED: Final = frozenset({"heap", "memory", "cgroup_memory"})
+LARGE, SMALL = 0.10, 0.01  # of what was predicted
+BLIND = 0.02  # of the most that may be opened, where nothing was predicted
+
+
+def steps(count: int, number: int) -> tuple[int, ...]:
+    """Connections after each of `number` equal steps; fewer where there are fewer connections."""
+    return tuple(sorted({-(-count * step // number) for step in range(1, number + 1)}))
+
+
+def shares(total: int, capacities: Sequence[int]) -> list[int]:
+    """`total` connections over workers with room for `capacities`: in proportion, never more than that."""
+    room = sum(capacities)
+    goals, before, done = [], 0, 0
+    for capacity in capacities:
+        before += capacity
+        upto = min(total, room) * before // room
+        goals.append(upto - done)
+        done = upto
+    return goals
+
+
+def is_near(held: int, predicted: Limit | None) -> bool:
+    return predicted is not None and held >= _near(predicted)
+
+
+def _near(predicted: Limit) -> int:
+    return int(NEAR[predicted.resource in APPROACHED] * predicted.connections)
+
+
+def next_goal(held: int, predicted: Limit | None, most: int) -> int:
+    """Where --verify ramps to from `held`, at most to `most`."""
+    if predicted is None:
+        return min(most, held + max(1, int(BLIND * most)))
+    if is_near(held, predicted):
+        return min(most, held + max(1, int(SMALL * predicted.connections)))
+    large = held + max(1, int(LARGE * predicted.connections))
+    return min(most, large, max(held + 1, _near(predicted)))
