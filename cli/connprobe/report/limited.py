@@ -11,6 +11,7 @@ from connprobe.report.rows import metric_name
 from connprobe.report.summary import headline, render_causes, render_ending
 from connprobe.report.trialrows import (
     CLASSIC,
+    COMPONENTS,
     cost_rows,
     message_cpu,
     over_start_rows,
@@ -62,7 +63,7 @@ def render_stages(record: RunRecord, page: Page) -> None:
     if (table := over_start_rows(record.stages)).rows:
         page.heading("A connection, over the start")
         page.figures(table)
-    if (table := cost_rows(record.trials)).rows:
+    if (table := cost_rows(record.trials, COMPONENTS)).rows:
         page.heading("What one more connection costs")
         page.figures(table)
         page.paragraph(cost_note(record), "dim", indent=2)

@@ -29,7 +29,9 @@ def limit_markdown(record: RunRecord) -> str:
     lines += _section("Limits of traffic", traffic_rows(parts.traffic, len(parts.held) + 1))
     if numbered:
         lines += ["", "What lifts them:", ""]
-        lines += [f"{number}. `{in_code(limit.fix)}`" for number, limit in enumerate(numbered, 1)]
+        lines += [
+            f"{number}. `{in_code(limit.fix)}`" for number, limit in enumerate(numbered, 1) if limit.fix
+        ]
         lines += ["", *(f"- {escaped(which)}: {escaped(said)}" for which, said in notes(numbered))]
     lines += _section("Predicted and found", verified_rows(record))
     if said := verified_sum(record):

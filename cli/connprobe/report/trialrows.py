@@ -13,6 +13,7 @@ from connprobe.report.rows import (
     amount,
     between,
     cost,
+    in_order,
     metric_name,
     plus_minus,
     share,
@@ -20,13 +21,14 @@ from connprobe.report.rows import (
 )
 
 CLASSIC = ("rss_bytes", "heap_bytes", "kernel_bytes")
+COMPONENTS = (*CLASSIC, "pss_bytes", "uss_bytes", "cgroup_bytes", "memory_bytes", "fds", "threads")
 _STEPS_SHOWN = 6
 _NO_GROWTH = "does not grow measurably"
 
 
 def stage_rows(stages: Sequence[StageFigures], metrics: Sequence[str] | None = None) -> Rows:
     """metrics: None: all that were read."""
-    used = list(dict.fromkeys(it for stage in stages for it in stage.use if metrics is None or it in metrics))
+    used = in_order(it for stage in stages for it in stage.use if metrics is None or it in metrics)
     rows = [
         (
             stage.stage,
@@ -43,7 +45,7 @@ def stage_rows(stages: Sequence[StageFigures], metrics: Sequence[str] | None = N
 def over_start_rows(stages: Sequence[StageFigures]) -> Rows:
     """Bytes of one connection over the start, by component, at the stages after the ramp."""
     there = [it for it in stages if it.stage != "ramp" and it.bytes_per_connection]
-    metrics = dict.fromkeys(metric for stage in there for metric in stage.bytes_per_connection)
+    metrics = in_order(metric for stage in there for metric in stage.bytes_per_connection)
     rows = [
         (
             metric_name(metric),
@@ -55,10 +57,11 @@ def over_start_rows(stages: Sequence[StageFigures]) -> Rows:
     return Rows(("", *(it.stage for it in there), ""), rows)
 
 
-def cost_rows(trials: Sequence[Trial]) -> Rows:
-    """By component, with the shape of its growth in words."""
+def cost_rows(trials: Sequence[Trial], metrics: Sequence[str] | None = None) -> Rows:
+    """By component, with the shape of its growth in words. metrics: None: all that were fitted."""
     rows = []
-    for each in costs(trials):
+    found = {each.metric: each for each in costs(trials) if metrics is None or each.metric in metrics}
+    for each in map(found.__getitem__, in_order(found)):
         unit = each.last.unit
         rows.append(
             (
