@@ -197,9 +197,12 @@ def test_where_it_goes_on_until_it_breaks_there_is_no_share(make_sample: Make) -
     with Dashboard(console, asked=100, title="limit", hold_s=None) as view:
         view.update(make_sample(1.0, held=100, established=100))
         view.update(make_sample(2.0, phase="verify", held=1009, established=1009))
+        view.update(make_sample(3.0, phase="drain", held=1009, established=1009))
     last = frames(console).rpartition("limit \u2500")[2]
-    assert "1,009 held   on until it breaks" in last
+    assert "1,009 held   on until it breaks" in frames(console)
+    assert "1,009 held   closing all" in last
     assert "of 100 held" not in last
+    assert "%" not in last.partition("3 s since start")[2].splitlines()[1]
     assert "of 1,009" in last  # the scale of the chart
     plain = Console(file=io.StringIO(), width=80)
     with PlainProgress(plain, asked=100, title="limit", hold_s=None) as lines:

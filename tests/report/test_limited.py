@@ -12,6 +12,7 @@ from rich.console import Console
 from connprobe.model import RunRecord, Verdict
 from connprobe.report import format as fmt
 from connprobe.report.format import DASH
+from connprobe.report.html import render_html
 from connprobe.report.limited import render_limit_record
 from connprobe.report.markdown import limit_markdown
 from connprobe.report.trialrows import cost_rows, over_start_rows, stage_rows, trial_rows, verified_rows
@@ -121,6 +122,9 @@ def test_without_a_limit_it_says_why() -> None:
     text = rendered(record)
     assert text.splitlines()[0] == "No limit can be told: it died."
     assert "Predicted" not in text
+    assert "<h1>No limit can be told: it died.</h1>" in render_html(record, [])
+    broken = replace(record, unknown={}, trials=(replace(trial(1), broken="it answered nothing"),))
+    assert rendered(broken).startswith("No limit can be told: it answered nothing.")
 
 
 def test_what_was_not_read_has_its_reason() -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from connprobe.model import KernelSample, Sample, ServerUse
 from connprobe.report import format as fmt
-from connprobe.report.plain import PlainProgress
+from connprobe.report.plain import UNBOUNDED, PlainProgress
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
 
 _LABEL = 13  # columns of the names at the left
@@ -165,7 +165,7 @@ class Dashboard:
             phase += f" {fmt.duration(self._hold_s)}"
         left = f"{fmt.duration(round(left_s))} left   " if left_s is not None else ""
         clock = f"{left}{fmt.duration(round(sample.at_s))} since start"
-        beyond = sample.phase == "verify"  # what was asked is no bound there
+        beyond = sample.phase in UNBOUNDED
         asked = " held" if beyond else f" of {fmt.count(self._asked)} held"
         head = Text.assemble((fmt.count(sample.held), f"bold {colour}"), (asked, "bold"), "   ")
         head.append(phase, "bold magenta")

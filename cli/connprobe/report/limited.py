@@ -30,10 +30,12 @@ def render_limit_record(
 ) -> None:
     """Prints `record` on `console` (stdout); the directory of the run and its report.html are shown last."""
     page = Page(console)
-    said = record.headline
-    if said is None:
-        said = f"{NO_LIMIT}: {record.unknown.get('limits', 'no resource grew with the connections')}."
-    render_limits(record.limits, said, max([record.held, *(it.held for it in record.trials)]), page)
+    render_limits(
+        record.limits,
+        record.headline or no_limit(record),
+        max([record.held, *(it.held for it in record.trials)]),
+        page,
+    )
     render_verified(record, page)
     render_stages(record, page)
     page.heading("The run")
@@ -44,6 +46,13 @@ def render_limit_record(
     render_kernel(record, page)
     render_verdicts(record.verdicts, page)
     render_ending(record, page, results=results, report=report)
+
+
+def no_limit(record: RunRecord) -> str:
+    """In place of the headline: why there is none."""
+    broken = [it.broken for it in record.trials if it.broken]
+    why = record.unknown.get("limits") or (broken[-1] if broken else "no resource grew with the connections")
+    return f"{NO_LIMIT}: {why}."
 
 
 def render_stages(record: RunRecord, page: Page) -> None:

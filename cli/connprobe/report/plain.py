@@ -10,6 +10,7 @@ from connprobe.model import Sample
 from connprobe.report import format as fmt
 
 _EVERY_S = 5.0
+UNBOUNDED = frozenset({"verify", "drain"})  # what was asked is no bound where it goes on, and after
 
 
 class PlainProgress:
@@ -39,7 +40,7 @@ class PlainProgress:
             return
         self._phase = sample.phase
         self._next_s = sample.at_s + _EVERY_S
-        asked = "" if sample.phase == "verify" else f"/{fmt.count(self._asked)}"
+        asked = "" if sample.phase in UNBOUNDED else f"/{fmt.count(self._asked)}"
         parts = [
             f"{sample.phase} {fmt.count(sample.held)}{asked} held",
             fmt.rate(sample.rate_per_s),
