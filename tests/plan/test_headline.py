@@ -93,6 +93,12 @@ def test_rounding_never_narrows(connections: int, below: int, above: int) -> Non
     width = max(connections - limit.low, above)
     assert abs(number - connections) <= width
     assert high - low <= 4 * width + 1
+    assert (number > 0) == (connections > 0)
+
+
+def test_an_interval_wider_than_the_figure_leaves_it_a_digit() -> None:
+    memory = replace(HEAP, resource="memory", connections=1_665_777, low=0, high=12_345_678)
+    assert rounded(memory) == (2_000_000, 0, 13_000_000)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def headline(limits: Sequence[Limit], held: int) -> str | None:
 def rounded(limit: Limit) -> tuple[int, int, int]:
     """(connections, low, high) with no more digits than the interval justifies."""
     width = max(limit.connections - limit.low, limit.high - limit.connections)
-    unit: int = 10 ** math.floor(math.log10(width)) if width >= 1 else 1
+    # Of the figure itself one digit stays, however wide the interval: it is not 0.
+    known = min(width, limit.connections)
+    unit: int = 10 ** math.floor(math.log10(known)) if known >= 1 else 1
     return (
         unit * round(limit.connections / unit),
         unit * math.floor(limit.low / unit),
