@@ -117,6 +117,7 @@ def growth_chart(trials: Sequence[Trial]) -> Figure | None:
         return None
     last = trials[-1]
     data: list[dict[str, Any]] = []
+    reach = max((reading.connections for trial in trials for reading in trial.readings), default=0)
     fitted = {growth.metric: growth for growth in last.growth if growth.unit == "bytes"}
     found = {name for trial in trials for reading in trial.readings for name in reading.use}
     metrics = [name for name in _METRICS if name in found or name in fitted]
@@ -127,7 +128,7 @@ def growth_chart(trials: Sequence[Trial]) -> Figure | None:
         if name not in drawn:
             more["visible"] = "legendonly"
         if (growth := fitted.get(name)) is not None:
-            data += [it | more for it in _fitted(growth, last, name, colour)]
+            data += [it | more for it in _fitted(growth, reach, name, colour)]
         for settled in (True, False):
             data += [it | more for it in _readings(trials, name, colour, settled, growth is None)]
     if not data:
@@ -156,14 +157,24 @@ def _readings(
     return [points_shown | {"hovertemplate": "%{x:,} connections: %{y:.4~s}B<extra></extra>"}]
 
 
-def _fitted(growth: Growth, trial: Trial, metric: str, colour: str) -> list[dict[str, Any]]:
-    width = growth.last or 1
-    xs = [width * step / _STEPS for step in range(_STEPS + 1)]
-    ys = [value_at(growth, x) for x in xs]
+def _fitted(growth: Growth, reach: int, metric: str, colour: str) -> list[dict[str, Any]]:
+    """The line and its band; dashed from the last reading of the fit to `reach`, where more were held."""
+    last = growth.last or 1
+    inside = [last * step / _STEPS for step in range(_STEPS + 1)]
+    beyond = [last + (reach - last) * step / _STEPS for step in range(_STEPS + 1)] if reach > last else []
+    xs = inside + beyond
     low, high = zip(*(band_at(growth, x) for x in xs), strict=True)
     slope = f"{metric_name(metric)}: {cost(growth.per_connection, 'bytes')} each"
-    shade = band(xs, list(low), list(high), "95 %", f"{colour}-band") | {"showlegend": False}
-    return [shade, curve(xs, ys, slope, colour, "B", hoverinfo="skip", hovertemplate=None)]
+    more: dict[str, Any] = {"hoverinfo": "skip", "hovertemplate": None}
+    data = [
+        band(xs, list(low), list(high), "95 %", f"{colour}-band") | {"showlegend": False},
+        curve(inside, [value_at(growth, x) for x in inside], slope, colour, "B", **more),
+    ]
+    if beyond:
+        ys = [value_at(growth, x) for x in beyond]
+        dashed = curve(beyond, ys, f"{slope}, beyond", colour, "B", line={"dash": "dash"}, **more)
+        data.append(dashed | {"showlegend": False})
+    return data
 
 
 def held_chart(line: Timeline) -> Figure | None:

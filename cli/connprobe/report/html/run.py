@@ -109,7 +109,8 @@ def _tiles(record: RunRecord) -> Html:
 
 def _growth(record: RunRecord, line: Timeline, add: Callable[..., Html]) -> Html:
     if record.trials:
-        note = "Dots: settled readings of all trials (open: not settled). Line and 95 % band: the last trial."
+        note = "Dots: settled readings of all trials (open: not settled). "
+        note += "Line and 95 % band: the last trial, dashed beyond its fit."
         return add("growth", "Memory over connections", growth_chart(record.trials), note)
     note = "Dots: samples of the run. The line is descriptive: a hold does not wait for memory to settle."
     return add("growth", "Server memory over connections", held_chart(line), note)
