@@ -100,3 +100,11 @@ def test_the_probes_came_along(installed: Installed) -> None:
     listing = "from connprobe.data import data_dir; print(*(p.name for p in data_dir('probes').iterdir()))"
     found = installed.run(installed.python, "-c", listing).split()
     assert sorted(found) == sorted(path.name for path in (CHECKOUT / "probes").iterdir())
+
+
+@pytest.mark.timeout(300)
+def test_the_reference_servers_came_along(installed: Installed) -> None:
+    names = "(path.name for path in data_dir('targets').iterdir() if path.is_file())"
+    listing = f"from connprobe.data import data_dir; print(*{names})"
+    found = installed.run(installed.python, "-c", listing).split()
+    assert sorted(found) == sorted(path.name for path in (CHECKOUT / "targets").iterdir() if path.is_file())

@@ -93,6 +93,7 @@ def limit(
         bool,
         typer.Option("--inspect", help="Open the inspector of a Node server that runs already, for a while."),
     ] = False,
+    startup: Annotated[str, typer.Option(help="The longest wait until the server listens.")] = "60s",
     settle: Annotated[str, typer.Option(help="The longest wait for memory to settle.")] = "30s",
     idle_for: Annotated[str, typer.Option("--for", help="How long the idle stage lasts.")] = "5s",
     protocol: Annotated[
@@ -174,6 +175,7 @@ def limit(
         else 1000 * parse_duration(latency_limit, "--latency-limit"),
         heap_limit_bytes=None if heap_limit is None else parse_size(heap_limit, "--heap-limit"),
         inspect=inspect,
+        startup_s=parse_duration(startup, "--startup"),
         settle_s=max(3.0, parse_duration(settle, "--settle")),
     )
     code = run_limit(

@@ -79,4 +79,5 @@ class LimitRequest(Record, frozen=True):
     latency_limit_ms: float | None = None
     heap_limit_bytes: int | None = None
     inspect: bool = False  # open the inspector of a server that is not ours
+    startup_s: float = 60.0  # the longest wait until it listens
     settle_s: float = 30.0  # the longest wait for one settled reading

@@ -95,6 +95,9 @@ class TrialRun(Hold):
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
         self._messaged: set[int] = set()
+        self._kept: counters.Totals | None = None
+        self._climbing: Climb | None = None
+        self._served = True  # connections are still wanted
         self._gone = False
         self._off_bytes = 0.0
         self._heap_count = 0
@@ -137,7 +140,9 @@ class TrialRun(Hold):
             return self._find_server()
         self.server = undo.enter_context(self._launch.start())
         assert self.target is not None
-        place = self.server.wait_until_listening(self.asked.port, lambda: self.interrupts.by is not None)
+        place = self.server.wait_until_listening(
+            self.asked.port, self.asked.startup_s, lambda: self.interrupts.by is not None
+        )
         if place is not None:
             if (":" in place.address) != (self.target.family == "ipv6"):
                 raise RunFailed(
@@ -171,6 +176,10 @@ class TrialRun(Hold):
                 self._phases(costs)
             except Over as over:
                 self.broken = self.broken or over.reason
+                if self._gone and self.verified is None and self._climbing is not None and self._served:
+                    self._bury(self._climbing)
+        if self._kept is None:
+            self._snapshot()
         self.seen.lost = dict(self.fleet.lost)
         self._close_all()
 
@@ -199,10 +208,10 @@ class TrialRun(Hold):
                 break
             self._settle("ramp")
             self._read("ramp")
-        self.held = self._alive()
-        if not self.held:
             self._snapshot()
-            raise Over(end.cause if end else "no connection is held")
+        self.held = self._alive()
+        if not self.held and end is None:
+            raise Over("no connection is held")
         if end is None:
             self._idle(costs)
             self._predict()
@@ -211,11 +220,13 @@ class TrialRun(Hold):
         else:
             self._predict()
             self.broken = end.cause
-        self._snapshot()
+        if not self._gone:
+            self._snapshot()
         if end is not None:
             self._conclude(end)
         elif self.asked.verify:
             self._verify()
+        self._served = False
         if not self._gone:
             self._drain()
 
@@ -225,9 +236,8 @@ class TrialRun(Hold):
 
     def _snapshot(self) -> None:
         """What is counted for the record; what --verify breaks afterwards is told by `verified`."""
+        self._kept = super()._read_totals()
         self.seen.table = self.fleet.table.copy()
-        self.seen.totals = self._read_totals()
-        self._frozen = True
 
     def _idle(self, costs: Costs) -> None:
         before, at = self._meter.quick(), time.monotonic()
@@ -302,6 +312,13 @@ class TrialRun(Hold):
                 end = self._rest(first)
         self._conclude(end)
 
+    def _bury(self, climb: Climb) -> None:
+        """It died between two steps, or in another phase than the ramp."""
+        if self.prediction is None:
+            self.held = max((each.connections for each in self.readings), default=0)
+            self._predict()
+        self._conclude(self._death(climb, super()._read_totals()))
+
     def _conclude(self, end: End) -> None:
         limits = self.prediction.limits if self.prediction else ()
         self.verified = verified(end, limits)
@@ -332,7 +349,7 @@ class TrialRun(Hold):
         """Up to `goal` connections begun; how it ended where the server could take no more."""
         before, began = self._read_totals(), time.monotonic()
         handshakes = counters.read_handshakes(self.fleet.table)
-        climb = Climb(goal, before)
+        climb = self._climbing = Climb(goal, before)
         for index, share in enumerate(shares(goal, [shard.count for shard in self.plan.shards])):
             self.fleet.tell(index, "goal", share)
         self._watch(phase, lambda totals: self._is_gone() or self._hopeless(totals) or climb.over(totals))
@@ -478,10 +495,8 @@ class TrialRun(Hold):
         super()._hear(index, message)
 
     def _read_totals(self) -> counters.Totals:
-        kept = self.seen.totals
         totals = super()._read_totals()
-        if getattr(self, "_frozen", False):
-            self.seen.totals = kept
+        self.seen.totals = self._kept or totals
         return totals
 
     def _begun(self) -> int:
