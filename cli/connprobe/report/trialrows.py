@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 from connprobe.model import Growth, Interval, Limit, RunRecord, StageFigures, Trial, Verified
 from connprobe.plan.costs import Cost, costs
-from connprobe.plan.headline import rounded
 from connprobe.plan.interval import interval
 from connprobe.plan.resources import NAMES
 from connprobe.report import format as fmt
+from connprobe.report.limitrows import span
 from connprobe.report.rows import (
     Rows,
     amount,
-    between,
     cost,
     in_order,
     metric_name,
@@ -171,10 +170,7 @@ def verified_rows(record: RunRecord) -> Rows:
 def _predicted_interval(true: Verified, limits: Sequence[Limit]) -> str:
     same = [it for it in limits if it.connections == true.predicted]
     limit = next((it for it in same if it.resource == true.resource), same[0] if same else None)
-    if limit is None:
-        return fmt.DASH
-    _, low, high = rounded(limit)
-    return "exact" if low == high else between(low, high)
+    return fmt.DASH if limit is None else span(limit)
 
 
 def _broke(true: Verified) -> str:
