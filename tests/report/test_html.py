@@ -96,6 +96,13 @@ def test_the_charts_hold_the_figures() -> None:
     assert "4.7 kB a connection" in held[1]["name"]
 
 
+def test_an_interval_without_an_end_does_not_press_the_bars_flat() -> None:
+    wide = (LIMITS[0], replace(LIMITS[1], high=1 << 53))
+    drawn = figures(render_html(limited(a_record(), limits=wide), []))["limits"]
+    assert drawn["layout"]["xaxis"]["range"][1] < 6.5  # 19,970 is 4.3
+    assert drawn["data"][1]["x"][1] == 199_700
+
+
 def test_the_same_input_gives_the_same_text() -> None:
     assert render_html(a_record(), samples()) == render_html(a_record(), iter(samples()))
 

@@ -16,6 +16,7 @@ from connprobe.report.timeline import Timeline
 
 LIMITS_SHOWN = 20
 BESIDE_POINT = 10_000  # times the first limit: a bar that long would press the others flat
+WHISKER_SHOWN = 10  # times the longest bar
 _DRAWN_AT_FIRST = ("heap_bytes", "rss_bytes", "cgroup_bytes", "kernel_bytes")
 _METRICS = (
     "rss_bytes",
@@ -40,6 +41,8 @@ def limit_chart(record: RunRecord) -> Figure | None:
     called = limit_names(limits)
     values = [max(1, limit.connections) for limit in limits]
     highs = [max(value, limit.high) for value, limit in zip(values, limits, strict=True)]
+    # An interval that has no end runs out of the chart, which ends soon after the last bar.
+    edges = [min(high, max(values) * WHISKER_SHOWN) for high in highs]
     colours = ["@vermilion", *("@sky" if is_client(limit) else "@blue" for limit in limits[1:])]
     bars = {
         "type": "bar",
@@ -66,7 +69,7 @@ def limit_chart(record: RunRecord) -> Figure | None:
     figures = {  # beyond the interval: text at the end of a bar would lie under its whisker
         "type": "scatter",
         "mode": "text",
-        "x": highs,
+        "x": edges,
         "y": called,
         "text": [f"  {fmt.many(rounded(limit)[0])}" for limit in limits],
         "textposition": "middle right",
@@ -77,7 +80,7 @@ def limit_chart(record: RunRecord) -> Figure | None:
     if record.verified is not None and record.verified.side == "server" and record.verified.connections > 0:
         marks.append(upright(record.verified.connections, "broke", "@purple", anchor="left"))
     ends = [*values, *(shape["x0"] for shape, _ in marks if shape["x0"] > 1)]
-    low, high = log10(min(ends)) - 0.4, log10(max(highs + ends))
+    low, high = log10(min(ends)) - 0.4, log10(max(edges + ends))
     room = 0.3 * (high - low) + 0.15  # for the figure beyond the longest bar, on a phone too
     x = axis("connections (log scale)", type="log", rangemode="normal", range=[low, high + room])
     y = {"autorange": "reversed", "automargin": True, "type": "category", "ticklabelstandoff": 6}
