@@ -56,11 +56,20 @@ def test_its_one_port_is_found_by_itself(begin: Starts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::1", "::1")]
+    ("address", "both", "reached"),
+    [
+        ("0.0.0.0", False, "127.0.0.1"),
+        ("::", True, "127.0.0.1"),
+        ("::", False, "::1"),
+        ("::1", False, "::1"),
+    ],
 )
-def test_the_wildcard_is_reached_by_the_loopback(begin: Starts, address: str, reached: str) -> None:
+def test_the_wildcard_is_reached_by_the_loopback(
+    begin: Starts, address: str, both: bool, reached: str
+) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    code = f"import socket; s = socket.create_server(({address!r}, 0), family={int(family)}); s.accept()"
+    listen = f"socket.create_server(({address!r}, 0), family={int(family)}, dualstack_ipv6={both})"
+    code = f"import socket; s = {listen}; s.accept()"
     place = begin(sys.executable, "-c", code).wait_until_listening(None, 20, never)
     assert place is not None
     assert place.address == reached
@@ -84,7 +93,7 @@ def test_the_descriptor_limit_is_the_shells_and_not_ours(begin: Starts, tmp_path
 def test_it_is_in_our_directory_and_has_our_variables_and_its_own(begin: Starts) -> None:
     server = begin("sh", "-c", 'pwd; echo "$ADDED"; echo "$HOME"', ADDED="here")
     assert eventually(lambda: not server.pids())
-    assert server.tail().split() == [os.getcwd(), "here", os.environ["HOME"]]
+    assert server.tail().split() == [str(Path.cwd()), "here", os.environ["HOME"]]
 
 
 def test_how_it_ended(begin: Starts) -> None:
@@ -122,10 +131,11 @@ def test_what_it_forked_ends_with_it_though_it_ignores_sigterm(begin: Starts) ->
 
 def test_it_does_not_outlive_us(begin: Starts, tmp_path: Path) -> None:
     """A process that starts one, and is killed then."""
+    victim = (*VICTIM, str(free_port("127.0.0.1")), "daemon")
     code = (
         "import sys; from pathlib import Path; from connprobe.session.started import StartedServer\n"
         f"log = open({str(tmp_path / 'log')!r}, 'wb')\n"
-        f"s = StartedServer({VICTIM + (str(free_port('127.0.0.1')), 'daemon')!r}, {{}}, log, Path('log'), 100)\n"
+        f"s = StartedServer({victim!r}, {{}}, log, Path('log'), 100)\n"
         "place = s.wait_until_listening(None, 20, lambda: False)\n"
         "print(*s.pids(), flush=True); sys.stdin.read()"
     )

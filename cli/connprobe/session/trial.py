@@ -194,6 +194,7 @@ class TrialRun(Hold):
 
     def _phases(self, costs: Costs) -> None:
         self._settle("start")
+        self._meter.begin()  # what went on before on this host has settled too
         self._launch.heap.attach(self._meter.pids)
         self._read("start")
         self._read_ceilings(0)
@@ -336,7 +337,8 @@ class TrialRun(Hold):
             if use is None:
                 raise Over("the server ended when its connections did")
             state = settling.feed(time.monotonic(), *use)
-            self._sampler.tick("drain", self._read_totals(), self.fleet.table, None)
+            closed = self._read_totals()._replace(held=0, in_flight=0)
+            self._sampler.tick("drain", closed, self.fleet.table, None)
             if state.state != "waiting":
                 break
             time.sleep(0.1)
