@@ -115,10 +115,10 @@ def traffic_rows(limits: Sequence[Limit], first: int) -> Rows:
 
 
 def span(limit: Limit) -> str:
-    """The interval: of a count that is kept to the letter there is none."""
+    """The interval: of a count that is kept to the letter there is none, of a longest stall it is not known."""
     _, low, high = rounded(limit)
     if low == high:
-        return "exact"
+        return "\u2013" if limit.resource == "accept_queue" else "exact"
     return between(low, high) if high < MOST else f"\u2265 {fmt.many(low)}"
 
 

@@ -17,7 +17,7 @@ _METRICS = {
     "heap_bytes": "heap",
     "kernel_bytes": "kernel slabs",
     "cgroup_bytes": "cgroup",
-    "memory_bytes": "available memory, fall",
+    "memory_bytes": "RSS and kernel slabs",
     "fds": "file descriptors",
     "threads": "threads",
     "process_fds": "descriptors of the fullest process",

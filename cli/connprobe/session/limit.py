@@ -322,7 +322,7 @@ def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
 def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Limit]:
     """The limits that bursts and messages meet."""
     found = []
-    for listener in last.listeners:
+    for listener in run.listeners:
         if listener.wait_ms is None or listener.capacity is None:
             continue
         stall = burst_limit(

@@ -16,6 +16,7 @@ from connprobe.model import (
     KernelFigures,
     Limit,
     LimitRequest,
+    ListenerFigures,
     Phase,
     Reading,
     Stage,
@@ -94,6 +95,7 @@ class TrialRun(Hold):
         self.message_cpu_s: float | None = None
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
+        self.listeners: tuple[ListenerFigures, ...] = ()  # before --verify
         self._messaged: set[int] = set()
         self._goals = [0] * len(prepared.plan.shards)  # of each worker, in all
         self._kept: counters.Totals | None = None
@@ -239,6 +241,7 @@ class TrialRun(Hold):
     def _snapshot(self) -> None:
         """What is counted for the record; what --verify breaks afterwards is told by `verified`."""
         self._kept = super()._read_totals()
+        self.listeners = self.kernel.listeners()
         self.seen.table = self.fleet.table.copy()
 
     def _idle(self, costs: Costs) -> None:
