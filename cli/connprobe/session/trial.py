@@ -43,8 +43,9 @@ from connprobe.session.started import StartedServer
 from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
-AFTERMATH_S = 2.0  # after something broke: until what is under way is over, or the server is dead
+AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
+TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
 
 
@@ -97,7 +98,6 @@ class TrialRun(Hold):
         self._messaged: set[int] = set()
         self._gone = False
         self._off_bytes = 0.0
-        self._heap_count = 0
         self._meter: ServerMeter
 
     def trial(self) -> Trial:
@@ -301,7 +301,7 @@ class TrialRun(Hold):
             goal = next_goal(begun, first, self.plan.count)
             end = self._climb(goal, "verify").end
             if end is None and is_near(goal, first):
-                end = self._rest(first)
+                end = self._rest()
         self._conclude(end)
 
     def _conclude(self, end: End) -> None:
@@ -342,14 +342,13 @@ class TrialRun(Hold):
         self._stop_if_interrupted()
         waiting = 0
         if climb.failing or climb.stalled or self._gone:
-            aftermath = time.monotonic() + AFTERMATH_S
-            self._watch(phase, lambda totals: self._is_gone() or not totals.in_flight, aftermath)
+            self._wait_for_aftermath(phase)
         else:
             waiting = self._wait_for_accepts(phase)
         self._stop_if_interrupted()
-        totals = self._read_totals()
         if self._gone:
-            return self._Climbed(self._death(climb, totals), took_s)
+            return self._Climbed(self._death(climb, phase), took_s)
+        totals = self._read_totals()
         if climb.failing or climb.stalled or waiting:
             return self._Climbed(climb.end(totals, self._alive(), self._waiting()), took_s)
         late = slow(handshakes, counters.read_handshakes(self.fleet.table), self.asked.latency_limit_ms)
@@ -361,16 +360,30 @@ class TrialRun(Hold):
             return self._Climbed(End(before.held, cause, {}, {}), took_s)
         return self._Climbed(None, took_s)
 
-    def _death(self, climb: Climb, totals: counters.Totals) -> End:
+    def _wait_for_aftermath(self, phase: Phase) -> None:
+        """A process that is killed closes its connections before it is gone, and there may be thousands."""
+        lost, since = -1, time.monotonic()
+
+        def over(totals: counters.Totals) -> bool:
+            nonlocal lost, since
+            now, seen = time.monotonic(), totals.failed + totals.dropped
+            if seen != lost:
+                lost, since = seen, now
+            return self._is_gone() or (not totals.in_flight and now - since >= CALM_S)
+
+        self._watch(phase, over, time.monotonic() + AFTERMATH_S)
+
+    def _death(self, climb: Climb, phase: Phase) -> End:
         ending, status, words = "its processes are gone", None, ""
         if self.server is not None:
-            self.server.pids()
+            server, until = self.server, time.monotonic() + SOON_S
+            self._watch(phase, lambda totals: not server.pids() and server.status is not None, until)
             ending, status, words = self.server.ending(), self.server.status, self.server.tail()
-        return climb.died(totals, ending, status, words)
+        return climb.died(self._read_totals(), ending, status, words)
 
-    def _rest(self, first: Limit | None) -> End | None:
+    def _rest(self) -> End | None:
         """Until the CPU is quiet: memory that is never left in peace breaks earlier than it has to."""
-        before = climb = Climb(self._begun(), self._read_totals())
+        before = Climb(self._begun(), self._read_totals())
         until, since, last = time.monotonic() + REST_MOST_S, time.monotonic(), self._meter.quick()
 
         def rested(totals: counters.Totals) -> bool:
@@ -385,12 +398,15 @@ class TrialRun(Hold):
             return share < QUIET_CPU
 
         self._watch("verify", rested, until)
+        if lost := self._read_totals().dropped > before.before.dropped + TOLERATED_AT_REST:
+            self._wait_for_aftermath("verify")
         self._stop_if_interrupted()
         if self._is_gone():
-            return self._death(before, self._read_totals())
+            return self._death(before, "verify")
+        if lost:
+            return before.end(self._read_totals(), self._alive(), 0)
         self.readings.append(self._meter.reading("verify", self._alive(), self._at_s(), False))
-        totals = self._read_totals()
-        return climb.end(totals, totals.held, 0) if totals.dropped > climb.before.dropped + 2 else None
+        return None
 
     def _wait_for_accepts(self, phase: Phase) -> int:
         """Connections that lie in the accept queue and are not taken from it; 0: it gets there."""
