@@ -44,6 +44,7 @@ from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
 AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
+PACE_S = 0.5  # a small step is spread over so long: a crowd breaks servers that could take one after another
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
@@ -98,6 +99,7 @@ class TrialRun(Hold):
         self._messaged: set[int] = set()
         self._gone = False
         self._off_bytes = 0.0
+        self._goals: list[int] = []
         self._meter: ServerMeter
 
     def trial(self) -> Trial:
@@ -299,7 +301,7 @@ class TrialRun(Hold):
                 end = End(alive, f"nothing broke: {alive:,} were held", {}, {}, reached=True)
                 break
             goal = next_goal(begun, first, self.plan.count)
-            end = self._climb(goal, "verify").end
+            end = self._climb(goal, "verify", PACE_S if is_near(begun, first) else 0.0).end
             if end is None and is_near(goal, first):
                 end = self._rest()
         self._conclude(end)
@@ -330,13 +332,12 @@ class TrialRun(Hold):
         end: End | None
         took_s: float
 
-    def _climb(self, goal: int, phase: Phase) -> _Climbed:
-        """Up to `goal` connections begun; how it ended where the server could take no more."""
+    def _climb(self, goal: int, phase: Phase, pace_s: float = 0.0) -> _Climbed:
+        """Up to `goal` connections begun, in `pace_s` at the least; how it ended where it could take no more."""
         before, began = self._read_totals(), time.monotonic()
         handshakes = counters.read_handshakes(self.fleet.table)
         climb = Climb(goal, before)
-        for index, share in enumerate(shares(goal, [shard.count for shard in self.plan.shards])):
-            self.fleet.tell(index, "goal", share)
+        self._open_up_to(goal, pace_s)
         self._watch(phase, lambda totals: self._is_gone() or self._hopeless(totals) or climb.over(totals))
         took_s = time.monotonic() - began
         self._stop_if_interrupted()
@@ -359,6 +360,14 @@ class TrialRun(Hold):
             )
             return self._Climbed(End(before.held, cause, {}, {}), took_s)
         return self._Climbed(None, took_s)
+
+    def _open_up_to(self, goal: int, pace_s: float) -> None:
+        goals = shares(goal, [shard.count for shard in self.plan.shards])
+        before = self._goals or [0] * len(goals)
+        for index, (share, had) in enumerate(zip(goals, before, strict=True)):
+            interval_s = pace_s / max(1, share - had)
+            self.fleet.tell(index, "goal", share, interval_s, interval_s * index / len(goals))
+        self._goals = goals
 
     def _wait_for_aftermath(self, phase: Phase) -> None:
         """A process that is killed closes its connections before it is gone, and there may be thousands."""
