@@ -256,9 +256,8 @@ class Worker:
         """interval_s: between two that begin, if that is slower than the rate that was asked for."""
         self.to_open += goal - self.goal
         self.goal = goal
-        self.interval_s = max(self.task.interval_s, interval_s)
-        if interval_s:
-            self.next_open = max(self.next_open, time.monotonic() + delay_s)
+        now, self.interval_s = time.monotonic(), max(self.task.interval_s, interval_s)
+        self.next_open = now + delay_s if interval_s else min(self.next_open, now + self.interval_s)
         self.ramping, self.row[counters.RAMPED_NS] = True, 0
 
     def _begin_messages(self, payload: bytes | None) -> None:

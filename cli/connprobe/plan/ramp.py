@@ -19,15 +19,20 @@ def steps(count: int, number: int) -> tuple[int, ...]:
     return tuple(sorted({-(-count * step // number) for step in range(1, number + 1)}))
 
 
-def shares(total: int, capacities: Sequence[int]) -> list[int]:
-    """`total` connections over workers with room for `capacities`: in proportion, never more than that."""
-    room = sum(capacities)
-    goals, before, done = [], 0, 0
-    for capacity in capacities:
-        before += capacity
-        upto = min(total, room) * before // room
-        goals.append(upto - done)
-        done = upto
+def shares(total: int, capacities: Sequence[int], before: Sequence[int] | None = None) -> list[int]:
+    """`total` connections over workers with room for `capacities`; none has less than it had `before`.
+
+    What is new goes to each in proportion to the room that it has left.
+    """
+    goals = list(before or [0] * len(capacities))
+    free = [capacity - goal for capacity, goal in zip(capacities, goals, strict=True)]
+    room, new = sum(free), total - sum(goals)
+    passed = dealt = 0
+    for index, each in enumerate(free):
+        passed += each
+        upto = min(new, room) * passed // room if room and new > 0 else 0
+        goals[index] += upto - dealt
+        dealt = upto
     return goals
 
 

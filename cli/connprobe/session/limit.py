@@ -3,7 +3,7 @@
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +40,7 @@ from connprobe.report.limited import render_limit_record
 from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
+from connprobe.session.outcome import Details
 from connprobe.session.prepare import Prepared, prepare
 from connprobe.session.reports import write_report
 from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored, write
@@ -268,8 +269,9 @@ def _record(
         outcome=outcome,
         request=replace(last.request, target=request.target),
         requested=request.count,
-        held=held,
-        not_attempted=max(0, request.count - held - last.failed - last.dropped),
+        not_attempted=max(0, request.count - last.held - last.failed - last.dropped),
+        failure_details=_told_apart(last.failures, last.failure_details),
+        drop_details=_told_apart(last.drops, last.drop_details),
         started_at=records[0].started_at,
         server=server,
         runtime=runtime,
@@ -282,6 +284,16 @@ def _record(
         trials=tuple(trials),
         unknown=unknown,
     )
+
+
+def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
+    """Workers tell details at their end, and by then --verify may have added to them."""
+    return {
+        cause: found
+        if sum((found := details.get(cause, {})).values()) == count
+        else {"not told apart": count}
+        for cause, count in counts.items()
+    }
 
 
 def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:

@@ -23,6 +23,7 @@ from connprobe.observe.sockdiag import ListenSocket, listen_sockets
 POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
 LOG_TAIL = 8192
+TELLS_S = 2.0  # the keeper looks for ended processes ten times a second
 _KEEPER = Path(keeper.__file__)
 
 
@@ -81,7 +82,6 @@ class StartedServer:
                 fix=f"try it by hand: {shlex.join(self.command)}",
             )
         self.pid = int(str(answer[1]))
-        self._control.setblocking(False)
 
     def __enter__(self) -> Self:
         return self
@@ -97,11 +97,19 @@ class StartedServer:
 
     def pids(self) -> tuple[int, ...]:
         """Its processes now, those too that went their own way; () once all have ended."""
-        with suppress(BlockingIOError, OSError):
+        self._listen(0.0)
+        found = tuple(sorted(keeper.descendants(self._keeper.pid)))
+        if not found and self.status is None:
+            self._listen(TELLS_S)
+        return found
+
+    def _listen(self, most_s: float) -> None:
+        """For what the keeper has to say of the server's end."""
+        self._control.settimeout(most_s)
+        with suppress(OSError):  # nothing was said, or the keeper is gone
             while (message := self._hear()) is not None:
                 if message[0] == "ended" and not self._ending:
                     self.status = int(str(message[1]))
-        return tuple(sorted(keeper.descendants(self._keeper.pid)))
 
     def ending(self) -> str:
         """How the process that was started ended, in words."""

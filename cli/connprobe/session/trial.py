@@ -14,7 +14,6 @@ from connprobe.fleet.fleet import Fleet
 from connprobe.model import (
     Ceiling,
     KernelFigures,
-    Limit,
     LimitRequest,
     Phase,
     Reading,
@@ -97,9 +96,12 @@ class TrialRun(Hold):
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
         self._messaged: set[int] = set()
+        self._goals = [0] * len(prepared.plan.shards)  # of each worker, in all
+        self._kept: counters.Totals | None = None
+        self._climbing: Climb | None = None
+        self._served = True  # connections are still wanted
         self._gone = False
         self._off_bytes = 0.0
-        self._goals: list[int] = []
         self._meter: ServerMeter
 
     def trial(self) -> Trial:
@@ -175,6 +177,10 @@ class TrialRun(Hold):
                 self._phases(costs)
             except Over as over:
                 self.broken = self.broken or over.reason
+                if self._gone and self.verified is None and self._climbing is not None and self._served:
+                    self._bury(self._climbing)
+        if self._kept is None:
+            self._snapshot()
         self.seen.lost = dict(self.fleet.lost)
         self._close_all()
 
@@ -203,10 +209,10 @@ class TrialRun(Hold):
                 break
             self._settle("ramp")
             self._read("ramp")
-        self.held = self._alive()
-        if not self.held:
             self._snapshot()
-            raise Over(end.cause if end else "no connection is held")
+        self.held = self._alive()
+        if not self.held and end is None:
+            raise Over("no connection is held")
         if end is None:
             self._idle(costs)
             self._predict()
@@ -215,11 +221,13 @@ class TrialRun(Hold):
         else:
             self._predict()
             self.broken = end.cause
-        self._snapshot()
+        if not self._gone:
+            self._snapshot()
         if end is not None:
             self._conclude(end)
         elif self.asked.verify:
             self._verify()
+        self._served = False
         if not self._gone:
             self._drain()
 
@@ -229,9 +237,8 @@ class TrialRun(Hold):
 
     def _snapshot(self) -> None:
         """What is counted for the record; what --verify breaks afterwards is told by `verified`."""
+        self._kept = super()._read_totals()
         self.seen.table = self.fleet.table.copy()
-        self.seen.totals = self._read_totals()
-        self._frozen = True
 
     def _idle(self, costs: Costs) -> None:
         before, at = self._meter.quick(), time.monotonic()
@@ -306,6 +313,13 @@ class TrialRun(Hold):
                 end = self._rest()
         self._conclude(end)
 
+    def _bury(self, climb: Climb) -> None:
+        """It died between two steps, or in another phase than the ramp."""
+        if self.prediction is None:
+            self.held = max((each.connections for each in self.readings), default=0)
+            self._predict()
+        self._conclude(self._death(climb, "verify"))
+
     def _conclude(self, end: End) -> None:
         limits = self.prediction.limits if self.prediction else ()
         self.verified = verified(end, limits)
@@ -333,10 +347,10 @@ class TrialRun(Hold):
         took_s: float
 
     def _climb(self, goal: int, phase: Phase, pace_s: float = 0.0) -> _Climbed:
-        """Up to `goal` connections begun, in `pace_s` at the least; how it ended where it could take no more."""
+        """Up to `goal` connections begun, in `pace_s` or more; how it ended where it could take no more."""
         before, began = self._read_totals(), time.monotonic()
         handshakes = counters.read_handshakes(self.fleet.table)
-        climb = Climb(goal, before)
+        climb = self._climbing = Climb(goal, before)
         self._open_up_to(goal, pace_s)
         self._watch(phase, lambda totals: self._is_gone() or self._hopeless(totals) or climb.over(totals))
         took_s = time.monotonic() - began
@@ -362,12 +376,11 @@ class TrialRun(Hold):
         return self._Climbed(None, took_s)
 
     def _open_up_to(self, goal: int, pace_s: float) -> None:
-        goals = shares(goal, [shard.count for shard in self.plan.shards])
-        before = self._goals or [0] * len(goals)
-        for index, (share, had) in enumerate(zip(goals, before, strict=True)):
+        before = self._goals
+        self._goals = shares(goal, [shard.count for shard in self.plan.shards], before)
+        for index, (share, had) in enumerate(zip(self._goals, before, strict=True)):
             interval_s = pace_s / max(1, share - had)
-            self.fleet.tell(index, "goal", share, interval_s, interval_s * index / len(goals))
-        self._goals = goals
+            self.fleet.tell(index, "goal", share, interval_s, interval_s * index / len(self._goals))
 
     def _wait_for_aftermath(self, phase: Phase) -> None:
         """A process that is killed closes its connections before it is gone, and there may be thousands."""
@@ -505,10 +518,8 @@ class TrialRun(Hold):
         super()._hear(index, message)
 
     def _read_totals(self) -> counters.Totals:
-        kept = self.seen.totals
         totals = super()._read_totals()
-        if getattr(self, "_frozen", False):
-            self.seen.totals = kept
+        self.seen.totals = self._kept or totals
         return totals
 
     def _begun(self) -> int:
