@@ -110,6 +110,17 @@ def test_a_client_that_resets_while_it_waits(waits: AcceptWaits, sockets: Socket
     assert found == (0, 1)
 
 
+def test_clients_that_reset_may_be_of_both_versions_of_ip(waits: AcceptWaits, sockets: Sockets) -> None:
+    listeners = [sockets.listen(10, "127.0.0.1"), sockets.listen(10, "::1")]
+    ports = {listener.getsockname()[1] for listener in listeners}
+    for listener in listeners:
+        (client,) = sockets.connect(listener)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+    while not ports <= {one.at.port for one in waits.read().vanished}:
+        os.sched_yield()  # until the resets have arrived
+
+
 def test_a_client_that_closes_while_it_waits_has_waited(waits: AcceptWaits, sockets: Sockets) -> None:
     listener = sockets.listen(10)
     sockets.connect(listener)[0].close()

@@ -141,7 +141,12 @@ class AcceptWaits:
         vanished = (
             Vanished(decode_endpoint(key), *_GONE.unpack(raw)) for key, (raw,) in maps["vanished"].items()
         )
-        return Reading(tuple(found), tuple(sorted(vanished)), waiting, self._live.lost(_LOST))
+        return Reading(
+            tuple(found),
+            tuple(sorted(vanished, key=lambda gone: str(gone.at))),
+            waiting,
+            self._live.lost(_LOST),
+        )
 
     def _check(self) -> int:
         """Look after those that have waited for long; how many wait."""
