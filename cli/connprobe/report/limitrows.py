@@ -115,7 +115,7 @@ def traffic_rows(limits: Sequence[Limit], first: int) -> Rows:
 
 
 def span(limit: Limit) -> str:
-    """The interval: of a count that is kept to the letter there is none, of a longest stall it is not known."""
+    """The interval: a count that is kept to the letter has none, and of a longest stall it is not known."""
     _, low, high = rounded(limit)
     if low == high:
         return "\u2013" if limit.resource == "accept_queue" else "exact"
