@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from msgspec.structs import replace
 
 import connprobe.report.html
 from connprobe.model import Sample
@@ -19,7 +20,7 @@ from connprobe.report.html.figures import label
 from connprobe.report.html.markup import embedded_json, tag, text
 from connprobe.report.timeline import read_timeline
 from report.conftest import a_record, a_sample, a_server
-from report.limited import LIMITS, limited
+from report.limited import HEAP_EACH, LIMITS, limit_samples, limited, trial
 
 CSS = (Path(connprobe.report.html.__file__).parent / "page.css").read_text()
 COLOURS = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", CSS))
@@ -83,13 +84,23 @@ def test_every_figure_is_one_that_plotly_knows() -> None:
 def test_the_charts_hold_the_figures() -> None:
     drawn = figures(render_html(limited(a_record()), samples()))
     bars = drawn["limits"]["data"][0]
-    assert bars["x"] == [limit.connections for limit in LIMITS[:-1]]  # the last is too far for the axis
+    far = LIMITS[-1]  # too far for the axis
+    held = [it for it in LIMITS if it.resource != "accept_queue" and it is not far]
+    assert bars["x"] == [it.connections for it in held]
+    assert bars["y"][:3] == ["V8 heap", "file descriptors", "client's source ports"]
     assert (bars["error_x"]["array"][0], bars["error_x"]["arrayminus"][0]) == (549, 651)
     assert max(drawn["queue"]["data"][0]["y"]) == 39
     assert drawn["queue"]["data"][1]["y"] == [65, 65]
     assert drawn["cpu"]["data"][0]["y"][5] == 0.5
     held = figures(render_html(a_record(), samples()))["growth"]["data"]
     assert "4.7 kB a connection" in held[1]["name"]
+
+
+def test_an_interval_without_an_end_does_not_press_the_bars_flat() -> None:
+    wide = (LIMITS[0], replace(LIMITS[1], high=1 << 53))
+    drawn = figures(render_html(limited(a_record(), limits=wide), []))["limits"]
+    assert drawn["layout"]["xaxis"]["range"][1] < 6.5  # 19,970 is 4.3
+    assert drawn["data"][1]["x"][1] == 199_700
 
 
 def test_the_same_input_gives_the_same_text() -> None:
@@ -110,6 +121,41 @@ def test_trials_that_begin_their_clock_again_follow_each_other() -> None:
     assert [span.phase for span in line.phases] == ["ramp", "hold"] * 2
     x, _ = line.thinned.points("held")
     assert x == sorted(x)
+
+
+def test_trials_and_their_phases_are_marked() -> None:
+    line = read_timeline(limit_samples(2))
+    phases = ["start", "ramp", "peak", "idle", "messaging", "drain", "verify"]
+    assert [span.phase for span in line.phases] == phases * 2  # settling belongs to what it ends
+    assert len(line.trials) == 1
+    layout = figures(render_html(limited(a_record()), limit_samples(2)))["memory"]["layout"]
+    assert {"ramp", "verify", "trial 2"} <= {it["text"] for it in layout["annotations"]}
+    assert [it["x0"] for it in layout["shapes"] if it["type"] == "line"] == line.trials
+
+
+def test_the_line_goes_on_dashed_to_where_more_were_held() -> None:
+    one = trial(1)
+    far = replace(one.readings[-2], stage="verify", connections=16_000, settled=False)
+    verified = replace(one, readings=(*one.readings, far))
+    drawn = figures(render_html(limited(a_record(), trials=(verified,)), []))["growth"]["data"]
+    dashed = [it for it in drawn if it["line"].get("dash") == "dash"]
+    assert {it["x"][0] for it in dashed} == {4000}
+    assert {it["x"][-1] for it in dashed} == {16_000}
+    heap = next(it for it in dashed if it["name"].startswith("heap"))
+    assert heap["y"][-1] == 3.66e6 + (HEAP_EACH + 0.1 * 13) * 16_000
+    without = figures(render_html(limited(a_record(), trials=(one,)), []))["growth"]["data"]
+    assert not any(it["line"].get("dash") for it in without)
+
+
+def test_the_tables_of_a_limit_hold_its_figures() -> None:
+    page = render_html(limited(a_record()), limit_samples(1))
+    for said in (
+        *("82.00 ± 0.82 MB", "10,000 ± 130 B", "4,735.0 ± 8.3 B", "16,852", "+0.6%", "24.9 ms"),
+        *("1. the V8 heap (binds first)", "Limits of traffic", "does not grow measurably", "5,200,000"),
+        "2 of 2 inside the predicted interval",
+    ):
+        assert said in page
+    assert "Stages" not in render_html(a_record(), samples()).partition("run.json</summary>")[0]
 
 
 def test_nothing_gets_out_of_its_place() -> None:

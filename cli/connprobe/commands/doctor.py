@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from connprobe.commands.hold import LARGEST_COUNT
+from connprobe.commands.options import LARGEST_COUNT
 from connprobe.commands.output import finish, stdout
 from connprobe.errors import UsageError
 from connprobe.report.doctor import render_doctor

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from connprobe.commands.hold import ProtocolName
+from connprobe.commands.options import ProtocolName, ProtocolOption
 from connprobe.commands.output import finish, stderr
 from connprobe.errors import UsageError
 from connprobe.plan.parse import parse_count_or_auto, parse_target
@@ -20,7 +20,7 @@ class ModeName(StrEnum):
 
 def serve(
     listen: Annotated[str, typer.Option(help="ADDRESS:PORT.")] = "127.0.0.1:8080",
-    protocol: Annotated[ProtocolName, typer.Option(help="What is spoken.")] = ProtocolName.ws,
+    protocol: ProtocolOption = ProtocolName.ws,
     mode: Annotated[
         ModeName,
         typer.Option(

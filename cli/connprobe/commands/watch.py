@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from connprobe.commands.options import NoBpfOption, process
 from connprobe.commands.output import finish, stderr, stdout
 from connprobe.errors import UsageError
 from connprobe.plan.parse import parse_duration
@@ -29,9 +30,7 @@ def watch(
         str | None, typer.Option("--for", help="How long. Without it: until Ctrl-C.")
     ] = None,
     interval: Annotated[str, typer.Option(help="Between two readings.")] = "1s",
-    no_bpf: Annotated[
-        bool, typer.Option("--no-bpf", help="No eBPF: watch the kernel by sock_diag and /proc.")
-    ] = False,
+    no_bpf: NoBpfOption = False,
     system_calls: Annotated[
         bool,
         typer.Option(
@@ -46,8 +45,6 @@ def watch(
 
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"--port {port} is not between 1 and 65,535", fix="--port 8080")
-    if pid is not None and (pid < 1 or not Path(f"/proc/{pid}").is_dir()):
-        raise UsageError(f"--pid {pid}: there is no such process", fix="pgrep -a NAME shows what runs")
     interval_s = parse_duration(interval, "--interval")
     if interval_s < 0.1:
         raise UsageError(f"--interval {interval} is shorter than 100ms", fix="--interval 1s")
@@ -55,7 +52,7 @@ def watch(
     finish(
         run_watch(
             port,
-            pid,
+            process(pid),
             stdout(),
             stderr(),
             bpf=not no_bpf,

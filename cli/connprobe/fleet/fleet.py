@@ -190,7 +190,7 @@ class Fleet:
         if code is None:
             return "ended, nobody knows how"
         if code < 0:
-            return f"killed by {_signal_name(-code)}"
+            return f"killed by {signal_name(-code)}"
         return f"ended with status {code}"
 
     def _read_endings(self, wait_ms: int) -> bool:
@@ -252,7 +252,8 @@ class Fleet:
             self._zygote.wait()
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """SIGKILL", as kill -l has it."""
     try:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal: only the first and the last have names

@@ -30,5 +30,13 @@ class SharedTable:
         """This column of every row."""
         return self.cells[column : self.rows * self.columns : self.columns].tolist()
 
+    def copy(self) -> "SharedTable":
+        """As it is now, for this process alone."""
+        table = SharedTable(self.rows, self.columns)
+        os.close(table.fd)
+        for index in range(self.rows):
+            table.row(index)[:] = self.row(index)
+        return table
+
     def total(self, column: int) -> int:
         return sum(self.column(column))

@@ -22,14 +22,14 @@ class Interval(Record, frozen=True):
 class Reading(Record, frozen=True):
     """The server at one moment, its processes summed. `settled`: memory was flat and CPU quiet before it.
 
-    use: what it takes of each metric, e.g. {"rss_bytes": 43515904, "fds": 4023}. Bytes end in `_bytes`, all
-    else is counted: rss_bytes, pss_bytes, uss_bytes, heap_bytes (live, after a collection), kernel_bytes
-    (growth of the slabs since the start, of the whole host), cgroup_bytes (not reclaimable, of the server's
-    cgroup), memory_bytes (fall of MemAvailable since the start), fds (of the server), process_fds (of its
-    fullest process), process_fds_grown (since the start, of the process in which they grew most), files (of
-    the host), threads, host_threads, pids (that the server's cgroup counts, threads too), maps (of its
-    largest process), epoll_watches, conntrack. A metric that was not read is not in it, and
-    `RunRecord.unknown` says why.
+    use: what it takes of each metric, e.g. {"rss_bytes": 43515904, "fds": 4023}. Bytes end in `_bytes`,
+    all else is counted: rss_bytes, pss_bytes, uss_bytes, heap_bytes (live, after a collection),
+    kernel_bytes (growth of the slabs since the start, of the whole host), cgroup_bytes (not reclaimable,
+    of the server's cgroup), memory_bytes (growth of RSS and of the slabs since the start), fds (of the
+    server), process_fds (of its fullest process), process_fds_grown (since the start, of the process in
+    which they grew most), files (of the host), threads, host_threads, pids (that the server's cgroup
+    counts, threads too), maps (of its largest process), epoll_watches, conntrack. A metric that was not
+    read is not in it, and `RunRecord.unknown` says why.
     cpu_s: of the server's processes, in all.
     """
 

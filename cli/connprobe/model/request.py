@@ -70,9 +70,14 @@ class LimitRequest(Record, frozen=True):
     steps: int = 5
     repeat: int = 1
     message: str = "connprobe"
-    message_by: Literal["client", "server"] = "client"
+    message_by: Literal["client", "server", "none"] = "client"
+    message_path: str | None = None  # a GET of it makes the server send its message
     verify: bool = False
+    verify_up_to: int | None = (
+        None  # connections; None: as many as this host can open, ten times the count at most
+    )
     latency_limit_ms: float | None = None
     heap_limit_bytes: int | None = None
     inspect: bool = False  # open the inspector of a server that is not ours
+    startup_s: float = 60.0  # the longest wait until it listens
     settle_s: float = 30.0  # the longest wait for one settled reading

@@ -2,7 +2,6 @@
 
 from connprobe.model import Ceiling
 from connprobe.observe.cgroupmemory import MemoryBound, swap_free, taken
-from connprobe.observe.machine import available_memory
 from connprobe.observe.procfs import unit_of
 from connprobe.observe.reading import ServerMeter
 
@@ -18,7 +17,7 @@ def memory_ceilings(meter: ServerMeter) -> list[Ceiling]:
         source="MemAvailable of /proc/meminfo, at the start",
         fix="a machine with more memory, or less of it for each connection",
         metric="memory_bytes",
-        used=meter.available_bytes - available_memory(),
+        used=meter.taken_bytes(),
         unit="bytes",
         exact=False,
         note=f"{swap / 1e9:.1f} GB of swap come on top, slowly" if swap else None,

@@ -48,7 +48,13 @@ class ServerMeter:
         self._find, self._ends = find, ends
         self._group = ProcessGroup(pids)
         self._first_fds: dict[int, int] = {}
-        self._sample(pss=False)
+        self.begin()
+
+    def begin(self) -> None:
+        """Growth counts from now."""
+        first = self._sample(pss=False)
+        self._first_rss_bytes = first.rss_bytes if first is not None else 0
+        self._taken_bytes: float | None = 0.0
         self._find_cgroups()
         self.available_bytes = available_memory()
         self._slabs_at_start: KernelMemory = read_kernel_memory()
@@ -60,6 +66,10 @@ class ServerMeter:
     @property
     def pids(self) -> tuple[int, ...]:
         return self.server.pids if self.server is not None else ()
+
+    def taken_bytes(self) -> float | None:
+        """memory_bytes of the last reading."""
+        return self._taken_bytes
 
     def quick(self) -> tuple[int, float] | None:
         """(RSS in bytes, CPU seconds in all), to tell whether it is flat and quiet. None: it is gone."""
@@ -85,7 +95,6 @@ class ServerMeter:
         use: dict[str, float] = {}
         self.unknown = {"epoll_watches": self.unknown["epoll_watches"]}
         # The host first: looking at processes takes memory itself.
-        self._put(use, "memory_bytes", lambda: self.available_bytes - available_memory())
         self._put(use, "kernel_bytes", lambda: self._kernel_bytes(connections))
         self._put(use, "files", lambda: int(Path("/proc/sys/fs/file-nr").read_text().split()[0]))
         self._put(use, "host_threads", host_threads)
@@ -104,10 +113,17 @@ class ServerMeter:
         server = self._sample(pss=True)
         if server is None or not server.complete:
             why = self._group.reason or "the server has no process"
-            of_processes = "rss_bytes pss_bytes uss_bytes fds process_fds process_fds_grown threads maps"
+            of_processes = (
+                "memory_bytes rss_bytes pss_bytes uss_bytes fds process_fds process_fds_grown threads maps"
+            )
             self.unknown.update(dict.fromkeys(of_processes.split(), why))
             return use  # the sum of some processes would be taken for that of all
         use["rss_bytes"], use["threads"] = server.rss_bytes, server.threads
+        if "kernel_bytes" in use:
+            use["memory_bytes"] = server.rss_bytes - self._first_rss_bytes + use["kernel_bytes"]
+        else:
+            self.unknown["memory_bytes"] = self.unknown["kernel_bytes"]
+        self._taken_bytes = use.get("memory_bytes")
         no_pss = self._group.pss_reason or "/proc/PID/smaps_rollup cannot be read"
         self._put(use, "pss_bytes", lambda: server.pss_bytes, no_pss)
         private = [each.uss_bytes for each in self._group.processes if each.uss_bytes is not None]

@@ -109,6 +109,20 @@ def parse_count_or_auto(text: str, option: str) -> int | None:
     return int(digits)
 
 
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+
+
+def parse_size(text: str, option: str) -> int:
+    """`64MB` (10^6), `64MiB` (2^20), `1.7GB`, or bytes. Raises UsageError."""
+    match = _SIZE.fullmatch(text.strip())
+    size = 0
+    if match is not None:
+        size = round(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
+    if not 0 < size < 1 << 60:
+        raise UsageError(f"{option} {text!r} is not a size", fix=f"{option} 64MB (or 64MiB, 1.7GB)")
+    return size
+
+
 def parse_alias(text: str) -> tuple[str, str]:
     """`IFACE:CIDR` as (interface, addresses still as text). Raises UsageError."""
     interface, colon, addresses = text.partition(":")

@@ -18,7 +18,7 @@ _ESCAPE = re.compile(
     r"|\x1b[ -/]*[0-~]?",
     re.DOTALL,
 )
-_ASCII = str.maketrans({DASH: "-", "…": "...", "·": "|", "\u00d7": "x", "→": "->", "≥": ">="})
+_ASCII = str.maketrans({DASH: "-", "…": "...", "·": "|", "\u00d7": "x", "→": "->", "≥": ">=", "±": "+-"})
 
 
 def _known(value: float | None) -> bool:

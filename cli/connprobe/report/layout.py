@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from connprobe.report import format as fmt
+from connprobe.report.rows import Rows
 
 PIPED_WIDTH = 100
 _WIDEST = 120
+_GAP, _INDENT = 2, 2
+_LEAST_WORDS = 14  # columns: words are broken, but not into single letters
 
 
 class Page:
@@ -58,6 +62,59 @@ class Page:
         for row in rows:
             table.add_row(*(cell if isinstance(cell, Text) else self.text(cell) for cell in row))
         self._show(Padding(table, (0, 0, 0, 2)))
+
+    def figures(self, table: Rows) -> None:
+        """A table of which no figure is ever cut: columns that find no room come in another one below.
+
+        Where not even one finds room beside the first, each figure has a line of its own.
+        """
+        cells = [table.header, *table.rows]
+        widths = [max(cell_len(self.text(row[at]).plain) for row in cells) for at in range(len(table.header))]
+        room = self.width - _INDENT
+        *between, last = range(1, len(widths))
+        first = widths[0]
+        if first + sum(widths[at] + _GAP for at in between) > room:
+            first = min(first, max(_LEAST_WORDS, room // 3))
+        if any(first + _GAP + widths[at] > room for at in between):
+            self._stacked(table)
+            return
+        groups: list[list[int]] = [[]]
+        for at in between:
+            if groups[-1] and first + sum(widths[it] + _GAP for it in [*groups[-1], at]) > room:
+                groups.append([])
+            groups[-1].append(at)
+        if any(row[last] for row in table.rows):
+            left = room - first - sum(widths[it] + _GAP for it in groups[-1]) - _GAP
+            if left < min(widths[last], 2 * _LEAST_WORDS):
+                groups.append([])
+            groups[-1].append(last)
+        for number, group in enumerate(groups):
+            if number:
+                self.console.print()
+            self._group(table, group, first, last)
+
+    def _group(self, table: Rows, group: Sequence[int], first: int, last: int) -> None:
+        grid = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+        grid.add_column(self.text(table.header[0], "dim"), width=first, overflow="fold")
+        for at in group:
+            words = at == last
+            grid.add_column(
+                self.text(table.header[at], "dim"),
+                justify="left" if words else "right",
+                overflow="fold",
+                no_wrap=not words,
+            )
+        for index, row in enumerate(table.rows):
+            style = "bold" if index in table.strong else ""
+            grid.add_row(*(self.text(row[at], style) for at in (0, *group)))
+        self._show(Padding(grid, (0, 0, 0, _INDENT)))
+
+    def _stacked(self, table: Rows) -> None:
+        for index, row in enumerate(table.rows):
+            self.paragraph(row[0], "bold" if index in table.strong else "", indent=_INDENT)
+            for title, cell in zip(table.header[1:], row[1:], strict=True):
+                if cell:
+                    self.line(f"    {title} ".rstrip() + " ", cell)
 
     def _show(self, block: RenderableType) -> None:
         # Not console.print(width=...): it never exceeds the console's own width, which is 80 in a pipe,

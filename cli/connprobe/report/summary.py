@@ -24,11 +24,21 @@ def render_summary(
     page = Page(console)
     _headline(record, page)
     _connections(record, page)
-    _causes(record, page, "Failed: never established", record.failures, established=False)
-    _causes(record, page, "Dropped: established, then lost", record.drops, established=True)
+    render_causes(record, page)
     _memory(record, page)
     render_kernel(record, page)
     render_verdicts(record.verdicts, page)
+    render_ending(record, page, results=results, report=report)
+
+
+def render_causes(record: RunRecord, page: Page) -> None:
+    """What failed or was lost, why, and what to change."""
+    _causes(record, page, "Failed: never established", record.failures, established=False)
+    _causes(record, page, "Dropped: established, then lost", record.drops, established=True)
+
+
+def render_ending(record: RunRecord, page: Page, *, results: str | None, report: str | None) -> None:
+    """What is not known and why, and where the rest is."""
     # What this version never measures is no news at the end of a run; run.json says it.
     news = {path: why for path, why in record.unknown.items() if not why.startswith("this version")}
     if news:
@@ -45,14 +55,17 @@ def headline(record: RunRecord) -> str:
     """The run in one sentence."""
     kind = _PROTOCOLS[record.request.protocol] + (" over TLS" if record.request.tls else "")
     noun = "connection" if record.requested == 1 else "connections"
+    stayed = f" for {fmt.duration(record.hold_s)}"
+    if record.command == "limit":
+        trials = len(record.trials)
+        stayed = f" in the last of {trials} trials" if trials > 1 else ""
+    share = f"{fmt.count(record.held)} of {fmt.count(record.requested)} {kind} {noun}"
     sentence = (
-        f"{fmt.count(record.held)} of {fmt.count(record.requested)} {kind} {noun} to {record.target} "
-        f"for {fmt.duration(record.hold_s)}; "
+        f"{share} to {record.target}{stayed}; "
         f"{fmt.count(record.failed)} failed, {fmt.count(record.dropped)} dropped."
     )
     match record.outcome:
-        case "interrupted" if not record.hold_s:
-            share = f"{fmt.count(record.held)} of {fmt.count(record.requested)} {kind} {noun}"
+        case "interrupted" if record.command == "hold" and not record.hold_s:
             return f"Interrupted in the ramp: {share} to {record.target} were open, not checked."
         case "interrupted":
             return f"Interrupted. Held {sentence}"

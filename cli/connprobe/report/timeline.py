@@ -45,6 +45,7 @@ class Timeline:
     end_s: float = 0.0
     thinned: Thinned = field(default_factory=Thinned)
     phases: list[Span] = field(default_factory=list)
+    trials: list[float] = field(default_factory=list)  # when each but the first began
     queues: dict[str, Queue] = field(default_factory=dict)
     queues_left_out: bool = False
     memory: Thinned = field(default_factory=Thinned)  # "rss" over connections, in place of time
@@ -67,6 +68,9 @@ def read_timeline(samples: Iterable[Sample | None]) -> Timeline:
         first = first or sample
         if before is not None and sample.at_s < before.at_s:  # the next trial: its clock begins again
             offset, first, before = line.end_s, sample, None
+            line.trials.append(offset + sample.at_s)
+        elif before is not None and sample.phase == "start" and before.phase != "start":
+            line.trials.append(offset + sample.at_s)
         at_s = offset + sample.at_s
         line.samples += 1
         line.end_s = at_s
@@ -131,7 +135,9 @@ def _queues(line: Timeline, sample: Sample) -> dict[str, float | None]:
 def _mark_phase(line: Timeline, sample: Sample, at_s: float) -> None:
     if line.phases:
         line.phases[-1].end_s = at_s
-    if (not line.phases or line.phases[-1].phase != sample.phase) and len(line.phases) < MOST_PHASES:
+    if line.phases and (sample.phase == "settle" or line.phases[-1].phase == sample.phase):
+        return  # waiting until memory is flat is the end of what was done before
+    if len(line.phases) < MOST_PHASES:
         line.phases.append(Span(sample.phase, at_s, at_s))
 
 

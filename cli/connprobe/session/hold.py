@@ -44,11 +44,17 @@ class Hold:
     """One run. `execute` returns its record; everything it set up is undone by then."""
 
     def __init__(
-        self, prepared: Prepared, directory: RunDirectory, progress: Progress, interrupts: Interrupts
+        self,
+        prepared: Prepared,
+        directory: RunDirectory,
+        progress: Progress,
+        interrupts: Interrupts,
+        began: float | None = None,
     ) -> None:
+        """began: the moment that samples count from, by time.monotonic; None: when the first is taken."""
         self.request, self.plan, self.facts = prepared.request, prepared.plan, prepared.facts
         self.target = prepared.target
-        self._directory, self._progress = directory, progress
+        self._directory, self._progress, self._began = directory, progress, began
         self.interrupts = interrupts
         self.seen = Seen(started_at=datetime.now(UTC).isoformat(timespec="seconds"))
         self.fleet: Fleet
@@ -63,9 +69,7 @@ class Hold:
             log: IO[bytes] = undo.enter_context(self._directory.open_log())
             if self.plan.alias_addresses or self.plan.sysctls:
                 self._change_host(undo)
-            if self.target is None:
-                self._start_server(undo, log)
-            server = self._find_server()
+            server = self._reach_server(undo, log)
             assert self.target is not None
             if self.interrupts.by is None:
                 self._hold(undo, log, server)
@@ -80,7 +84,7 @@ class Hold:
         chosen = chosen_by(self._target_address(), self.target.port)
         loaded = undo.enter_context(load_probes()) if self.request.bpf else None
         self.kernel = KernelView(chosen, loaded)
-        self._sampler = sampler = Sampler(self._directory, self._progress, server, self.kernel)
+        self._sampler = sampler = Sampler(self._directory, self._progress, server, self.kernel, self._began)
         if self.interrupts.by is None:  # attaching takes a second or two
             self._run(undo, log)
         self.seen.take_kernel(self.kernel)
@@ -110,6 +114,11 @@ class Hold:
         if report.pending and isinstance(error, RunFailed):
             message = f"{error.message}; NOT put back: {'; '.join(report.pending)}"
             raise RunFailed(message, fix=error.fix or "connprobe restore") from error
+
+    def _reach_server(self, undo: ExitStack, log: IO[bytes]) -> ProcessGroup | None:
+        if self.target is None:
+            self._start_server(undo, log)
+        return self._find_server()
 
     def _start_server(self, undo: ExitStack, log: IO[bytes]) -> None:
         fleet, port = start_server(
@@ -172,12 +181,7 @@ class Hold:
             self.kernel.traffic.take_census()
             self.seen.server_idle = self._sampler.server_now
         if self.interrupts.by is None:
-            self.fleet.send("check")
-            slowest = self.request.timeout_s + 30 + self.plan.count / 5000
-            self._watch("check", self._all_checked, time.monotonic() + slowest)
-            if self.interrupts.by is None:
-                self._end_silent(set(self.fleet.alive) - self.checked)
-            self.seen.checked = self.checked >= set(self.fleet.alive)
+            self._check()
         self._read_totals()
         self.seen.table = self.fleet.table
         self.seen.lost = dict(self.fleet.lost)
@@ -185,13 +189,26 @@ class Hold:
             self.server_fleet.poll(0)
             self.seen.servers_lost = tuple(self.server_fleet.lost.values())
         self._sampler.tick("close", self._read_totals(), self.fleet.table, None)
+        self._close_all()
+        self._read_totals()  # of workers that have ended: while they run, a row may be half written
+
+    def _close_all(self) -> None:
+        """Ends the workers, and with them the connections; they have the last word on what was lost."""
         interrupted = self.interrupts.by is not None
         closing_s = CLOSE_INTERRUPTED_S if interrupted else CLOSE_S
         for index, message in self.fleet.stop(
             closing_s, lambda: self.interrupts.by is not None, CLOSE_INTERRUPTED_S
         ):
             self._hear(index, message)
-        self._read_totals()  # of workers that have ended: while they run, a row may be half written
+
+    def _check(self) -> None:
+        """Who is alive, at the end: every worker asks each of its connections."""
+        self.fleet.send("check")
+        slowest = self.request.timeout_s + 30 + self.plan.count / 5000
+        self._watch("check", self._all_checked, time.monotonic() + slowest)
+        if self.interrupts.by is None:
+            self._end_silent(set(self.fleet.alive) - self.checked)
+        self.seen.checked = self.checked >= set(self.fleet.alive)
 
     def _tasks(self) -> list[Task]:
         assert self.target is not None

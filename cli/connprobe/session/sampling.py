@@ -26,7 +26,12 @@ class Sampler:
     """`tick` often; it samples and draws when that is due. Times are CLOCK_MONOTONIC."""
 
     def __init__(
-        self, directory: RunDirectory, progress: Progress, server: ProcessGroup | None, kernel: KernelView
+        self,
+        directory: RunDirectory,
+        progress: Progress,
+        server: ProcessGroup | None,
+        kernel: KernelView,
+        began: float | None = None,
     ) -> None:
         self.samples = self.late_samples = 0
         self.server_start: ServerUse | None = None
@@ -34,12 +39,12 @@ class Sampler:
         self.server_now: ServerUse | None = None
         self.server_peak_rss_bytes = 0
         self._directory, self._progress, self._server, self._kernel = directory, progress, server, kernel
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         self._next_sample: float | None = None
         self._next_draw = 0.0
         self._last: Sample | None = None
         if server is not None:
-            self.server_start = self.server_last = server.sample(self._began)
+            self.server_start = self.server_last = server.sample(time.monotonic())
 
     def tick(self, phase: Phase, totals: counters.Totals, table: SharedTable, deadline: float | None) -> None:
         """deadline: when the phase ends, where that is known."""

@@ -23,6 +23,7 @@ PLAN = "plan.json"
 WATCH = "watch.json"
 REPORT = "report.html"
 LOG = "workers.log"
+SERVER_LOG = "server.log"
 
 _MOST_RUNS_A_SECOND = 1000
 _ANOTHER = 'choose a directory you may write to: --results "$HOME/connprobe"'
@@ -61,12 +62,12 @@ class RunDirectory:
         except OSError as error:
             raise _failed(base, error) from error
 
-    def open_log(self) -> BinaryIO:
-        """workers.log, for the standard error of forked processes; the caller closes it. Raises RunFailed."""
+    def open_log(self, name: str = LOG) -> BinaryIO:
+        """A file for the output of processes, appended to; the caller closes it. Raises RunFailed."""
         try:
-            return os.fdopen(files.create_file(LOG, self._fd), "wb")
+            return os.fdopen(files.append_file(name, self._fd), "wb")
         except OSError as error:
-            raise _failed(self.path / LOG, error) from error
+            raise _failed(self.path / name, error) from error
 
     def append_sample(self, sample: Record) -> None:
         """Append one line, in one write(2), at once. Never raises: the first OSError stays in `.error`.

@@ -6,12 +6,17 @@ from typing import Any
 
 from connprobe.model import Growth, Limit, RunRecord, Trial
 from connprobe.plan.growth import band_at, value_at
+from connprobe.plan.headline import rounded
+from connprobe.plan.resources import is_client
 from connprobe.report import format as fmt
 from connprobe.report.html.figures import COLOURS, Figure, axis, band, curve, figure, label, upright
+from connprobe.report.limitrows import names, shown
+from connprobe.report.rows import cost, metric_name
 from connprobe.report.timeline import Timeline
 
 LIMITS_SHOWN = 20
 BESIDE_POINT = 10_000  # times the first limit: a bar that long would press the others flat
+WHISKER_SHOWN = 10  # times the longest bar
 _DRAWN_AT_FIRST = ("heap_bytes", "rss_bytes", "cgroup_bytes", "kernel_bytes")
 _METRICS = (
     "rss_bytes",
@@ -27,18 +32,22 @@ _STEPS = 40  # of a curved band
 
 def limit_chart(record: RunRecord) -> Figure | None:
     """Bars on a log axis, the binding one on top, each with its 95 % interval."""
-    if not record.limits:
+    parts = shown(record.limits)
+    if not parts.held:
         return None
-    most = max(1, record.limits[0].connections) * BESIDE_POINT
-    limits = [limit for limit in record.limits[:LIMITS_SHOWN] if limit.connections <= most]
-    names = limit_names(limits)
+    most = max(1, parts.held[0].connections) * BESIDE_POINT
+    ours = [*parts.held, *parts.folded][:LIMITS_SHOWN]
+    limits = [limit for limit in ours if limit.connections <= most]
+    called = limit_names(limits)
     values = [max(1, limit.connections) for limit in limits]
     highs = [max(value, limit.high) for value, limit in zip(values, limits, strict=True)]
-    colours = ["@vermilion", *["@blue"] * (len(limits) - 1)]
+    # An interval that has no end runs out of the chart, which ends soon after the last bar.
+    edges = [min(high, max(values) * WHISKER_SHOWN) for high in highs]
+    colours = ["@vermilion", *("@sky" if is_client(limit) else "@blue" for limit in limits[1:])]
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": names,
+        "y": called,
         "x": values,
         "marker": {
             "color": colours,
@@ -60,9 +69,9 @@ def limit_chart(record: RunRecord) -> Figure | None:
     figures = {  # beyond the interval: text at the end of a bar would lie under its whisker
         "type": "scatter",
         "mode": "text",
-        "x": highs,
-        "y": names,
-        "text": [f"  {fmt.many(limit.connections)}" for limit in limits],
+        "x": edges,
+        "y": called,
+        "text": [f"  {fmt.many(rounded(limit)[0])}" for limit in limits],
         "textposition": "middle right",
         "cliponaxis": False,
         "hoverinfo": "skip",
@@ -71,8 +80,8 @@ def limit_chart(record: RunRecord) -> Figure | None:
     if record.verified is not None and record.verified.side == "server" and record.verified.connections > 0:
         marks.append(upright(record.verified.connections, "broke", "@purple", anchor="left"))
     ends = [*values, *(shape["x0"] for shape, _ in marks if shape["x0"] > 1)]
-    low, high = log10(min(ends)) - 0.4, log10(max(highs + ends))
-    room = 0.15 * (high - low) + 0.15  # for the figure beyond the longest bar
+    low, high = log10(min(ends)) - 0.4, log10(max(edges + ends))
+    room = 0.3 * (high - low) + 0.15  # for the figure beyond the longest bar, on a phone too
     x = axis("connections (log scale)", type="log", rangemode="normal", range=[low, high + room])
     y = {"autorange": "reversed", "automargin": True, "type": "category", "ticklabelstandoff": 6}
     return figure(
@@ -91,18 +100,14 @@ def limit_chart(record: RunRecord) -> Figure | None:
 
 
 def limit_names(limits: Sequence[Limit]) -> list[str]:
-    """What each bar is called: the resource, and whose where that alone is not enough."""
-    plain = [limit.resource for limit in limits]
-    names: list[str] = []
-    for limit in limits:
-        name = limit.resource.replace("_", " ")
-        if plain.count(limit.resource) > 1:
-            name = f"{name}, {limit.scope}"
-        name = label(name, 28)
-        while name in names:  # one category each
-            name += " "
-        names.append(name)
-    return names
+    """What each bar is called: short, and each its own category."""
+    found: list[str] = []
+    for name in names(limits):
+        short = label(name.removeprefix("the "), 28)
+        while short in found:
+            short += " "
+        found.append(short)
+    return found
 
 
 def most_held(record: RunRecord) -> int:
@@ -115,17 +120,18 @@ def growth_chart(trials: Sequence[Trial]) -> Figure | None:
         return None
     last = trials[-1]
     data: list[dict[str, Any]] = []
+    reach = max((reading.connections for trial in trials for reading in trial.readings), default=0)
     fitted = {growth.metric: growth for growth in last.growth if growth.unit == "bytes"}
     found = {name for trial in trials for reading in trial.readings for name in reading.use}
-    names = [name for name in _METRICS if name in found or name in fitted]
-    shown = [name for name in names if name in _DRAWN_AT_FIRST] or names[:1]
-    for index, name in enumerate(names):
+    metrics = [name for name in _METRICS if name in found or name in fitted]
+    drawn = [name for name in metrics if name in _DRAWN_AT_FIRST] or metrics[:1]
+    for index, name in enumerate(metrics):
         colour = COLOURS[index % len(COLOURS)]
         more: dict[str, Any] = {"legendgroup": name}
-        if name not in shown:
+        if name not in drawn:
             more["visible"] = "legendonly"
         if (growth := fitted.get(name)) is not None:
-            data += [it | more for it in _fitted(growth, last, name, colour)]
+            data += [it | more for it in _fitted(growth, reach, name, colour)]
         for settled in (True, False):
             data += [it | more for it in _readings(trials, name, colour, settled, growth is None)]
     if not data:
@@ -150,24 +156,28 @@ def _readings(
     more = {"mode": "markers", "marker": marker, "showlegend": named and settled}
     x, y = [point[0] for point in points], [point[1] for point in points]
     kind = "" if settled else ", not settled"
-    shown = curve(x, y, metric_name(metric) + kind, colour, "B", **more)
-    return [shown | {"hovertemplate": "%{x:,} connections: %{y:.4~s}B<extra></extra>"}]
+    points_shown = curve(x, y, metric_name(metric) + kind, colour, "B", **more)
+    return [points_shown | {"hovertemplate": "%{x:,} connections: %{y:.4~s}B<extra></extra>"}]
 
 
-def _fitted(growth: Growth, trial: Trial, metric: str, colour: str) -> list[dict[str, Any]]:
-    width = growth.last or 1
-    xs = [width * step / _STEPS for step in range(_STEPS + 1)]
-    ys = [value_at(growth, x) for x in xs]
+def _fitted(growth: Growth, reach: int, metric: str, colour: str) -> list[dict[str, Any]]:
+    """The line and its band; dashed from the last reading of the fit to `reach`, where more were held."""
+    last = growth.last or 1
+    inside = [last * step / _STEPS for step in range(_STEPS + 1)]
+    beyond = [last + (reach - last) * step / _STEPS for step in range(_STEPS + 1)] if reach > last else []
+    xs = inside + beyond
     low, high = zip(*(band_at(growth, x) for x in xs), strict=True)
-    slope = f"{metric_name(metric)}: {fmt.nbytes(growth.per_connection)} each"
-    shade = band(xs, list(low), list(high), "95 %", f"{colour}-band") | {"showlegend": False}
-    return [shade, curve(xs, ys, slope, colour, "B", hoverinfo="skip", hovertemplate=None)]
-
-
-def metric_name(metric: str) -> str:
-    name = metric.removesuffix("_bytes")
-    named = {"memory": "available memory, fall", "cgroup": "cgroup", "kernel": "kernel slabs, growth"}
-    return named.get(name, name.upper() if name in ("rss", "pss", "uss") else name.replace("_", " "))
+    slope = f"{metric_name(metric)}: {cost(growth.per_connection, 'bytes')} each"
+    more: dict[str, Any] = {"hoverinfo": "skip", "hovertemplate": None}
+    data = [
+        band(xs, list(low), list(high), "95 %", f"{colour}-band") | {"showlegend": False},
+        curve(inside, [value_at(growth, x) for x in inside], slope, colour, "B", **more),
+    ]
+    if beyond:
+        ys = [value_at(growth, x) for x in beyond]
+        dashed = curve(beyond, ys, f"{slope}, beyond", colour, "B", line={"dash": "dash"}, **more)
+        data.append(dashed | {"showlegend": False})
+    return data
 
 
 def held_chart(line: Timeline) -> Figure | None:

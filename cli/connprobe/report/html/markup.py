@@ -29,6 +29,10 @@ def preformatted(value: str) -> Html:
     return Html("\n".join(text(line) for line in value.split("\n")))
 
 
+def code(value: str | None) -> Html:
+    return tag("code", value) if value else Html("")
+
+
 def join(parts: Iterable[str], between: str = "") -> Html:
     return Html(text(between).join(text(part) for part in parts))
 

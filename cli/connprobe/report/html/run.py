@@ -6,12 +6,14 @@ import msgspec
 
 from connprobe.model import RunRecord, Sample
 from connprobe.report import format as fmt
+from connprobe.report.html import limitsections as limited
 from connprobe.report.html import sections as parts
 from connprobe.report.html.figures import Figure
 from connprobe.report.html.limitcharts import growth_chart, held_chart, limit_chart
 from connprobe.report.html.markup import Html, join, pairs, tag
 from connprobe.report.html.page import chart, no_script, page
 from connprobe.report.html.timecharts import time_charts
+from connprobe.report.limited import no_limit
 from connprobe.report.summary import headline
 from connprobe.report.timeline import Timeline, read_timeline
 
@@ -33,22 +35,23 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
         figures[name] = figure
         return chart(name, title, note)
 
-    said = record.headline or headline(record)
+    said = record.headline or (no_limit(record) if record.command == "limit" else headline(record))
     body = [
         _header(record, said),
         parts.section("What was seen", parts.verdicts(record.verdicts)),
         parts.section(
             "Limits",
             add("limits", "Where each resource ends", limit_chart(record), _LIMITS_NOTE),
-            parts.limits_table(record.limits),
-            parts.verified(record),
+            limited.limits_table(record.limits),
+            limited.verified(record),
         ),
         parts.section(
             "What one connection costs",
             _growth(record, line, add),
-            parts.growth_table(record),
+            limited.costs(record),
         ),
-        parts.section("Stages", _stages_note(record), parts.stages_table(record.stages)),
+        parts.section("Stages", limited.stages(record)),
+        parts.section("Trials", limited.trials(record)),
         _over_time(line, record, figures),
         parts.section(
             "Failed and dropped",
@@ -72,8 +75,8 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
 
 
 _LIMITS_NOTE = (
-    "The first one binds. Whiskers: 95 % interval. Hatched: approximate. "
-    "What ends more than 10,000 times later is in the table alone."
+    "The first one binds; the client's own are lighter. Whiskers: 95 % interval. Hatched: approximate. "
+    "What ends more than 10,000 times later, and limits of traffic, are in the tables alone."
 )
 
 
@@ -106,19 +109,11 @@ def _tiles(record: RunRecord) -> Html:
 
 def _growth(record: RunRecord, line: Timeline, add: Callable[..., Html]) -> Html:
     if record.trials:
-        note = "Dots: settled readings of all trials (open: not settled). Line and 95 % band: the last trial."
+        note = "Dots: settled readings of all trials (open: not settled). "
+        note += "Line and 95 % band: the last trial, dashed beyond its fit."
         return add("growth", "Memory over connections", growth_chart(record.trials), note)
     note = "Dots: samples of the run. The line is descriptive: a hold does not wait for memory to settle."
     return add("growth", "Server memory over connections", held_chart(line), note)
-
-
-def _stages_note(record: RunRecord) -> Html:
-    if not record.stages:
-        return Html("")
-    count = max(stage.connections.count for stage in record.stages)
-    return tag(
-        "p", f"Mean of {count} trial{'' if count == 1 else 's, and its 95 % interval'}.", class_="quiet"
-    )
 
 
 def _over_time(line: Timeline, record: RunRecord, figures: dict[str, Figure]) -> Html:

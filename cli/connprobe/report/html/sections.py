@@ -3,30 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from connprobe.model import Interval, Limit, RunRecord, StageFigures, Verdict
+from connprobe.model import RunRecord, Verdict
 from connprobe.plan.advice import advice
 from connprobe.plan.settings import flatten
 from connprobe.report import format as fmt
-from connprobe.report.html.limitcharts import metric_name
-from connprobe.report.html.markup import Html, join, pairs, preformatted, table, tag
+from connprobe.report.html.markup import Html, code, join, pairs, preformatted, table, tag
 from connprobe.report.html.markup import text as safe
 
 DETAILS_SHOWN = 20
-UNITS = {"bytes": "memory", "count": "", "connections": "connections"}
-
-
-def amount(value: float | None, unit: str) -> str:
-    if unit == "bytes":
-        return fmt.nbytes(value)
-    return fmt.many(value) if value is not None and abs(value) >= fmt.MANY else fmt.number(value)
-
-
-def unit_of(metric: str) -> str:
-    return "bytes" if metric.endswith("_bytes") else "count"
-
-
-def code(value: str | None) -> Html:
-    return tag("code", value) if value else Html("")
 
 
 def section(title: str, *parts: Html) -> Html:
@@ -41,116 +25,6 @@ def verdicts(found: Iterable[Verdict]) -> Html:
         level = tag("b", f"{verdict.level}: ")
         items.append(tag("li", level, verdict.text, *fix, class_=verdict.level))
     return tag("ul", *items, class_="verdicts") if items else Html("")
-
-
-def limits_table(limits: Iterable[Limit]) -> Html:
-    rows = []
-    for limit in limits:
-        about = [it for it in (limit.note, "approximate" if limit.approximate else None) if it]
-        if limit.beyond is not None and limit.beyond > 10:
-            about.append(f"a far guess: {limit.beyond:.0f} times what was held")
-        interval = f"{fmt.many(limit.low)} to {fmt.many(limit.high)}"
-        source = tag("small", "; ".join([limit.source, *about]) if limit.source else "; ".join(about))
-        rows.append(
-            (
-                limit.resource.replace("_", " "),
-                limit.scope,
-                fmt.many(limit.connections),
-                interval,
-                amount(limit.capacity, limit.unit),
-                amount(limit.used, limit.unit),
-                amount(limit.per_connection, limit.unit),
-                join([code(limit.fix), tag("br"), source]),
-            )
-        )
-    if not rows:
-        return Html("")
-    header = (
-        "resource",
-        "of",
-        "connections",
-        "95 %",
-        "capacity",
-        "used",
-        "each takes",
-        "what lifts it; source",
-    )
-    return table(header, rows, left=2, label="Limits")
-
-
-def verified(record: RunRecord) -> Html:
-    found = record.verified
-    if found is None:
-        return Html("")
-    inside = {True: "inside the predicted interval", False: "outside the predicted interval", None: ""}
-    error = "" if found.error is None else f"{found.error * 100:+.1f} %"
-    rows = [
-        ("broke at", f"{fmt.count(found.connections)} connections"),
-        ("because", found.cause),
-        ("resource", (found.resource or "not known which").replace("_", " ")),
-        ("side", {"client": "client: the server's limit was not reached"}.get(found.side, found.side)),
-        ("predicted", fmt.count(found.predicted)),
-        ("error", ", ".join(it for it in (error, inside[found.inside]) if it) or fmt.DASH),
-    ]
-    return join([tag("h3", "Predicted and found"), pairs(rows, label="Verification")])
-
-
-def growth_table(record: RunRecord) -> Html:
-    if not record.trials:
-        return Html("")
-    rows = []
-    for growth in record.trials[-1].growth:
-        steps = ", ".join(
-            f"{amount(step.size, growth.unit)} at {fmt.count(step.connections)}" for step in growth.steps[:8]
-        )
-        bent = "" if growth.curvature is None else f"cost changes by {growth.curvature * 100:+.0f} %"
-        rows.append(
-            (
-                metric_name(growth.metric),
-                amount(growth.per_connection, growth.unit),
-                f"{amount(growth.low, growth.unit)} to {amount(growth.high, growth.unit)}",
-                amount(growth.base, growth.unit),
-                amount(growth.residual, growth.unit),
-                fmt.count(growth.readings),
-                f"{fmt.count(growth.first)} to {fmt.count(growth.last)}",
-                "; ".join(it for it in (growth.shape, bent, steps) if it),
-            )
-        )
-    header = ("metric", "a connection", "95 %", "at none", "scatter", "readings", "connections", "shape")
-    return table(header, rows, label="What one connection costs") if rows else Html("")
-
-
-def stages_table(stages: tuple[StageFigures, ...]) -> Html:
-    if not stages:
-        return Html("")
-    used = list(dict.fromkeys(name for stage in stages for name in stage.use))
-    each = list(dict.fromkeys(name for stage in stages for name in stage.bytes_per_connection))
-    rows = [
-        (
-            stage.stage,
-            interval(stage.connections, "count"),
-            *(interval(stage.use.get(name), unit_of(name)) for name in used),
-            *(interval(stage.bytes_per_connection.get(name), "bytes") for name in each),
-            "" if stage.cpu_share is None else _share(stage.cpu_share),
-        )
-        for stage in stages
-    ]
-    names = [metric_name(name) for name in used] + [f"{metric_name(name)} a connection" for name in each]
-    return table(("stage", "connections", *names, "CPU"), rows, right=0, label="Stages")
-
-
-def interval(value: Interval | None, unit: str) -> Html:
-    if value is None:
-        return safe(fmt.DASH)
-    mean = safe(amount(value.mean, unit))
-    if value.low is None or value.high is None:
-        return mean
-    between = f"{amount(value.low, unit)} to {amount(value.high, unit)}"
-    return join([mean, tag("br"), tag("small", between)])
-
-
-def _share(value: Interval) -> str:
-    return fmt.percent(value.mean) + " of one CPU"
 
 
 def causes(

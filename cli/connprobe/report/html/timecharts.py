@@ -3,10 +3,11 @@
 from typing import Any
 
 from connprobe.report import format as fmt
-from connprobe.report.html.figures import COLOURS, DASHES, Figure, axis, curve, figure, label, note
+from connprobe.report.html.figures import COLOURS, DASHES, Figure, axis, curve, figure, label, note, upright
 from connprobe.report.timeline import Timeline
 
 QUEUES_SHOWN = 4
+MOST_TRIALS = 100
 _LABELLED = 0.07  # of the width: a shorter phase has no room for its name
 _OFF_SCALE = 8  # a queue that was never fuller than this part of its capacity is drawn at its own scale
 
@@ -35,7 +36,7 @@ def _over_time(line: Timeline, data: list[dict[str, Any]], y: dict[str, Any], **
 
 
 def phases(line: Timeline) -> tuple[list[Figure], list[Figure]]:
-    """Every second phase is shaded; their names stand above the chart where there is room."""
+    """Every second phase is shaded, named above where there is room; a line marks where a trial begins."""
     shapes, names = [], []
     for index, span in enumerate(line.phases):
         if index % 2:
@@ -55,6 +56,11 @@ def phases(line: Timeline) -> tuple[list[Figure], list[Figure]]:
         if span.end_s - span.begin_s >= _LABELLED * line.end_s:
             middle = (span.begin_s + span.end_s) / 2
             names.append(note(span.phase, middle, 1, yanchor="bottom", font={"size": 12, "color": "@quiet"}))
+    for number, began in enumerate(line.trials[:MOST_TRIALS], 2):
+        shape, name = upright(began, f"trial {number}", "@quiet", anchor="left")
+        shapes.append(shape)
+        if len(line.trials) * _LABELLED <= 1:
+            names.append(name | {"yanchor": "top"})
     return shapes, names
 
 

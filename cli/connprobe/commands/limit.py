@@ -1,0 +1,229 @@
+"""`connprobe limit`: how many connections a server can hold, what stops it first, and what lifts that."""
+
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from connprobe.commands import options
+from connprobe.commands.output import finish, stderr, stdout
+from connprobe.errors import UsageError
+from connprobe.model import HoldRequest, LimitRequest
+from connprobe.plan.addresses import parse_addresses
+from connprobe.plan.parse import (
+    parse_alias,
+    parse_count_or_auto,
+    parse_duration,
+    parse_header,
+    parse_ports,
+    parse_size,
+)
+
+
+class MessageBy(StrEnum):
+    client = "client"
+    server = "server"
+    none = "none"
+
+
+EXAMPLES = """
+Examples:
+
+  connprobe limit --count 4000 -- node server.js 8080
+
+      starts the server, waits until it listens, opens 4,000 connections in five steps, and says at how many
+      it would stop, and why.
+
+  connprobe limit --server node-array --set heap_mb=80 --verify
+
+      a reference server; goes on until it breaks, and puts prediction and truth side by side.
+
+  connprobe limit --target 127.0.0.1:8080 --protocol http --count 5000
+
+      attaches to a server that runs already on this host.
+
+  connprobe limit --repeat 10 --heap-limit 1.7GB --message-by server -- ./broadcaster
+
+      ten trials, each on a fresh server: means with their 95 % intervals.
+"""
+
+
+def limit(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="The server to start, and its arguments, after `--`.", show_default=False),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Start a reference server by its name; see targets/README.md.")
+    ] = None,
+    set_option: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of the reference server, repeatable.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Where it listens. Without it: the one port that it opens.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a server that runs already on this host.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Connections to measure with.")] = 4000,
+    steps: Annotated[int, typer.Option(help="Steps of the ramp, each settled before it is read.")] = 5,
+    repeat: Annotated[int, typer.Option(help="Trials, each on a fresh server.")] = 1,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Go on until it breaks, and compare with what was predicted.")
+    ] = False,
+    verify_up_to: Annotated[
+        int | None, typer.Option(help="The most connections of --verify. Without it: ten times the count.")
+    ] = None,
+    latency_limit: Annotated[
+        str | None,
+        typer.Option(help="With --verify: broken once 99 % of a step's handshakes take longer than this."),
+    ] = None,
+    message: Annotated[str, typer.Option(help="What each connection sends, once.")] = "connprobe",
+    message_by: Annotated[
+        MessageBy | None,
+        typer.Option(help="client: it sends, and is answered. server: it sends by itself. none."),
+    ] = None,
+    message_path: Annotated[
+        str | None, typer.Option(help="GET of this path makes the server send its message to all.")
+    ] = None,
+    heap_limit: Annotated[
+        str | None, typer.Option(help="Where the heap ends, where the runtime does not say it: 1.7GB.")
+    ] = None,
+    inspect: Annotated[
+        bool,
+        typer.Option("--inspect", help="Open the inspector of a Node server that runs already, for a while."),
+    ] = False,
+    startup: Annotated[str, typer.Option(help="The longest wait until the server listens.")] = "60s",
+    settle: Annotated[str, typer.Option(help="The longest wait for memory to settle.")] = "30s",
+    idle_for: Annotated[str, typer.Option("--for", help="How long the idle stage lasts.")] = "5s",
+    protocol: Annotated[
+        options.ProtocolName | None, typer.Option(help="What is spoken. Without it: ws, or the server's.")
+    ] = None,
+    http_mode: Annotated[
+        options.HttpModeName | None,
+        typer.Option(help="keepalive, stream or longpoll, as of connprobe hold."),
+    ] = None,
+    path: options.PathOption = "/",
+    header: options.HeaderOption = None,
+    tls: options.TlsOption = False,
+    ca: options.CaOption = None,
+    insecure: options.InsecureOption = False,
+    sni: options.SniOption = None,
+    rate: options.RateOption = None,
+    concurrency: options.ConcurrencyOption = 1000,
+    timeout: options.TimeoutOption = "30s",
+    workers: options.WorkersOption = "auto",
+    sources: options.SourcesOption = "auto",
+    source_ports: options.SourcePortsOption = None,
+    alias: options.AliasOption = None,
+    sysctl: options.SysctlOption = None,
+    pid: options.PidOption = None,
+    no_bpf: options.NoBpfOption = False,
+    dry_run: options.DryRunOption = False,
+    json: options.JsonOption = False,
+    results: options.ResultsOption = Path("results"),
+) -> None:
+    """Measure what a connection costs a server, and say at how many it stops, what stops it, and the fix."""
+    from connprobe.session.limit import reference, run_limit
+
+    _check_server(command, server, target, pid, port, repeat, set_option)
+    own = None
+    if server is not None:
+        own, address, free = reference(server, _settings(set_option))
+        port = port if port is not None else free
+        target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    interface, extra = parse_alias(alias) if alias is not None else (None, None)
+    request = HoldRequest(
+        target=target,
+        count=options.between(count, 1, options.LARGEST_COUNT, "--count"),
+        protocol=protocol.value if protocol is not None else own.protocol if own else "ws",
+        http_mode=http_mode.value if http_mode is not None else own.http_mode if own else "keepalive",
+        path=path,
+        headers=tuple(parse_header(text) for text in header or ()),
+        tls=options.tls_request(tls, ca, insecure, sni),
+        rate_per_s=rate,
+        concurrency=options.between(concurrency, 1, options.LARGEST_CONCURRENCY, "--concurrency"),
+        hold_s=parse_duration(idle_for, "--for"),
+        timeout_s=max(0.001, parse_duration(timeout, "--timeout")),
+        workers=parse_count_or_auto(workers, "--workers"),
+        sources=None if sources == "auto" else parse_addresses(sources),
+        source_ports=parse_ports(source_ports) if source_ports is not None else None,
+        alias_interface=interface,
+        alias_addresses=parse_addresses(extra) if extra is not None else (),
+        sysctls=tuple(sysctl or ()),
+        server_pid=options.process(pid),
+        bpf=not no_bpf,
+    )
+    options.check_request(request)
+    message_path = message_path or (own.message_path if own else None)
+    by: Literal["client", "server", "none"] = "server" if message_path else "client"
+    if message_by is not None:
+        by = message_by.value
+    asked = LimitRequest(
+        command=tuple(command or ()),
+        server=server,
+        port=port,
+        steps=options.between(steps, 2, 100, "--steps"),
+        repeat=options.between(repeat, 1, 1000, "--repeat"),
+        message=message,
+        message_by=by,
+        message_path=message_path,
+        verify=verify,
+        verify_up_to=None
+        if verify_up_to is None
+        else options.between(verify_up_to, count, options.LARGEST_COUNT, "--verify-up-to"),
+        latency_limit_ms=None
+        if latency_limit is None
+        else 1000 * parse_duration(latency_limit, "--latency-limit"),
+        heap_limit_bytes=None if heap_limit is None else parse_size(heap_limit, "--heap-limit"),
+        inspect=inspect,
+        startup_s=parse_duration(startup, "--startup"),
+        settle_s=max(3.0, parse_duration(settle, "--settle")),
+    )
+    code = run_limit(
+        request, asked, _settings(set_option), results, stdout(), stderr(), dry_run=dry_run, json=json
+    )
+    finish(code)
+
+
+def _settings(texts: list[str] | None) -> dict[str, str]:
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--set {text!r} is not NAME=VALUE", fix="--set heap_mb=80")
+        found[name] = value
+    return found
+
+
+def _check_server(
+    command: list[str] | None,
+    server: str | None,
+    target: str | None,
+    pid: int | None,
+    port: int | None,
+    repeat: int,
+    settings: list[str] | None,
+) -> None:
+    """One server, and one way to it."""
+    if port is not None and not 1 <= port <= 65535:
+        raise UsageError(f"--port {port} is not between 1 and 65,535", fix="--port 8080")
+    starts = bool(command) + (server is not None)
+    if starts > 1:
+        raise UsageError("both --server and a command to start", fix="one of them")
+    if starts and pid is not None:
+        raise UsageError("--pid is for a server that runs already", fix="leave it out")
+    if settings and server is None:
+        raise UsageError("--set is for a reference server", fix="--server node-array --set heap_mb=80")
+    if not starts and target is None and pid is None and port is None:
+        raise UsageError(
+            "no server is named", fix="connprobe limit -- COMMAND, or --server NAME, --target or --pid"
+        )
+    if not starts and repeat > 1:
+        raise UsageError(
+            f"--repeat {repeat} needs a fresh server each time", fix="connprobe limit -- COMMAND starts it"
+        )
+    if command and shutil.which(command[0]) is None:
+        raise UsageError(f"{command[0]}: there is no such program", fix=f"which {command[0]}; check the name")

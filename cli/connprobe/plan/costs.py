@@ -1,0 +1,41 @@
+"""What one connection costs, by component: the fits of all trials, each on a fresh server, as one figure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from connprobe.model import Growth, Interval, Trial
+from connprobe.plan.interval import interval
+
+
+class Cost(NamedTuple):
+    """each: per connection, 95 %: of one trial by its fit, of several by the spread between them.
+
+    base: at no connection. last: the fit of the last trial that has this metric. shapes: how many trials
+    had which.
+    """
+
+    metric: str
+    each: Interval
+    base: Interval
+    last: Growth
+    shapes: dict[str, int]
+
+
+def costs(trials: Sequence[Trial]) -> tuple[Cost, ...]:
+    """In the order in which metrics appear."""
+    found: dict[str, list[Growth]] = {}
+    for trial in trials:
+        for growth in trial.growth:
+            found.setdefault(growth.metric, []).append(growth)
+    return tuple(_cost(metric, growths) for metric, growths in found.items())
+
+
+def _cost(metric: str, growths: Sequence[Growth]) -> Cost:
+    last = growths[-1]
+    each = interval([growth.per_connection for growth in growths])
+    base = interval([growth.base for growth in growths])
+    if len(growths) == 1 or each is None or base is None:
+        each = Interval(mean=last.per_connection, low=last.low, high=last.high, count=1)
+        base = Interval(mean=last.base, low=last.base_low, high=last.base_high, count=1)
+    return Cost(metric, each, base, last, dict(Counter(growth.shape for growth in growths)))

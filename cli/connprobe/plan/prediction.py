@@ -1,0 +1,62 @@
+"""From the readings of one trial to what a connection costs and where each resource ends."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, NamedTuple
+
+from connprobe.model import Ceiling, Growth, Limit, Reading, Stage
+from connprobe.plan.growth import FEWEST, fit
+from connprobe.plan.limits import LeftOut, left_out, limits
+
+# The first connections make a server load and reserve what later ones share: they are no measure.
+FITTED: Final[frozenset[Stage]] = frozenset({"ramp"})
+# What a process maps and the allocator keeps: off by as much as memory drifted while it was read.
+DRIFTS: Final = frozenset(
+    {"rss_bytes", "pss_bytes", "uss_bytes", "heap_bytes", "cgroup_bytes", "memory_bytes"}
+)
+
+
+class Prediction(NamedTuple):
+    growth: tuple[Growth, ...]
+    limits: tuple[Limit, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def predict(
+    readings: Sequence[Reading], ceilings: Sequence[Ceiling], held: int, *, at: int, off_bytes: float = 0.0
+) -> Prediction:
+    """The growth of each metric over the ramp, and the limits that it leads to, sorted.
+
+    held: connections that there were at once. at: those there were when the ceilings were read. off_bytes:
+    by how much memory may be off, as it had not settled; 0: it had.
+    """
+    growth = growths(readings)
+    off = dict.fromkeys(DRIFTS, off_bytes) if off_bytes else {}
+    return Prediction(
+        growth=tuple(growth.values()),
+        limits=limits(ceilings, growth, held, at=at, off=off),
+        left_out=left_out(ceilings, growth, held, at=at),
+    )
+
+
+def growths(readings: Sequence[Reading]) -> Mapping[str, Growth]:
+    """By metric. Of the ramp's readings, and the start's too where those alone are too few."""
+    metrics = sorted({metric for reading in readings for metric in reading.use})
+    found = {}
+    for metric in metrics:
+        known = [reading for reading in readings if metric in reading.use]
+        points = [reading for reading in known if reading.stage in FITTED]
+        if len({reading.connections for reading in points}) < FEWEST:
+            points = [reading for reading in known if reading.stage in FITTED or reading.stage == "start"]
+        growth = fit(
+            [reading.connections for reading in points],
+            [reading.use[metric] for reading in points],
+            metric=metric,
+            unit=unit_of(metric),
+        )
+        if growth is not None:
+            found[metric] = growth
+    return found
+
+
+def unit_of(metric: str) -> Literal["bytes", "count"]:
+    return "bytes" if metric.endswith("_bytes") else "count"

@@ -1,0 +1,403 @@
+"""`limit` as a whole: preflight, a trial on each fresh server, what all of them say together."""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msgspec.structs import replace
+from rich.console import Console
+
+from connprobe.errors import RunFailed, UsageError
+from connprobe.model import (
+    Ceiling,
+    HoldRequest,
+    Interval,
+    Limit,
+    LimitRequest,
+    Obstacle,
+    RunRecord,
+    RuntimeFigures,
+    Trial,
+    Verdict,
+)
+from connprobe.observe.listeners import sockets_of
+from connprobe.observe.runtimes import prepare as prepare_runtime
+from connprobe.observe.sockdiag import listen_sockets
+from connprobe.plan.capacity import capacities
+from connprobe.plan.clientceilings import client_ceilings
+from connprobe.plan.combine import combine
+from connprobe.plan.headline import headline
+from connprobe.plan.hold import shape_of
+from connprobe.plan.interval import interval
+from connprobe.plan.stages import stage_figures
+from connprobe.plan.traffic import burst_limit, cpu_limit
+from connprobe.report.dashboard import progress
+from connprobe.report.limited import render_limit_record
+from connprobe.report.plan import render_obstacles, render_plan
+from connprobe.session.heap import Heap
+from connprobe.session.interrupts import Interrupts
+from connprobe.session.outcome import Details
+from connprobe.session.prepare import Prepared, prepare
+from connprobe.session.reports import write_report
+from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored, write
+from connprobe.session.started import StartedServer, free_port, taken
+from connprobe.session.target import route_to
+from connprobe.session.trial import Launch, TrialRun
+from connprobe.store.rundir import REPORT, SERVER_LOG, RunDirectory
+from connprobe.system.apart import apart
+from connprobe.targets import Ready, ready
+
+UNKNOWN_PORT = 1  # stands for the server's own, until it listens
+VERIFY_UP_TO = (10, 5, 3, 2, 1.5)  # times the count: the first that this host can open
+
+
+def run_limit(
+    request: HoldRequest,
+    asked: LimitRequest,
+    options: dict[str, str],
+    results: Path,
+    out: Console,
+    err: Console,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """Exit code of `connprobe limit`: results on `out`, progress and refusals on `err`."""
+    nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server's, before we raise our own
+    if not dry_run:
+        say_restored(err)
+    starts = bool(asked.command or asked.server)
+    if request.target is None:
+        request = replace(request, target=_target(request, asked, starts))
+    prepared = _prepare(request, asked, results)
+    obstacles = (*prepared.obstacles, *(_port_taken(asked) if starts else ()))
+    if obstacles:
+        render_obstacles(obstacles, err)
+    if dry_run and json:
+        print_json(out, {"plan": prepared.plan, "obstacles": obstacles})
+    elif dry_run and not obstacles:
+        render_plan(prepared.plan, out)
+    if obstacles or dry_run:
+        return REFUSED if obstacles else DONE
+    label = asked.server or (Path(asked.command[0]).name if asked.command else request.target or "server")
+    with Interrupts() as interrupts, RunDirectory.create(results, "limit", label) as directory:
+        directory.write_plan(prepared.plan)
+        view = progress(err, asked=request.count, title=f"limit {label}", hold_s=request.hold_s, plain=json)
+        with suppress(OSError):
+            view.__enter__()
+        runs: list[TrialRun] = []
+        records: list[RunRecord] = []
+        began, failed = time.monotonic(), None
+        try:
+            for number in range(1, asked.repeat + 1):
+                launch = _launch(prepared, asked, options, directory, number, nofile)
+                run = TrialRun(
+                    prepared,
+                    directory,
+                    view,
+                    interrupts,
+                    asked=asked,
+                    number=number,
+                    launch=launch,
+                    began=began,
+                )
+                try:
+                    records.append(run.execute())
+                except RunFailed as failure:
+                    if not records:
+                        raise
+                    failed = f"Trial {number} failed: {failure.message}; what follows is of those before it."
+                    break
+                runs.append(run)
+                if interrupts.by is not None:
+                    break
+        finally:
+            with suppress(OSError):
+                view.__exit__(None, None, None)
+        record = _record(request, asked, prepared, runs, records)
+        if failed is not None:
+            verdict = Verdict(level="bad", text=failed)
+            record = replace(record, outcome="failed", verdicts=(verdict, *record.verdicts))
+        unwritten = write(directory, record)
+        no_report = write_report(directory, record)
+        with suppress(OSError):
+            if json:
+                print_json(out, record)
+            else:
+                report = None if no_report else str(directory.path.absolute() / REPORT)
+                render_limit_record(record, out, results=str(directory.path.absolute()), report=report)
+            if no_report:
+                err.print(f"no {REPORT}: {no_report}", markup=False)
+    if unwritten is not None:
+        raise unwritten
+    return EXIT[record.outcome]
+
+
+def reference(name: str, options: dict[str, str]) -> tuple[Ready, str, int]:
+    """A reference server as it would be started: how, its address, and a port that is free now."""
+    address = options.get("address", "127.0.0.1")
+    with TemporaryDirectory(prefix="connprobe-") as nowhere:
+        found = ready(name, UNKNOWN_PORT, Path(nowhere), options)
+    return found, address, free_port(address)
+
+
+# before
+
+
+def _target(request: HoldRequest, asked: LimitRequest, starts: bool) -> str:
+    if starts:
+        return f"127.0.0.1:{asked.port or UNKNOWN_PORT}"
+    if asked.port is not None:
+        return f"127.0.0.1:{asked.port}"
+    assert request.server_pid is not None
+    try:
+        found = sockets_of(request.server_pid, listen_sockets())
+    except OSError as error:
+        raise RunFailed(
+            f"the listeners of process {request.server_pid} cannot be read: {error.strerror}",
+            fix="run as root, or name them with --target",
+        ) from error
+    ports = sorted({each.port for each in found})
+    if len(ports) != 1:
+        listed = ", ".join(map(str, ports)) or "no port"
+        raise UsageError(
+            f"process {request.server_pid} listens on {listed} (in this network namespace)",
+            fix="--target HOST:PORT says which is meant",
+        )
+    return f"127.0.0.1:{ports[0]}"
+
+
+def _prepare(request: HoldRequest, asked: LimitRequest, results: Path) -> Prepared:
+    """With --verify the plan has room for more than the count: as much as this host can open."""
+    if not asked.verify:
+        return prepare(request, results)
+    if asked.verify_up_to is not None:
+        return prepare(replace(request, count=asked.verify_up_to), results)._replace(request=request)
+    for factor in VERIFY_UP_TO:
+        most = int(request.count * factor)
+        wider = prepare(replace(request, count=most, workers=None), results)
+        if not wider.obstacles:
+            return wider._replace(request=request)
+    return prepare(request, results)
+
+
+def _port_taken(asked: LimitRequest) -> tuple[Obstacle, ...]:
+    pids = taken(asked.port) if asked.port is not None else None
+    if pids is None:
+        return ()
+    who = f"process {', '.join(map(str, pids))} listens" if pids else "somebody listens"
+    return (
+        Obstacle(
+            what=f"port {asked.port} for the server",
+            have=f"{who} on it",
+            need="a free port",
+            fix=f"ss -ltnp 'sport = :{asked.port}' shows who; --target attaches to it, --port names another",
+        ),
+    )
+
+
+def _launch(
+    prepared: Prepared,
+    asked: LimitRequest,
+    options: dict[str, str],
+    directory: RunDirectory,
+    number: int,
+    nofile: int,
+) -> Launch:
+    heap_limit = asked.heap_limit_bytes
+    client = _client(prepared)
+    if not (asked.command or asked.server):
+        return Launch(None, Heap(None, inspect=asked.inspect, limit_bytes=heap_limit), client)
+    private = directory.path / "server"
+    private.mkdir(mode=0o700, exist_ok=True)
+    preparation = prepare_runtime(private, os.environ)
+    command, environment = asked.command, dict(preparation.environment)
+    if asked.server is not None:
+        assert asked.port is not None
+        own = ready(asked.server, asked.port, private, options)
+        command, environment = own.command, {**own.environment, **environment}
+
+    def start() -> StartedServer:
+        name = SERVER_LOG if number == 1 else f"server-{number}.log"
+        with directory.open_log(name) as log:
+            return StartedServer(command, environment, log, directory.path / name, nofile)
+
+    return Launch(start, Heap(preparation, inspect=asked.inspect, limit_bytes=heap_limit), client)
+
+
+def _client(prepared: Prepared) -> Callable[[], Sequence[Ceiling]]:
+    """What would stop this client, were there no end to the server."""
+
+    def ceilings() -> Sequence[Ceiling]:
+        route = apart(route_to, prepared.target, prepared.facts)
+        shape = shape_of(prepared.request, prepared.facts, prepared.target, route, prepared.plan.nofile)
+        found = capacities(prepared.facts, prepared.plan.nofile, shape, prepared.request.count)
+        return client_ceilings(found, same_host=route.on_this_host)
+
+    return ceilings
+
+
+# after
+
+
+def _record(
+    request: HoldRequest,
+    asked: LimitRequest,
+    prepared: Prepared,
+    runs: Sequence[TrialRun],
+    records: Sequence[RunRecord],
+) -> RunRecord:
+    """The last trial's figures, and what all trials together say of the limits."""
+    trials = [run.trial() for run in runs]
+    last, run, trial = records[-1], runs[-1], trials[-1]
+    limits = combine([each.limits for each in trials if each.limits])
+    held = max(each.held for each in trials)
+    limits = (*limits, *_traffic(trials, last, run))
+    broken = next((each.broken for each in trials if each.broken), None)
+    outcome = "interrupted" if last.outcome == "interrupted" else "missed" if broken else "done"
+    messaging = next((each for each in trial.readings if each.stage == "messaging"), None)
+    server = last.server
+    if server is not None and messaging is not None and "rss_bytes" in messaging.use:
+        server = replace(server, messaging_rss_bytes=int(messaging.use["rss_bytes"]))
+    peak = next((each for each in trial.readings if each.stage == "peak"), None)
+    if server is not None and peak is not None:  # of the ramp: --verify drives it further
+        server = replace(server, peak_rss_bytes=int(peak.use["rss_bytes"]))
+    unknown = {path: why for path, why in last.unknown.items() if path not in ("limits", "runtime")}
+    runtime = _runtime(run, trial)
+    if runtime is None:
+        unknown["runtime"] = run.heap_unknown or "the server ended before its runtime was asked"
+    if messaging is not None:
+        unknown.pop("server.messaging_rss_bytes", None)
+    if trial.verified is not None or trial.broken is not None:
+        unknown.pop("held", None)
+    return replace(
+        last,
+        command="limit",
+        outcome=outcome,
+        request=replace(last.request, target=request.target),
+        requested=request.count,
+        not_attempted=max(0, request.count - last.held - last.failed - last.dropped),
+        failure_details=_told_apart(last.failures, last.failure_details),
+        drop_details=_told_apart(last.drops, last.drop_details),
+        started_at=records[0].started_at,
+        server=server,
+        runtime=runtime,
+        limits=limits,
+        headline=headline(limits, held),
+        verified=trial.verified,
+        verdicts=(*_verdicts(trials, asked, request), *last.verdicts),
+        limit_request=asked,
+        stages=stage_figures(trials),
+        trials=tuple(trials),
+        unknown=unknown,
+    )
+
+
+def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
+    """Workers tell details at their end, and by then --verify may have added to them."""
+    return {
+        cause: found
+        if sum((found := details.get(cause, {})).values()) == count
+        else {"not told apart": count}
+        for cause, count in counts.items()
+    }
+
+
+def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
+    if run.heap.name is None or run.heap.last_bytes is None:
+        return None
+    grown = next((each for each in trial.growth if each.metric == "heap_bytes"), None)
+    return RuntimeFigures(
+        name=run.heap.name,
+        heap_bytes=run.heap.last_bytes,
+        heap_limit_bytes=run.heap.capacity_bytes,
+        heap_bytes_per_connection=round(grown.per_connection, 1) if grown else None,
+    )
+
+
+def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Limit]:
+    """The limits that bursts and messages meet."""
+    found = []
+    for listener in run.listeners:
+        if listener.wait_ms is None or listener.capacity is None:
+            continue
+        stall = burst_limit(
+            last.connections_per_s or None,
+            listener.wait_ms.max / 1000,
+            listener.capacity,
+            scope=f"listener {listener.address}",
+            source="backlog + 1, and the longest that a connection waited for accept",
+            fix="a larger backlog in listen(2), and net.core.somaxconn",
+        )
+        found.append(stall)
+    idle = [
+        each.idle_cpu_share / each.held for each in trials if each.idle_cpu_share is not None and each.held
+    ]
+    messages = [
+        each.message_cpu_s / each.messages
+        for each in trials
+        if each.message_cpu_s is not None and each.messages
+    ]
+    held = max(each.held for each in trials)
+    processes = len(last.server.pids) if last.server is not None else 1
+    cpus = min(processes, last.host.cpus)
+    found.append(
+        cpu_limit(
+            _ticked(messages, trials[-1].messages),
+            _ticked(idle, held),
+            cpus,
+            held=held,
+            scope="server",
+            source="CPU of the server while messages went round, and while all was idle",
+            fix="fewer messages, or more processes of the server and CPUs for them",
+        )
+    )
+    return [limit for limit in found if limit is not None]
+
+
+def _ticked(each: Sequence[float], number: int) -> Interval | None:
+    """CPU seconds for one of `number`: the kernel tells them in ticks, which is all that one trial knows."""
+    found, tick = interval(each), 1 / os.sysconf("SC_CLK_TCK") / max(1, number)
+    if found is None or found.low is not None:
+        return found
+    return replace(found, low=max(0.0, found.mean - tick), high=found.mean + tick)
+
+
+def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest) -> list[Verdict]:
+    verdicts = []
+    for trial in trials:
+        which = f"Trial {trial.number}: " if len(trials) > 1 else ""
+        if trial.broken is not None:
+            text = f"{which}{trial.broken}, at {trial.held:,} of {request.count:,} connections."
+            verdicts.append(Verdict(level="warning", text=text[0].upper() + text[1:]))
+        for stage in trial.unsettled:
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}The server's memory did not settle within {asked.settle_s:g} s ({stage}): "
+                    "the intervals are wider for it.",
+                    fix="--settle with a longer time",
+                )
+            )
+        if asked.message_by != "none" and trial.messaging_s is not None and not trial.messages:
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}Not one message was answered within {request.timeout_s:g} s.",
+                    fix="--message-by server where it sends by itself, or --message-by none",
+                )
+            )
+        if trial.verified is not None and trial.verified.side == "client":
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}This client gave out first, at {trial.verified.connections:,} "
+                    f"({trial.verified.cause}): the server's limit was not reached.",
+                    fix="see the limits of the client above",
+                )
+            )
+    return verdicts

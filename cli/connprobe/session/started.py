@@ -1,0 +1,219 @@
+"""A server that connprobe starts: until it listens, while it runs, and its end."""
+
+import marshal
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, NamedTuple, Self
+
+from connprobe.errors import RunFailed
+from connprobe.fleet import keeper
+from connprobe.fleet.fleet import signal_name
+from connprobe.observe.listeners import holders_of, sockets_of
+from connprobe.observe.sockdiag import ListenSocket, listen_sockets
+
+POLL_S = 0.05
+QUIET_S = 0.3  # a server that opens several ports opens them one after another
+LOG_TAIL = 8192
+TELLS_S = 2.0  # the keeper looks for ended processes ten times a second
+_KEEPER = Path(keeper.__file__)
+
+
+class Place(NamedTuple):
+    """Where it listens, as a client on this host reaches it."""
+
+    address: str
+    port: int
+
+
+class StartedServer:
+    """`command` as a process of its own, in the directory and with the descriptor limit of the shell.
+
+    log: its standard output and error, opened by the caller, also for reading. nofile: its soft limit.
+    Raises RunFailed when it cannot be started. Leaving the context ends it, and all that it forked off.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: IO[bytes],
+        log_path: Path,
+        nofile: int,
+    ) -> None:
+        self.command, self.log_path = tuple(command), log_path
+        self.status: int | None = None  # as of waitstatus_to_exitcode, of the process that was started
+        self._log = log
+        self._ending = False
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._keeper = subprocess.Popen(
+                [
+                    sys.executable,
+                    *("-I", "-S", str(_KEEPER)),
+                    *(str(theirs.fileno()), str(nofile), str(Path.cwd())),
+                    *self.command,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for connprobe alone
+            )
+        self._control.settimeout(10.0)
+        try:
+            answer = self._hear()
+        except TimeoutError:
+            answer = None
+        if answer is None or answer[0] != "started":
+            self.stop()
+            why = answer[2] if answer is not None and answer[0] == "refused" else "its keeper ended at once"
+            raise RunFailed(
+                f"the server {self.command[0]!r} could not be started: {why}",
+                fix=f"try it by hand: {shlex.join(self.command)}",
+            )
+        self.pid = int(str(answer[1]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _hear(self) -> tuple[object, ...] | None:
+        data = self._control.recv(4096)
+        return marshal.loads(data) if data else None  # noqa: S302 from our own keeper
+
+    def pids(self) -> tuple[int, ...]:
+        """Its processes now, those too that went their own way; () once all have ended."""
+        self._listen(0.0)
+        found = tuple(sorted(keeper.descendants(self._keeper.pid)))
+        if not found and self.status is None:
+            self._listen(TELLS_S)
+        return found
+
+    def _listen(self, most_s: float) -> None:
+        """For what the keeper has to say of the server's end."""
+        self._control.settimeout(most_s)
+        with suppress(OSError):  # nothing was said, or the keeper is gone
+            while (message := self._hear()) is not None:
+                if message[0] == "ended" and not self._ending:
+                    self.status = int(str(message[1]))
+
+    def ending(self) -> str:
+        """How the process that was started ended, in words."""
+        if self.status is None:
+            return "it is gone" if not self.pids() else "it runs"
+        if self.status < 0:
+            return f"killed by {signal_name(-self.status)}"
+        return f"exit status {self.status}"
+
+    def wait_until_listening(
+        self, port: int | None, most_s: float, hurry: Callable[[], bool]
+    ) -> Place | None:
+        """Where it accepts connections; None: `hurry` said that there is no time. Raises RunFailed.
+
+        port: None: the only one that it listens on, once it opens no further ones.
+        """
+        deadline = time.monotonic() + most_s
+        before: set[int] = set()
+        since = time.monotonic()
+        while not hurry():
+            pids = self.pids()
+            found = _listening(pids, listen_sockets(port or 0))
+            ports = {each.port for each in found}
+            if ports != before:
+                before, since = ports, time.monotonic()
+            if ports and (port is not None or time.monotonic() - since >= QUIET_S):
+                if len(ports) > 1:
+                    listed = ", ".join(map(str, sorted(ports)))
+                    raise RunFailed(
+                        f"the server listens on several ports: {listed}", fix=f"--port {min(ports)}"
+                    )
+                return _place(found)
+            if not pids:
+                raise RunFailed(
+                    f"the server ended before it listened ({self.ending()}){self._said()}",
+                    fix=f"its output: {self.log_path}",
+                )
+            if time.monotonic() >= deadline:
+                raise RunFailed(
+                    f"the server did not listen{f' on port {port}' if port else ''} within {most_s:g} s"
+                    f"{_elsewhere(pids, port)}{self._said()}",
+                    fix="--startup with a longer time; it must listen in this network namespace",
+                )
+            time.sleep(POLL_S)
+        return None
+
+    def tail(self) -> str:
+        """The end of what it printed."""
+        with suppress(OSError), self.log_path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
+            return file.read(LOG_TAIL).decode(errors="replace")
+        return ""
+
+    def _said(self) -> str:
+        lines = [line for line in self.tail().splitlines() if line.strip()]
+        return f"; its last words: {printable(lines[-1])[:200]}" if lines else ""
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL five seconds later, to all of its processes. Idempotent."""
+        self._ending = True
+        self._control.close()
+        try:
+            self._keeper.wait(2 * keeper.GRACE_S + 2)
+        except subprocess.TimeoutExpired:
+            self._keeper.send_signal(signal.SIGKILL)
+            self._keeper.wait()
+
+
+def taken(port: int) -> tuple[int, ...] | None:
+    """Who listens on that port of this network namespace; None: nobody. (): it may not be known."""
+    found = listen_sockets(port)
+    return holders_of(found).pids if found else None
+
+
+def free_port(address: str) -> int:
+    """One that nobody listens on now."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+        sock.bind((address, 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+def printable(text: str) -> str:
+    """What a server printed, without what would move a terminal's cursor."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _listening(pids: Sequence[int], sockets: Sequence[ListenSocket]) -> list[ListenSocket]:
+    found = []
+    for pid in pids if sockets else ():
+        with suppress(OSError):  # it has ended
+            found += sockets_of(pid, sockets)
+    return found
+
+
+def _place(found: Sequence[ListenSocket]) -> Place:
+    """IPv4 before IPv6, as that is what most clients try; the wildcard is reached by the loopback."""
+    best = min(found, key=lambda each: (each.address.version, not each.address.is_unspecified))
+    if not best.address.is_unspecified:
+        return Place(str(best.address), best.port)
+    by_ipv4 = best.address.version == 4 or not best.v6only
+    return Place("127.0.0.1" if by_ipv4 else "::1", best.port)
+
+
+def _elsewhere(pids: Sequence[int], port: int | None) -> str:
+    other = sorted({each.port for each in _listening(pids, listen_sockets())}) if port else []
+    return f"; it listens on {', '.join(map(str, other))}" if other else ""

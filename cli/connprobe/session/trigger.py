@@ -1,0 +1,63 @@
+"""Asking a server that broadcasts to send its message to all: one request on a connection of its own."""
+
+import http.client
+import ssl
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from connprobe.engine.task import TlsTask
+from connprobe.errors import RunFailed
+from connprobe.model import Target
+
+ANSWER_BYTES = 65536
+
+
+class Trigger:
+    """`GET path`, sent as soon as it is entered; its answer is awaited at the end. Raises RunFailed."""
+
+    def __init__(self, target: Target, path: str, tls: TlsTask | None, timeout_s: float) -> None:
+        scope = f"%{target.scope_id}" if target.scope_id else ""
+        self._path, self._host = path, target.label
+        self._connection = http.client.HTTPConnection(
+            f"{target.address}{scope}", target.port, timeout=timeout_s
+        )
+        self._tls = tls
+
+    def __enter__(self) -> Self:
+        try:
+            self._connection.connect()
+            if self._tls is not None:
+                from connprobe.engine.tls import client_context
+
+                context: ssl.SSLContext = client_context(self._tls, "http")
+                self._connection.sock = context.wrap_socket(
+                    self._connection.sock, server_hostname=self._tls.server_name
+                )
+            self._connection.request("GET", self._path, headers={"Host": self._host})
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise self._failed(str(error) or type(error).__name__) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._connection.close()
+
+    def answer(self) -> None:
+        """Waits for it. Raises RunFailed where it is none, or not a good one."""
+        try:
+            response = self._connection.getresponse()
+            response.read(ANSWER_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failed(str(error) or type(error).__name__) from error
+        if response.status // 100 != 2:
+            raise self._failed(f"status {response.status}")
+
+    def _failed(self, why: str) -> RunFailed:
+        return RunFailed(
+            f"GET {self._path} did not make the server send its message: {why}",
+            fix="--message-path, a path that makes it send to all; or --message-by client",
+        )

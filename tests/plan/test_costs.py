@@ -1,0 +1,29 @@
+from msgspec.structs import replace
+
+from connprobe.model import Interval
+from connprobe.plan.costs import costs
+from report.limited import HEAP_EACH, trial
+
+
+def test_one_trial_has_the_interval_of_its_fit() -> None:
+    heap = next(it for it in costs([trial(1)]) if it.metric == "heap_bytes")
+    each = HEAP_EACH + 1.3
+    assert heap.each == Interval(mean=each, low=each - 31, high=each + 31, count=1)
+    assert heap.shapes == {"stepped": 1}
+
+
+def test_several_have_that_of_their_spread() -> None:
+    heap = next(it for it in costs([trial(1), trial(2), trial(3)]) if it.metric == "heap_bytes")
+    assert abs(heap.each.mean - (HEAP_EACH + 2.6)) < 1e-6
+    assert heap.each.low is not None
+    assert abs(heap.each.mean - heap.each.low - 4.303 * 1.3 / 3**0.5) < 0.01  # t(2), deviation 1.3
+    assert heap.shapes == {"stepped": 1, "straight": 2}
+    assert heap.last == trial(3).growth[3]
+
+
+def test_a_metric_that_only_some_trials_have_is_told_by_these() -> None:
+    without = replace(trial(2), growth=trial(2).growth[:1])
+    found = {it.metric: it.each.count for it in costs([trial(1), without])}
+    assert found["rss_bytes"] == 2
+    assert found["heap_bytes"] == 1
+    assert costs([]) == ()
