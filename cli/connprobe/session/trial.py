@@ -69,6 +69,8 @@ class Over(Exception):
 class TrialRun(Hold):
     """`execute` returns the record of a hold; what the trial itself found is in `trial`."""
 
+    command = "limit"
+
     def __init__(
         self,
         prepared: Prepared,
