@@ -43,7 +43,7 @@ from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
 AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
-PACE_S = 0.5  # a small step is spread over so long: a crowd breaks servers that could take one after another
+PACE_S = 1.0  # a small step is spread over so long: a crowd breaks servers that could take one after another
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
