@@ -10,12 +10,13 @@ from connprobe.model import Sample
 from connprobe.report import format as fmt
 
 _EVERY_S = 5.0
+UNBOUNDED = frozenset({"verify", "drain"})  # what was asked is no bound where it goes on, and after
 
 
 class PlainProgress:
     """One line about every five seconds, and one at each change of phase: for logs and pipes."""
 
-    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float) -> None:
+    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float | None) -> None:
         self._console = console
         self._asked = asked
         self._title = title
@@ -24,7 +25,8 @@ class PlainProgress:
         self._next_s = 0.0
 
     def __enter__(self) -> Self:
-        self._print(f"{self._title}: opening {fmt.count(self._asked)}, holding {fmt.duration(self._hold_s)}")
+        holding = "" if self._hold_s is None else f", holding {fmt.duration(self._hold_s)}"
+        self._print(f"{self._title}: opening {fmt.count(self._asked)}{holding}")
         return self
 
     def __exit__(
@@ -38,8 +40,9 @@ class PlainProgress:
             return
         self._phase = sample.phase
         self._next_s = sample.at_s + _EVERY_S
+        asked = "" if sample.phase in UNBOUNDED else f"/{fmt.count(self._asked)}"
         parts = [
-            f"{sample.phase} {fmt.count(sample.held)}/{fmt.count(self._asked)} held",
+            f"{sample.phase} {fmt.count(sample.held)}{asked} held",
             fmt.rate(sample.rate_per_s),
             f"{fmt.count(sum(sample.failures.values()))} failed",
         ]

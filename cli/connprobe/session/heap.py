@@ -85,3 +85,5 @@ class Heap:
         if self._runtime is not None:
             self._runtime.close()
             self._runtime = None
+        if self._prepared is not None:
+            self._prepared.close()

@@ -19,7 +19,7 @@ from connprobe.session.undo import restore_stale
 from connprobe.store.rundir import REPORT, RunDirectory
 
 DONE, FAILED, REFUSED, MISSED, INTERRUPTED = 0, 1, 3, 4, 130
-_EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
+EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
 
 
 def run_hold(
@@ -32,7 +32,7 @@ def run_hold(
     if prepared.obstacles:
         render_obstacles(prepared.obstacles, err)
     if dry_run and json:
-        _print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
+        print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
     elif dry_run and not prepared.obstacles:
         render_plan(prepared.plan, out)
     if prepared.obstacles:
@@ -55,7 +55,7 @@ def run_hold(
         no_report = write_report(directory, record)
         with suppress(OSError):
             if json:
-                _print_json(out, record)
+                print_json(out, record)
             else:
                 report = None if no_report else str(directory.path.absolute() / REPORT)
                 render_summary(record, out, results=str(directory.path.absolute()), report=report)
@@ -63,7 +63,7 @@ def run_hold(
                 err.print(f"no {REPORT}: {no_report}", markup=False)
     if unwritten is not None:
         raise unwritten
-    return _EXIT[record.outcome]
+    return EXIT[record.outcome]
 
 
 def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
@@ -79,7 +79,8 @@ def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
     return None
 
 
-def _print_json(out: Console, record: object) -> None:
+def print_json(out: Console, record: object) -> None:
+    """Alone on standard output."""
     out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
 
 

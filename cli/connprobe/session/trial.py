@@ -15,6 +15,7 @@ from connprobe.model import (
     Ceiling,
     KernelFigures,
     LimitRequest,
+    ListenerFigures,
     Phase,
     Reading,
     Stage,
@@ -95,6 +96,7 @@ class TrialRun(Hold):
         self.message_cpu_s: float | None = None
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
+        self.listeners: tuple[ListenerFigures, ...] = ()  # before --verify
         self._messaged: set[int] = set()
         self._goals = [0] * len(prepared.plan.shards)  # of each worker, in all
         self._kept: counters.Totals | None = None
@@ -194,6 +196,7 @@ class TrialRun(Hold):
 
     def _phases(self, costs: Costs) -> None:
         self._settle("start")
+        self._meter.begin()  # what went on before on this host has settled too
         self._launch.heap.attach(self._meter.pids)
         self._read("start")
         self._read_ceilings(0)
@@ -238,6 +241,7 @@ class TrialRun(Hold):
     def _snapshot(self) -> None:
         """What is counted for the record; what --verify breaks afterwards is told by `verified`."""
         self._kept = super()._read_totals()
+        self.listeners = self.kernel.listeners()
         self.seen.table = self.fleet.table.copy()
 
     def _idle(self, costs: Costs) -> None:
@@ -271,6 +275,9 @@ class TrialRun(Hold):
         )
 
     def _message(self) -> None:
+        if self.asked.message_by == "none":
+            self.seen.unknown["server.messaging_rss_bytes"] = "no messages were asked for"
+            return
         server = self.asked.message_by == "server"
         if not server and self.request.http_mode != "keepalive" and self.request.protocol == "http":
             self.seen.unknown["server.messaging_rss_bytes"] = (
@@ -333,7 +340,8 @@ class TrialRun(Hold):
             if use is None:
                 raise Over("the server ended when its connections did")
             state = settling.feed(time.monotonic(), *use)
-            self._sampler.tick("drain", self._read_totals(), self.fleet.table, None)
+            closed = self._read_totals()._replace(held=0, in_flight=0)
+            self._sampler.tick("drain", closed, self.fleet.table, None)
             if state.state != "waiting":
                 break
             time.sleep(0.1)

@@ -29,10 +29,10 @@ class HeapUnknown(Exception):
 
 
 class Runtime(Protocol):
-    """A runtime that one or more of a server's processes run on.
+    """What one or more of a server's processes run on.
 
-    name: "Node 20.20 (V8)". heap: asks for a full collection first, takes at most `TIMEOUT_S`, and raises
-    HeapUnknown. ceilings: what the heap ends at, without a collection; raises HeapUnknown.
+    name: "Node 20.20 (V8)". heap: asks for a full collection first, takes `TIMEOUT_S` at most, and raises
+    HeapUnknown. ceilings: what the heap that was the fullest at the last reading ends at; asks nobody.
     """
 
     @property
