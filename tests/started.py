@@ -29,6 +29,10 @@ console.log(JSON.stringify(process.pid));
 """
 
 
+class Ended(Exception):
+    """The program ended without a word more; what it had written on stderr."""
+
+
 class Started:
     """A program that says lines of JSON; `said` is its first."""
 
@@ -48,7 +52,8 @@ class Started:
     def listen(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self.process.communicate()
+        if not line:
+            raise Ended(self.process.communicate())
         return json.loads(line)
 
     def ask(self, line: str) -> Any:

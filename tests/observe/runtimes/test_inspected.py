@@ -1,13 +1,16 @@
 """Real Node processes that nobody prepared, through their inspector; and others in its place."""
 
+import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from connprobe.observe.runtimes import HeapUnknown, Runtime, attach, inspected
+from connprobe.observe.runtimes.cdp import Session
 from connprobe.observe.runtimes.listening import held, listeners
 from running import eventually
 from started import KEEPING, Started
@@ -82,6 +85,16 @@ def test_a_port_that_is_taken(node: Node, monkeypatch: pytest.MonkeyPatch) -> No
     assert server.ask("keep 1") == 1
 
 
+def test_the_inspector_of_another_process_is_left_alone(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = node(KEEPING, "--inspect=127.0.0.1:0")
+    (port,) = open_ports(other)
+    server = node(KEEPING, ANY_PORT)
+    monkeypatch.setattr(inspected, "_open", lambda *_: port)
+    with pytest.raises(HeapUnknown, match="belongs to another process"):
+        inspected.heaps([server.pid], collect=True)
+    assert open_ports(other) == [port]
+
+
 def test_a_process_that_would_die_of_the_signal_is_not_sent_it(
     start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,10 +111,24 @@ def test_a_busy_event_loop_is_not_waited_for(node: Node, monkeypatch: pytest.Mon
     server = node(KEEPING, ANY_PORT)
     runtime = attached(server.pid)
     assert server.ask("spin 2500") == "spins"
-    with pytest.raises(HeapUnknown, match="once its event loop is free"):
+    with pytest.raises(HeapUnknown, match="closes once its event loop"):
         runtime.heap()
     assert eventually(lambda: open_ports(server) == [])
     assert server.ask("keep 1") == 1
+
+
+def test_the_process_undoes_it_all_should_connprobe_die(node: Node) -> None:
+    server = node(KEEPING, ANY_PORT)
+    process = os.pidfd_open(server.pid)
+    until = time.monotonic() + 20.0
+    port = inspected._open(server.pid, process, until)
+    os.close(process)
+    settings = {"heap": inspected.HEAP, "collect": "true", "opened": "true", "undo_ms": 100}
+    with Session(port, until) as session:
+        session.evaluate(inspected.BEGIN % settings)
+    assert eventually(lambda: open_ports(server) == [])
+    assert server.ask("keep 1") == 1
+    assert attached(server.pid).heap().live_bytes > MiB
 
 
 def test_a_process_that_dies_while_it_is_asked(node: Node) -> None:

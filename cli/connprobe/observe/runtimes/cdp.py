@@ -5,21 +5,22 @@ What comes from the process is bounded and typed: it may be any program that lis
 
 import os
 import socket
-import time
-from http.client import HTTPConnection, HTTPException
 from typing import Annotated, Any, Final, Self
 
 import msgspec
 from msgspec import Meta
 
 from connprobe.errors import ProtocolViolation
+from connprobe.observe.runtimes.interface import left
 from connprobe.wire.frames import TEXT, FrameReader, frame
+from connprobe.wire.head import body_framing, head_end, parse_response_head
 from connprobe.wire.http import ResponseReader, request_bytes
 from connprobe.wire.websocket import accept_for, key_from, refusal, upgrade_headers
 
 MOST_BYTES: Final = 1 << 20  # of a list of targets, and of one message
 MOST_MESSAGES: Final = 1000  # events that come before an answer
 LOOPBACK: Final = "127.0.0.1"
+NONE: Final = "no inspector of Node's answers"
 
 
 class _Target(msgspec.Struct, frozen=True):
@@ -32,13 +33,13 @@ class _Remote(msgspec.Struct, frozen=True):
 
 class _Result(msgspec.Struct, frozen=True):
     result: _Remote | None = None
-    exceptionDetails: msgspec.Raw | None = None
+    exceptionDetails: dict[str, Any] | None = None
 
 
 class _Message(msgspec.Struct, frozen=True):
     id: int | None = None
     result: _Result | None = None
-    error: msgspec.Raw | None = None
+    error: dict[str, Any] | None = None
 
 
 class Session:
@@ -53,7 +54,7 @@ class Session:
         self._reader = FrameReader(from_client=False, keep=MOST_BYTES)
         self._waiting: list[_Message] = []
         target = _target(port, until)
-        self._socket = socket.create_connection((LOOPBACK, port), timeout=_left(until))
+        self._socket = socket.create_connection((LOOPBACK, port), timeout=left(until))
         try:
             self._upgrade(f"/{target}", f"{LOOPBACK}:{port}")
         except BaseException:
@@ -93,9 +94,8 @@ class Session:
         self._socket.sendall(request_bytes("GET", path, upgrade_headers(key, host)))
         response = ResponseReader()
         try:
-            while not response.complete:
-                response.feed(self._read())
-            assert response.head is not None
+            while response.head is None:
+                response.feed(_receive(self._socket, self._until))
             refused = refusal(response.head, accept_for(key))
         except ProtocolViolation as error:
             raise ValueError(str(error)) from error
@@ -104,12 +104,12 @@ class Session:
         self._take(response.excess)
 
     def _send(self, text: bytes) -> None:
-        self._socket.settimeout(_left(self._until))
+        self._socket.settimeout(left(self._until))
         self._socket.sendall(frame(TEXT, text, mask=os.urandom(4)))
 
     def _receive(self) -> _Message:
         while not self._waiting:
-            self._take(self._read())
+            self._take(_receive(self._socket, self._until))
         return self._waiting.pop(0)
 
     def _take(self, data: bytes) -> None:
@@ -119,29 +119,39 @@ class Session:
                 msgspec.json.decode(event.payload, type=_Message) for event in events if event.opcode == TEXT
             ]
         except (ProtocolViolation, msgspec.MsgspecError) as error:
-            raise ValueError("this is no inspector of Node's") from error
-
-    def _read(self) -> bytes:
-        self._socket.settimeout(_left(self._until))
-        data = self._socket.recv(1 << 16)
-        if not data:
-            raise ConnectionResetError("the process closed the connection")
-        return data
+            raise ValueError(NONE) from error
 
 
 def _target(port: int, until: float) -> str:
-    connection = HTTPConnection(LOOPBACK, port, timeout=_left(until))
-    try:
-        connection.request("GET", "/json/list")
-        targets = msgspec.json.decode(connection.getresponse().read(MOST_BYTES), type=list[_Target])
-    except (HTTPException, msgspec.MsgspecError) as error:
-        raise ValueError("this is no inspector of Node's") from error
-    finally:
-        connection.close()
+    """The id of what there is to inspect, from GET /json/list."""
+    with socket.create_connection((LOOPBACK, port), timeout=left(until)) as connection:
+        connection.sendall(request_bytes("GET", "/json/list", [("Host", f"{LOOPBACK}:{port}")]))
+        received = bytearray()
+        end = size = 0
+        try:
+            while not end or len(received) < end + size:
+                received += _receive(connection, until)
+                if not end:
+                    end = head_end(received, 0, "response")
+                    size = _length(bytes(received[:end])) if end else 0
+            targets = msgspec.json.decode(received[end : end + size], type=list[_Target])
+        except (ProtocolViolation, msgspec.MsgspecError) as error:
+            raise ValueError(NONE) from error
     if not targets:
-        raise ValueError("the inspector has nothing to inspect")
+        raise ValueError(NONE)
     return targets[0].id
 
 
-def _left(until: float) -> float:
-    return max(until - time.monotonic(), 0.001)
+def _length(head: bytes) -> int:
+    size = body_framing(parse_response_head(head).headers, 1)
+    if not 0 <= size <= MOST_BYTES:
+        raise ValueError(NONE)
+    return size
+
+
+def _receive(connection: socket.socket, until: float) -> bytes:
+    connection.settimeout(left(until))
+    data = connection.recv(1 << 16)
+    if not data:
+        raise ConnectionResetError("the process closed the connection")
+    return data

@@ -53,6 +53,10 @@ CLOSE: Final = """((inspector) => {
 })(require('inspector'))"""
 
 
+class _Foreign(ValueError):
+    """What listens is the inspector of another process: hands off."""
+
+
 def heaps(pids: Sequence[int], *, collect: bool) -> dict[int, Heap]:
     """The heap of each of the Node processes `pids` that still runs. Raises HeapUnknown."""
     until = time.monotonic() + TIMEOUT_S
@@ -75,9 +79,14 @@ def _heap(pid: int, collect: bool, until: float) -> Heap | None:
             return _read(pid, port, collect, opened=False, until=until)
         port = _open(pid, process, until)
         try:
-            return _read(pid, port, collect, opened=True, until=until)
-        finally:
+            heap = _read(pid, port, collect, opened=True, until=until)
+        except _Foreign:
+            raise
+        except BaseException:
             _closed(pid, port)
+            raise
+        _closed(pid, port)
+        return heap
     except (FileNotFoundError, ProcessLookupError, ConnectionError) as error:
         raise HeapUnknown(f"process {pid} ended while its heap was read") from error
     except TimeoutError as error:
@@ -96,7 +105,7 @@ def _heap(pid: int, collect: bool, until: float) -> Heap | None:
 def _read(pid: int, port: int, collect: bool, *, opened: bool, until: float) -> Heap:
     with Session(port, until) as session:
         if session.evaluate("String(process.pid)") != str(_own_pid(pid)):
-            raise ValueError(f"port {port} belongs to another process")
+            raise _Foreign(f"port {port} belongs to another process")
         settings = {"heap": HEAP, "collect": _js(collect), "opened": _js(opened)}
         session.evaluate(BEGIN % {**settings, "undo_ms": 1000 * (TIMEOUT_S + GRACE_S)})
         if collect:
@@ -145,12 +154,13 @@ def _closed(pid: int, port: int) -> None:
     until = time.monotonic() + OPENING_S
     if _closes(pid, port, until):
         return
-    remedy = "only a restart closes it"
     with suppress(OSError, ValueError), Session(port, until + OPENING_S) as session:
         session.evaluate(CLOSE)
-        remedy = "it closes it once its event loop is free"
     if not _closes(pid, port, until + 2 * OPENING_S):
-        raise HeapUnknown(f"the inspector of process {pid} is still open on 127.0.0.1:{port}: {remedy}")
+        raise HeapUnknown(
+            f"the inspector of process {pid} is still open on 127.0.0.1:{port}: it closes once its event "
+            "loop is free, or with a restart"
+        )
 
 
 def _closes(pid: int, port: int, until: float) -> bool:
@@ -172,7 +182,7 @@ def _namespace(pid: int | str) -> str:
 
 def _own_pid(pid: int) -> int:
     """As the process itself sees it, in its pid namespace."""
-    match = re.search(r"^NSpid:(?:\t\d+)*\t(\d+)$", read_text(pid, "status"), re.M)
+    match = re.search(r"^NSpid:(?:\t\d+)*\t(\d+)$", read_text(pid, "status"), re.MULTILINE)
     return int(match[1]) if match else pid
 
 

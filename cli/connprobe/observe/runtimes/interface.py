@@ -1,5 +1,6 @@
 """What is asked of a managed runtime, whichever it is."""
 
+import time
 from typing import NamedTuple, Protocol
 
 from connprobe.model import Ceiling
@@ -50,3 +51,11 @@ class Attached(NamedTuple):
 
     runtime: Runtime | None
     reason: str | None
+
+
+def left(until: float) -> float:
+    """Seconds until a moment of time.monotonic(), to wait on a socket. TimeoutError: it has passed."""
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds

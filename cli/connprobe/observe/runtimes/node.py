@@ -5,7 +5,7 @@ from typing import Final, Protocol
 from connprobe.model import Ceiling
 from connprobe.observe.runtimes.interface import HeapReading, HeapUnknown
 from connprobe.observe.runtimes.listening import listening
-from connprobe.observe.runtimes.v8 import EARLY_SHARE, Heap, MiB
+from connprobe.observe.runtimes.v8 import EARLY_SHARE, SEMI_SPACES, Heap, MiB
 
 
 class Ask(Protocol):
@@ -42,8 +42,10 @@ class Node:
         """Of the heap that was fullest when it was asked last."""
         pid, heap, many = self._fullest()
         capacity = heap.capacity_bytes
+        young = (heap.limit - capacity) // SEMI_SPACES // MiB
         notes = [
-            f"under unceasing load V8 may give up from {EARLY_SHARE:.0%} of it on (ineffective mark-compacts)"
+            f"under unceasing load V8 may give up from {EARLY_SHARE:.0%} of it on, and with little garbage "
+            f"{young} MB more fit into its young generation"
         ]
         if many > 1:
             notes.insert(0, f"of each of {many} processes: it is reached when the fullest of them is full")

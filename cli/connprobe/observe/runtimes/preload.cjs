@@ -59,5 +59,6 @@ const listen = (directory) => {
 try {
   const directory = process.env.CONNPROBE_HEAP_SOCKETS;
   const helper = HELPER.test(require('path').basename(process.argv[1] || ''));
-  if (directory && !helper && require('worker_threads').isMainThread) listen(directory);
+  const other = process.versions.electron; // its V8 aborts when a flag is set
+  if (directory && !helper && !other && require('worker_threads').isMainThread) listen(directory);
 } catch {}
