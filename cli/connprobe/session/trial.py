@@ -424,8 +424,8 @@ class TrialRun(Hold):
     def _rest(self, first: Limit | None) -> End | None:
         """Until the CPU is quiet: memory that is never left in peace breaks earlier than it has to.
 
-        A heap that is about to end is collected, as on the plateaus. A burst leaves V8 with a young generation
-        that is larger than what is free: then it collects without a pause, and soon ends the process for it.
+        A heap that is about to end is collected, as on the plateaus. A burst leaves V8 with a young
+        generation larger than what is free: then it collects without a pause, and ends the process for it.
         """
         before = Climb(self._begun(), self._read_totals())
         until, since, last = time.monotonic() + REST_MOST_S, time.monotonic(), self._meter.quick()
