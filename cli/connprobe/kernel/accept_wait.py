@@ -141,7 +141,9 @@ class AcceptWaits:
         vanished = (
             Vanished(decode_endpoint(key), *_GONE.unpack(raw)) for key, (raw,) in maps["vanished"].items()
         )
-        return Reading(tuple(found), tuple(sorted(vanished)), waiting, self._live.lost(_LOST))
+        # By their text: an IPv4 address and an IPv6 one have no order.
+        gone = tuple(sorted(vanished, key=lambda each: (each.at.netns, each.at.port, str(each.at))))
+        return Reading(tuple(found), gone, waiting, self._live.lost(_LOST))
 
     def _check(self) -> int:
         """Look after those that have waited for long; how many wait."""

@@ -45,6 +45,7 @@ def headline(limits: Sequence[Limit], held: int) -> str | None:
 def rounded(limit: Limit) -> tuple[int, int, int]:
     """(connections, low, high) with no more digits than the interval justifies."""
     width = max(limit.connections - limit.low, limit.high - limit.connections)
+    width = min(width, limit.connections)  # at least one digit is left
     unit: int = 10 ** math.floor(math.log10(width)) if width >= 1 else 1
     return (
         unit * round(limit.connections / unit),
