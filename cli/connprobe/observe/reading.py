@@ -113,14 +113,14 @@ class ServerMeter:
         private = [each.uss_bytes for each in self._group.processes if each.uss_bytes is not None]
         complete = len(private) == len(self._group.processes)
         self._put(use, "uss_bytes", lambda: sum(private) if complete else None, no_pss)
-        largest = max(self._group.processes, key=lambda each: each.rss_bytes).pid
-        self._put(use, "maps", lambda: count_maps(largest), "/proc/PID/maps is longer than is read")
+        self._read_maps(use)
         return use
 
-    def glance(self) -> dict[str, float]:
-        """The metrics that are read in one moment, and so belong together: no slabs, page tables, mappings.
+    def glance(self, *, maps: bool = False) -> dict[str, float]:
+        """The metrics that are read in one moment, and so belong together: no slabs and page tables.
 
-        It takes a third of a millisecond for each process, and leaves `unknown` as it was.
+        It takes a third of a millisecond for each process, and leaves `unknown` as it was. maps: mappings
+        too, which takes as long as there are many.
         """
         use: dict[str, float] = {}
         unknown, self.unknown = self.unknown, {}
@@ -128,6 +128,8 @@ class ServerMeter:
         server = self._sample(pss=False)
         if server is not None and server.complete:
             self._read_processes(use, server)
+            if maps:
+                self._read_maps(use)
         self.unknown = unknown
         return use
 
@@ -155,6 +157,10 @@ class ServerMeter:
         self._put(use, "process_fds", lambda: max(of_each.values(), default=None), NO_FDS)
         grown = [count - self._first_fds[pid] for pid, count in of_each.items()]
         self._put(use, "process_fds_grown", lambda: max(grown, default=None), NO_FDS)
+
+    def _read_maps(self, use: dict[str, float]) -> None:
+        largest = max(self._group.processes, key=lambda each: each.rss_bytes).pid
+        self._put(use, "maps", lambda: count_maps(largest), "/proc/PID/maps is longer than is read")
 
     def _put(
         self, use: dict[str, float], metric: str, read: Callable[[], float | None], why: str | None = None

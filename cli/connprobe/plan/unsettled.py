@@ -1,4 +1,4 @@
-"""What a connection costs where nothing settled before it was read: on the ramp of a hold, or in a watch.
+"""What a connection costs by a hold, on whose ramp nothing settles before it is read.
 
 A server lags behind its client: of 3,000 connections that the client had opened, Node had accepted 1,306. So
 a look at a ramp is paired with the connections that the server itself had then, by its descriptors.
@@ -6,6 +6,8 @@ a look at a ramp is paired with the connections that the server itself had then,
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from connprobe.model import Growth, Reading
 from connprobe.plan.growth import FEWEST, fit
@@ -16,10 +18,8 @@ Use = Mapping[str, float]
 LEAST_FDS = 0.95  # a connection takes a descriptor at the least; some may have been closed a moment ago
 ONE_OFF = 0.01  # of the connections: so many descriptors, and no more, may be a log, a pipe, a worker's own
 ONE_OFF_LEAST = 8
+OF_THREADS = frozenset({"host_threads", "pids"})  # others' threads are in them
 SLABS_OFF = 3e6  # bytes that other sockets and files of a busy host moved in the slabs during a minute
-VARIED = 0.25  # of the most connections seen: less between the fewest and the most tells nothing
-VARIED_LEAST = 16
-MOST_LOOKS = 16
 
 
 class Held(NamedTuple):
@@ -51,10 +51,29 @@ def of_hold(start: Reading, looks: Sequence[Use], idle: Reading, plateau: Sequen
             found = fit_of(metric, points)
         if found is not None:
             growth[metric] = found
+    growth |= of_threads(growth, idle.use)
     moved = max(plateau, default=0.0) - min(plateau, default=0.0)
     off = {metric: moved for metric in ("rss_bytes", "cgroup_bytes") if moved}
     off["memory_bytes"] = moved + SLABS_OFF
     return Held(growth, off, unknown)
+
+
+def of_threads(growth: Mapping[str, Growth], use: Use) -> dict[str, Growth]:
+    """Counts of the host and of a cgroup grow by the server's own threads, not by those of others."""
+    own = growth.get("threads")
+    if own is None or "threads" not in use:
+        return {}
+    found = {}
+    for metric in OF_THREADS & use.keys():
+        others = use[metric] - use["threads"]
+        found[metric] = replace(
+            own,
+            metric=metric,
+            base=own.base + others,
+            base_low=own.base_low + others,
+            base_high=own.base_high + others,
+        )
+    return found
 
 
 def fit_of(metric: str, readings: Sequence[Reading]) -> Growth | None:
@@ -145,84 +164,3 @@ def _is_pairing(metric: str, readings: Sequence[Reading]) -> bool:
         metric.startswith("process_fds")
         and len({each.use[metric] - each.use["fds"] for each in readings if "fds" in each.use}) == 1
     )
-
-
-# watch: connections of somebody else, told by the kernel
-
-
-class Looks:
-    """Readings of a watch, as they come; so few of them are kept that a watch of days stays small.
-
-    Of about as many connections the one is kept beside which they changed least. For memory only those count
-    that were made while there were about as many as ever before: what is freed stays with the process.
-    """
-
-    def __init__(self) -> None:
-        self.fewest: int | None = None
-        self.most: int | None = None
-        self._grain = 1
-        self._calm: dict[int, tuple[int, Reading]] = {}
-        self._rising: dict[int, tuple[int, Reading]] = {}
-        self._before: int | None = None
-
-    def add(self, reading: Reading) -> None:
-        number, before = reading.connections, self._before
-        self.fewest = number if self.fewest is None else min(self.fewest, number)
-        self.most = number if self.most is None else max(self.most, number)
-        self._before = number
-        if before is None:
-            return
-        while self._grain * MOST_LOOKS < self.most:
-            self._grain *= 2
-            self._calm, self._rising = self._coarser(self._calm), self._coarser(self._rising)
-        moved = abs(number - before)
-        self._keep(self._calm, moved, reading)
-        if number >= 0.95 * self.most:
-            self._keep(self._rising, moved, reading)
-
-    def _keep(self, kept: dict[int, tuple[int, Reading]], moved: int, reading: Reading) -> None:
-        key = reading.connections // self._grain
-        if key not in kept or moved < kept[key][0]:
-            kept[key] = (moved, reading)
-
-    def _coarser(self, kept: dict[int, tuple[int, Reading]]) -> dict[int, tuple[int, Reading]]:
-        coarse: dict[int, tuple[int, Reading]] = {}
-        for moved, reading in kept.values():
-            self._keep(coarse, moved, reading)
-        return coarse
-
-    @property
-    def too_alike(self) -> str | None:
-        """Why these readings tell nothing of what a connection costs; None: they do."""
-        if self.fewest is None or self.most is None or not self._calm:
-            return "no two readings were made while connections could be counted"
-        apart = self.most - self.fewest
-        if apart >= max(VARIED_LEAST, VARIED * self.most):
-            return None
-        if not apart:
-            return f"there were {self.most:,} connections all the time: that does not tell what one costs"
-        return (
-            f"connections varied between {self.fewest:,} and {self.most:,}: too little to tell what one costs"
-        )
-
-    def growths(self) -> dict[str, Growth]:
-        """By metric; none where they are too alike."""
-        if self.too_alike is not None:
-            return {}
-        calm = [reading for _, reading in self._calm.values()]
-        still = [reading for moved, reading in self._calm.values() if not moved]
-        if len(still) >= FEWEST and _span(still) >= _span(calm) / 2:
-            calm = still
-        rising = [reading for _, reading in self._rising.values()]
-        found = {}
-        for metric in sorted({metric for reading in calm for metric in reading.use}):
-            known = [each for each in (rising if unit_of(metric) == "bytes" else calm) if metric in each.use]
-            growth = fit_of(metric, known)
-            if growth is not None:
-                found[metric] = growth
-        return found
-
-
-def _span(readings: Sequence[Reading]) -> int:
-    counts = [reading.connections for reading in readings]
-    return max(counts) - min(counts)

@@ -13,6 +13,7 @@ from connprobe.observe.ceilings import server_ceilings
 from connprobe.observe.reading import ServerMeter
 from connprobe.plan.headline import headline
 from connprobe.plan.limits import left_out, limits
+from connprobe.plan.resources import NAMES
 from connprobe.plan.unsettled import Held, Use, of_hold
 
 SHARE = 0.02  # of the time, for looks
@@ -134,28 +135,29 @@ def table(
     """What is known of each ceiling. heap: a program of the server's whose heap may end first, unread."""
     said = dict(unknown)
     why = "; ".join(found.unknown.values())
+    unread = []
     for each in left_out(ceilings, found.growth, held, at=at):
+        resource = each.ceiling.resource
         if each.ceiling.metric is not None and each.ceiling.metric not in found.growth:
-            path = f"limits.{each.ceiling.resource}"
-            said.setdefault(path, why or f"these readings do not tell what a connection takes: {DEEPER} can")
-    made = limits(ceilings, found.growth, held, at=at, off=found.off)
-    sentence = headline(made, held)
+            if found.growth:
+                reason = f"these readings do not tell what a connection takes: {DEEPER} can"
+                said.setdefault(f"limits.{resource}", why or reason)
+            unread.append(NAMES.get(resource, resource))
     if heap is not None:
-        said["limits.heap"] = (
-            f"{HEAPS[heap]}'s heap is not read here, and may end first: {DEEPER} asks {heap}"
-        )
-        if sentence is not None:
-            sentence += f" Not counted: {HEAPS[heap]}'s heap, which may end first ({DEEPER} reads it)."
-    if not made:
+        said["limits.heap"] = f"{HEAPS[heap]} is asked for its heap by {DEEPER} alone"
+        unread.append(f"the heap of {HEAPS[heap]} ({DEEPER} reads it)")
+    made = limits(ceilings, found.growth, held, at=at, off=found.off)
+    if not made or not found.growth:
         said["limits"] = why or "no resource grew with the connections"
+    sentence = headline(made, held, unread=", ".join(dict.fromkeys(unread)) or None)
     return Costed(made, sentence, tuple(found.growth.values()), said)
 
 
 def bare(held: int, client: Sequence[Ceiling], why: str) -> Costed:
     """The limits of the client alone, as the server cannot be read."""
     made = limits(client, {}, held, at=0)
-    unknown = {"limits": f"of the client alone, as the server's cannot be read: {why}"}
-    return Costed(made, headline(made, held), (), unknown)
+    said = f"of the client alone: the server's cannot be read ({why})"
+    return Costed(made, headline(made, held, unread="all of the server"), (), {"limits": said})
 
 
 def heap_of(pids: Sequence[int]) -> str | None:
