@@ -84,6 +84,14 @@ def test_threads_of_others_are_not_the_connections() -> None:
     assert (threads.per_connection, threads.low, threads.high, threads.base) == (1, 1, 1, 817)
 
 
+def test_files_of_others_are_not_the_connections() -> None:
+    start, idle = reading(0, server(0) | {"files": 3000}), reading(1000, server(1000) | {"files": 5600})
+    for ends in (1, 2):
+        files = of_hold(start, [], idle, [], ends=ends).growth["files"]
+        assert (files.per_connection, files.low, files.high) == (ends, ends, ends)
+        assert files.base == 5600 - ends * 1000
+
+
 def test_the_fullest_of_several_processes_is_fitted() -> None:
     """Connections are dealt out by hash: the fullest of two has half of them, and some."""
     shares = {400: 209, 800: 411, 1200: 621, 1600: 812}

@@ -19,6 +19,7 @@ from connprobe.observe.slab import read_kernel_memory
 from connprobe.plan.kernelmemory import OF_A_SOCKET, KernelMemory, kernel_figures, slab_growth
 
 MAPS_BYTES = 64 << 20  # of /proc/PID/maps at most: ten times the default of vm.max_map_count
+MAPS_SHARE = 0.01
 CONNTRACK = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 NO_FDS = "/proc/PID/fd of this kernel does not tell how many are open: Linux 6.2 or later"
 
@@ -51,6 +52,7 @@ class ServerMeter:
         first = self._sample(pss=False)
         self._first_rss_bytes = first.rss_bytes if first is not None else 0
         self._taken_bytes: float | None = 0.0
+        self._maps_due = 0.0
         self._find_cgroups()
         self.available_bytes = available_memory()
         self._slabs_at_start: KernelMemory = read_kernel_memory()
@@ -116,11 +118,11 @@ class ServerMeter:
         self._read_maps(use)
         return use
 
-    def glance(self, *, maps: bool = False) -> dict[str, float]:
+    def glance(self) -> dict[str, float]:
         """The metrics that are read in one moment, and so belong together: no slabs and page tables.
 
-        It takes a third of a millisecond for each process, and leaves `unknown` as it was. maps: mappings
-        too, which takes as long as there are many.
+        It takes a third of a millisecond for each process, and leaves `unknown` as it was. Mappings are in it
+        as often as MAPS_SHARE of the time allows: counting them takes the longer, the more there are.
         """
         use: dict[str, float] = {}
         unknown, self.unknown = self.unknown, {}
@@ -128,8 +130,9 @@ class ServerMeter:
         server = self._sample(pss=False)
         if server is not None and server.complete:
             self._read_processes(use, server)
-            if maps:
+            if (began := time.monotonic()) >= self._maps_due:
                 self._read_maps(use)
+                self._maps_due = began + (time.monotonic() - began) / MAPS_SHARE
         self.unknown = unknown
         return use
 

@@ -30,11 +30,14 @@ class Held(NamedTuple):
     unknown: dict[str, str]
 
 
-def of_hold(start: Reading, looks: Sequence[Use], idle: Reading, plateau: Sequence[float]) -> Held:
+def of_hold(
+    start: Reading, looks: Sequence[Use], idle: Reading, plateau: Sequence[float], *, ends: int = 1
+) -> Held:
     """start: without connections. looks: at the ramp, and after it. idle: at the end, with none under way.
 
     plateau: the RSS in the later half of the plateau. Counts that rose by a whole number for each connection
-    are known to the letter from start and idle; all else is fitted through the looks and idle.
+    are known to the letter from start and idle; all else is fitted through the looks and idle. ends: 2 where
+    both ends of a connection are on this host.
     """
     unknown = {}
     ramp = _paired(start, looks, idle)
@@ -52,6 +55,21 @@ def of_hold(start: Reading, looks: Sequence[Use], idle: Reading, plateau: Sequen
         if found is not None:
             growth[metric] = found
     growth |= of_threads(growth, idle.use)
+    growth.pop("files", None)  # of the whole host, where others open and close them
+    own = _whole("fds", start, idle) if "fds" in start.use.keys() & idle.use.keys() else None
+    if own is not None and "files" in idle.use:
+        each = own.per_connection + ends - 1
+        files, extra = idle.use["files"] - each * idle.connections, own.base_high - own.base
+        growth["files"] = replace(
+            own,
+            metric="files",
+            base=files,
+            base_low=files - extra,
+            base_high=files + extra,
+            per_connection=each,
+            low=own.low + ends - 1,
+            high=own.high + ends - 1,
+        )
     moved = max(plateau, default=0.0) - min(plateau, default=0.0)
     off = {metric: moved for metric in ("rss_bytes", "cgroup_bytes") if moved}
     off["memory_bytes"] = moved + SLABS_OFF

@@ -16,7 +16,7 @@ from connprobe.plan.limits import left_out, limits
 from connprobe.plan.resources import NAMES
 from connprobe.plan.unsettled import Held, Use, of_hold
 
-SHARE = 0.02  # of the time, for looks
+SHARE = 0.02  # of a CPU, for looks
 APART_S = 1.0  # between looks once the server has taken all connections
 LOOKS = 8  # at the ramp, about; twice as many are kept at most
 PLATEAU = 240
@@ -44,7 +44,7 @@ class Costing:
     """
 
     def __init__(self, pids: Sequence[int], *, ends: Literal[1, 2], count: int) -> None:
-        self._meter = ServerMeter(pids, ends=ends)
+        self._meter, self._ends = ServerMeter(pids, ends=ends), ends
         self._began = time.monotonic()
         self._start = self._meter.reading("start", 0, 0.0, True)
         self._idle: Reading | None = None
@@ -60,8 +60,9 @@ class Costing:
         began = time.monotonic()
         if began < self._due or phase not in ("ramp", "hold"):
             return
+        before = time.process_time()
         use = self._meter.glance()
-        took = time.monotonic() - began
+        took = time.process_time() - before
         fds = use.get("fds", self._fds)
         quiet = phase == "hold" and fds == self._fds
         self._due = began + max(took / SHARE, APART_S if quiet else 0.0)
@@ -105,8 +106,9 @@ class Costing:
             why = "what a connection costs is read at the end of the hold, which was not reached with any"
             found = Held({}, {}, {"ramp": why})
         else:
-            half = idle.at_s + self._began - (idle.at_s + self._began - self._first_quiet()) / 2
-            found = of_hold(self._start, self._looks, idle, [rss for at, rss in self._plateau if at >= half])
+            half = (idle.at_s + self._began + self._first_quiet()) / 2
+            plateau = [rss for at, rss in self._plateau if at >= half]
+            found = of_hold(self._start, self._looks, idle, plateau, ends=self._ends)
         ceilings = server_ceilings(
             self._meter, facts, ports=ports, between_requests=between_requests, same_host=same_host
         )

@@ -16,7 +16,7 @@ from connprobe.session.costing import Costed, heap_of, table
 from connprobe.system.apart import apart
 from connprobe.system.facts import read_facts
 
-SHARE = 0.02  # of the time, for counting connections without eBPF, and for counting mappings
+SHARE = 0.02  # of a CPU, for counting connections without eBPF
 
 
 class WatchCosting:
@@ -28,7 +28,7 @@ class WatchCosting:
         self._meter: ServerMeter | None = None
         self._slab_bytes = self._rss_bytes = 0.0
         self._last: Reading | None = None
-        self._due = self._maps_due = 0.0
+        self._due = 0.0
 
     def look(self, kernel: KernelSample, server: ServerUse | None, ports: Sequence[int], at_s: float) -> None:
         """kernel: read a moment ago."""
@@ -41,10 +41,7 @@ class WatchCosting:
         connections = self._connections(kernel, ports)
         if connections is None:
             return
-        began = time.monotonic()
-        use = self._meter.glance(maps=began >= self._maps_due)
-        if "maps" in use:
-            self._maps_due = began + (time.monotonic() - began) / SHARE
+        use = self._meter.glance()
         if "rss_bytes" in use and kernel.slab_bytes is not None:
             grown = use["rss_bytes"] - self._rss_bytes + kernel.slab_bytes - self._slab_bytes
             use["memory_bytes"] = grown
@@ -57,11 +54,12 @@ class WatchCosting:
         if established is None:
             if self._foreign or not ports or now < self._due:
                 return None
+            before = time.process_time()
             try:
                 established = connected(ports)
             except OSError:
                 return None
-            self._due = now + (time.monotonic() - now) / SHARE
+            self._due = now + (time.process_time() - before) / SHARE
         return max(0, established - sum(each.depth or 0 for each in kernel.queues))
 
     def costed(self, ports: Sequence[int]) -> Costed:
