@@ -54,6 +54,6 @@ const server = http.createServer((request, response) => {
   }
   const entry = { request, response, place: 0 };
   store.add(entry);
-  response.on('close', () => store.remove(entry));
+  request.socket.on('close', () => store.remove(entry));
 });
 server.listen({ host: address, port: Number(port), backlog: 65535 });

@@ -11,6 +11,7 @@ const CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10;
 const MOST_BYTES = 1 << 20; // of a message
 const MOST_FRAGMENTS = 1024;
 const MOST_CONTROL_BYTES = 125;
+const CLOSING_MS = 10000; // for the peer to close after a close frame
 const NORMAL = 1000, PROTOCOL_ERROR = 1002, INVALID_DATA = 1007, TOO_BIG = 1009;
 
 class Violation extends Error {
@@ -52,6 +53,7 @@ class Connection {
   }
 
   feed(data) {
+    if (!this.socket.writable) return; // behind a close frame nothing counts
     let left = this.rest === null ? data : Buffer.concat([this.rest, data]);
     this.rest = null;
     while (left.length > 0 && this.socket.writable) {
@@ -60,7 +62,7 @@ class Connection {
       left = left.subarray(taken);
     }
     // A copy: what was read may be 64 kB of which this is the last byte.
-    if (left.length > 0) this.rest = Buffer.from(left);
+    if (left.length > 0 && this.socket.writable) this.rest = Buffer.from(left);
   }
 
   // Takes one frame from the front: its bytes, or 0 where it is not complete.
@@ -137,7 +139,9 @@ class Connection {
   }
 
   end(code) {
+    this.rest = this.fragments = null;
     this.socket.end(closeFrame(code));
+    this.socket.setTimeout(CLOSING_MS, () => this.socket.destroy());
   }
 }
 
@@ -174,8 +178,7 @@ function upgrade(request, socket, head) {
     } catch (error) {
       if (!(error instanceof Violation)) throw error;
       connection.end(error.code);
-      socket.removeListener('data', read);
-      socket.resume(); // to its end, unread bytes would make close() a reset
+      socket.resume(); // to its end: bytes left unread would make close() a reset
     }
   };
   socket.write(

@@ -31,7 +31,7 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
 
 @dataclass
 class Run:
-    """A `connprobe hold` that is over."""
+    """A `connprobe` that is over."""
 
     returncode: int
     stdout: str
@@ -58,12 +58,13 @@ class Command:
     """A running connprobe, in a session of its own as from a terminal. `prefix`: setpriv, nsenter ..."""
 
     def __init__(self, *arguments: str, results: Path | None = None, prefix: Sequence[str] = ()) -> None:
-        self.results = results
+        self.name, self.results = arguments[0], results
         self.mark = f"CONNPROBE_TEST={secrets.token_hex(8)}"
         name, _, value = self.mark.partition("=")
         where = () if results is None else ("--results", str(results))
+        arguments = (arguments[0], *where, *arguments[1:])  # what follows `--` is a server's
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "connprobe", *arguments, *where],
+            [*prefix, sys.executable, "-m", "connprobe", *arguments],
             env={**os.environ, name: value, "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -101,14 +102,16 @@ class Command:
 
     @property
     def directory(self) -> Path | None:
-        runs = sorted(self.results.glob("*-hold-*")) if self.results is not None else []
+        runs = sorted(self.results.glob(f"*-{self.name}-*")) if self.results is not None else []
         return runs[-1] if runs else None
 
     def sampled(self, phase: str) -> None:
         """Returns once a sample of that phase is on disk."""
 
         def look() -> bool:
-            samples = [] if self.results is None else list(self.results.glob("*-hold-*/samples.jsonl"))
+            samples = (
+                [] if self.results is None else list(self.results.glob(f"*-{self.name}-*/samples.jsonl"))
+            )
             return any(f'"phase":"{phase}"' in path.read_text() for path in samples)
 
         assert eventually(look), self.finish(kill=True)
@@ -154,7 +157,9 @@ def check(run: Run, code: int) -> Run:
         for cause, counted in details.items():
             assert sum(counted.values()) == totals[cause], (cause, counted)
     if not record.request.reconnect:
-        parts = (record.held, record.failed, record.dropped, record.not_attempted)
+        parts = [record.held, record.failed, record.dropped, record.not_attempted]
+        if record.load is not None:
+            parts += [record.load.visited, record.load.wrong]
         assert record.requested == sum(parts), parts
     if run.stdout.startswith("{"):
         assert msgspec.json.decode(run.stdout, type=RunRecord) == record

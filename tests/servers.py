@@ -289,6 +289,22 @@ def pong_each_ping(connection: Connection) -> None:
                 connection.sock.sendall(bytes((0x8A, len(payload))) + payload)
 
 
+def read_frame(connection: Connection) -> tuple[int, bytes]:
+    """(opcode, payload) of the client's next frame, a short one, unmasked by hand."""
+    data = b""
+    while len(data) < 6 or len(data) < 6 + (data[1] & 0x7F):
+        received = connection.sock.recv(6 + (data[1] & 0x7F) - len(data) if len(data) > 1 else 6 - len(data))
+        if not received:
+            raise Gone
+        data += received
+    return data[0] & 0x0F, bytes(byte ^ data[2 + i % 4] for i, byte in enumerate(data[6:]))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """As a server sends it: not masked. payload: up to 125 bytes."""
+    return bytes((0x81, len(payload))) + payload
+
+
 # odd ends
 
 

@@ -51,7 +51,9 @@ def test_every_exit_code_has_its_line(rendered: str) -> None:
 SYSCTL = [f"sysctl {name}" for name in ("list", "show", "check", "apply", "revert", "status", "plan")]
 
 
-@pytest.mark.parametrize("command", ["hold", "serve", "watch", "report", "doctor", "restore", *SYSCTL])
+@pytest.mark.parametrize(
+    "command", ["hold", "limit", "load", "serve", "watch", "report", "doctor", "restore", *SYSCTL]
+)
 def test_the_options_are_those_of_the_command_line(command: str) -> None:
     source = PAGE.read_text().replace("\\-", "-")
     (_, _, section) = source.partition(f".SS connprobe {command}\n")

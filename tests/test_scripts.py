@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from running import Namespace
+
 CHECKOUT = Path(__file__).parent.parent
 SCRIPTS = ("apt-install", "check", "demo", "kernel-vm", "kernels", "setup", "test")
 # What the scripts themselves are written with; no python3, no apt-get, no gcc, no qemu.
@@ -115,3 +117,54 @@ def test_packages_are_not_installed_without_apt(bare: Path) -> None:
     ran = run(bare, "checkout/scripts/apt-install", "cpio", "kmod")
     assert ran.returncode == 1
     assert ran.stderr.startswith("missing: cpio kmod (Debian's names). Install them with")
+
+
+def test_an_ordinary_user_is_told_how_to_install_without_starting_services(bare: Path) -> None:
+    for name in ("apt-get", "id"):
+        (bare / "bin" / name).unlink(missing_ok=True)
+        (bare / "bin" / name).write_text("#!/bin/sh\necho 1000\n")
+        (bare / "bin" / name).chmod(0o755)
+    ran = run(bare, "checkout/scripts/apt-install", "nginx-light", "haproxy")
+    script = (bare / "checkout/scripts/apt-install").resolve()
+    assert ran.returncode == 1
+    assert f"Run: sudo '{script}' nginx-light haproxy" in ran.stderr
+
+
+# What Debian's package does to the system, and whether its service could start meanwhile.
+APT_GET = """#!/bin/sh
+[ "$2" = install ] || exit 0
+unit=/lib/systemd/system/haproxy.service
+printf '[Service]\\nExecStart=/bin/true\\n[Install]\\nWantedBy=multi-user.target\\n' >$unit
+ln -s $unit /etc/systemd/system/multi-user.target.wants/
+echo "meanwhile: $(systemctl is-enabled haproxy.service)"
+exit "$FAILING"
+"""
+SYSTEMD = """mkdir -p /run/systemd/system
+for each in /etc/systemd/system /lib/systemd/system /etc/init.d; do mount -t tmpfs none $each; done
+mkdir /etc/systemd/system/multi-user.target.wants"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a mount namespace: sudo .venv/bin/pytest")
+@pytest.mark.skipif(not shutil.which("systemctl"), reason="needs systemctl: apt-get install systemd")
+@pytest.mark.parametrize("failing", [0, 1])
+def test_services_of_what_is_installed_stay_idle(bare: Path, failing: int) -> None:
+    (bare / "bin" / "apt-get").write_text(APT_GET)
+    (bare / "bin" / "apt-get").chmod(0o755)
+    system = Namespace(SYSTEMD)
+    try:
+        path = f"{bare}/bin:{os.environ['PATH']}"
+        variables = ("env", f"PATH={path}", "SYSTEMD_OFFLINE=1", f"FAILING={failing}")
+        install = [*system.prefix, *variables, str(bare / "checkout/scripts/apt-install"), "haproxy"]
+        ran = subprocess.run(install, capture_output=True, text=True, timeout=30, check=False)
+        assert ran.returncode == failing, ran.stderr
+        assert "meanwhile: masked-runtime\n" in ran.stderr
+        asked = [*system.prefix, *variables, "systemctl", "is-enabled", "haproxy.service"]
+        state = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False).stdout
+        assert state == "disabled\n"
+        # One of another origin is neither masked nor disabled.
+        ran = subprocess.run(install, capture_output=True, text=True, timeout=30, check=False)
+        assert ran.returncode == 1
+        assert "this machine has a haproxy.service of its own" in ran.stderr
+    finally:
+        system.end()

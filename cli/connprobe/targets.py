@@ -116,6 +116,9 @@ def _nginx(asked: _Asked) -> Ready:
         workers=asked.options["workers"],
         worker_connections=size,
         answer=_NGINX_ANSWERS[mode],
+        # Accepted with its request, a connection is never one that waits for a request: those are closed
+        # while less than 1/16 of the table is free (2,814 of 2,998 were held without it).
+        deferred=" deferred" if mode == "pending" else "",
     )
     command = (asked.program, "-e", "stderr", "-p", str(asked.directory), "-c", file.name)
     if mode == "pending":
@@ -214,7 +217,7 @@ def ready(name: str, port: int, directory: Path, options: Mapping[str, str] = {}
             f"the server {name} needs {server.program}, which is not installed",
             fix=f"apt-get install {server.package}",
         )
-    return server.ready(_Asked(program, address, port, directory, values))
+    return server.ready(_Asked(program, address, port, directory.absolute(), values))
 
 
 def _address(name: str, text: str) -> str:

@@ -20,17 +20,18 @@ Holds = Callable[..., Run]
 def start(tmp_path: Path) -> Iterator[Start]:
     """start("hold", ..., prefix=()) -> Command, ended with the test.
 
-    A hold without eBPF, unless bpf=True: compiling the probes takes longer than most of these tests.
+    A run without eBPF, unless bpf=True: compiling the probes takes longer than most of these tests.
     """
     commands: list[Command] = []
 
     def begin(
         *arguments: str, prefix: Sequence[str] = (), results: Path | None = None, bpf: bool = False
     ) -> Command:
-        if arguments[0] == "hold" and not bpf and "--no-bpf" not in arguments:
-            arguments = (*arguments, "--no-bpf")
+        makes_runs = arguments[0] in ("hold", "limit", "load")
+        if makes_runs and not bpf and "--no-bpf" not in arguments:
+            arguments = (arguments[0], "--no-bpf", *arguments[1:])
         where = results or tmp_path / f"results-{len(commands)}"
-        commands.append(Command(*arguments, prefix=prefix, results=where if arguments[0] == "hold" else None))
+        commands.append(Command(*arguments, prefix=prefix, results=where if makes_runs else None))
         return commands[-1]
 
     yield begin

@@ -43,7 +43,7 @@ def reference(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable
         path = tmp_path / f"{name}.log"
         with path.open("w+b") as log:
             running.append(StartedServer(how.command, how.environment, log, path, nofile))
-        running[-1].wait_until_listening(port, lambda: False)
+        running[-1].wait_until_listening(port, 60.0, lambda: False)
         return Reference(running[-1], port)
 
     yield begin

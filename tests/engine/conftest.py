@@ -12,7 +12,7 @@ import pytest
 
 from connprobe.engine import counters
 from connprobe.engine.task import Task
-from connprobe.engine.worker import Worker, prepare
+from connprobe.engine.worker import prepare, worker_for
 from connprobe.fleet.shared import SharedTable
 
 
@@ -42,7 +42,7 @@ class Running:
         self.control.settimeout(10)
         self._theirs = theirs
         made = Task(**values)
-        self.worker = Worker(made, self.table.row(0), theirs, *prepare(made))
+        self.worker = worker_for(made, self.table.row(0), theirs, *prepare(made))
         self.thread = threading.Thread(target=self.worker.run, daemon=True)
         self.thread.start()
 

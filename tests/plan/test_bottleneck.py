@@ -155,3 +155,12 @@ def test_what_is_not_known_is_not_said() -> None:
     verdict = queue_verdict(listener(capacity_from=None), 10.0, ours=True)
     assert verdict is not None
     assert verdict.text == "127.0.0.1:8080: the accept queue did not overflow."
+
+
+@pytest.mark.parametrize("changes", [{}, FULL, {"busiest_worker": 0.3}])
+def test_a_load_is_not_called_a_ramp(changes: dict[str, Any]) -> None:
+    for rated in (False, True):
+        found = bottleneck(QUIET._replace(**changes), rated=rated, overflows=0, what="load")
+        assert found is not None
+        assert "load" in found.text
+        assert "ramp" not in found.text

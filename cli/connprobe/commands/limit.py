@@ -3,7 +3,7 @@
 import shutil
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ from connprobe.plan.parse import (
 class MessageBy(StrEnum):
     client = "client"
     server = "server"
+    none = "none"
 
 
 EXAMPLES = """
@@ -81,7 +82,8 @@ def limit(
     ] = None,
     message: Annotated[str, typer.Option(help="What each connection sends, once.")] = "connprobe",
     message_by: Annotated[
-        MessageBy | None, typer.Option(help="client: it sends, and is echoed. server: it sends by itself.")
+        MessageBy | None,
+        typer.Option(help="client: it sends, and is answered. server: it sends by itself. none."),
     ] = None,
     message_path: Annotated[
         str | None, typer.Option(help="GET of this path makes the server send its message to all.")
@@ -93,6 +95,7 @@ def limit(
         bool,
         typer.Option("--inspect", help="Open the inspector of a Node server that runs already, for a while."),
     ] = False,
+    startup: Annotated[str, typer.Option(help="The longest wait until the server listens.")] = "60s",
     settle: Annotated[str, typer.Option(help="The longest wait for memory to settle.")] = "30s",
     idle_for: Annotated[str, typer.Option("--for", help="How long the idle stage lasts.")] = "5s",
     protocol: Annotated[
@@ -155,7 +158,9 @@ def limit(
     )
     options.check_request(request)
     message_path = message_path or (own.message_path if own else None)
-    by = message_by.value if message_by is not None else "server" if message_path else "client"
+    by: Literal["client", "server", "none"] = "server" if message_path else "client"
+    if message_by is not None:
+        by = message_by.value
     asked = LimitRequest(
         command=tuple(command or ()),
         server=server,
@@ -163,7 +168,7 @@ def limit(
         steps=options.between(steps, 2, 100, "--steps"),
         repeat=options.between(repeat, 1, 1000, "--repeat"),
         message=message,
-        message_by="server" if by == "server" else "client",
+        message_by=by,
         message_path=message_path,
         verify=verify,
         verify_up_to=None
@@ -174,6 +179,7 @@ def limit(
         else 1000 * parse_duration(latency_limit, "--latency-limit"),
         heap_limit_bytes=None if heap_limit is None else parse_size(heap_limit, "--heap-limit"),
         inspect=inspect,
+        startup_s=parse_duration(startup, "--startup"),
         settle_s=max(3.0, parse_duration(settle, "--settle")),
     )
     code = run_limit(

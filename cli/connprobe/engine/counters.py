@@ -27,7 +27,13 @@ MESSAGES_ANSWERED = 17
 MESSAGES_WRONG = 18  # answered, but not as it had to be
 MESSAGE_SUM_US = 19
 MESSAGE_MAX_US = 20
-FAILED = 21
+VISITED = 21  # connections that did all they had to, and were closed
+SENT_BYTES = 22  # payload of TCP, once each, of connections that are over
+RECEIVED_BYTES = 23
+UNMEASURED = 24  # connections whose bytes this kernel does not tell
+LATE_SUM_US = 25  # begun later than the rate had them begin
+LATE_MAX_US = 26
+FAILED = 27
 DROPPED = FAILED + len(CAUSES)
 HANDSHAKES = DROPPED + len(CAUSES)
 MESSAGES = HANDSHAKES + BUCKETS
@@ -50,6 +56,11 @@ _PLAIN = {
     "messages_answered": MESSAGES_ANSWERED,
     "messages_wrong": MESSAGES_WRONG,
     "message_sum_us": MESSAGE_SUM_US,
+    "visited": VISITED,
+    "sent_bytes": SENT_BYTES,
+    "received_bytes": RECEIVED_BYTES,
+    "unmeasured": UNMEASURED,
+    "late_sum_us": LATE_SUM_US,
 }
 
 
@@ -74,6 +85,12 @@ class Totals(NamedTuple):
     messages_wrong: int = 0
     message_sum_us: int = 0
     message_max_us: int = 0
+    visited: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    unmeasured: int = 0
+    late_sum_us: int = 0
+    late_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
     drops: dict[str, int] = {}  # noqa: RUF012
 
@@ -102,6 +119,7 @@ def read_totals(table: SharedTable, lost: dict[int, int]) -> Totals:
         **plain,
         handshake_max_us=max(table.column(HANDSHAKE_MAX_US), default=0),
         message_max_us=max(table.column(MESSAGE_MAX_US), default=0),
+        late_max_us=max(table.column(LATE_MAX_US), default=0),
         failures={cause: count for cause, count in failures.items() if count},
         drops={cause: count for cause, count in drops.items() if count},
     )

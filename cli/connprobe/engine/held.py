@@ -6,6 +6,7 @@ whole; a TLS connection has its session. All else is in the kernel.
 
 import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from connprobe import causes
@@ -15,7 +16,7 @@ from connprobe.wire.http import ResponseReader
 from connprobe.wire.websocket import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, close_payload, frame
 
 if TYPE_CHECKING:
-    from connprobe.engine.messages import Messages
+    from connprobe.engine.messages import Exchange
 
 FREE, IN_FLIGHT, HELD = 0, 1, 2
 FIRST_ROUND, ROUNDS = 3, 250  # states above HELD: awaits the pong of that round of pings
@@ -42,7 +43,7 @@ class HeldSet:
         self.pings = 0
         self.pongs = 0
         self.bytes_read = 0
-        self.messages: Messages | None = None  # the round that goes on
+        self.messages: Exchange | None = None  # what goes on
         self._family = family
         self._websocket, self._longpoll, self._tls = websocket, longpoll, tls
         self._readers: dict[int, FrameReader] = {}
@@ -134,6 +135,8 @@ class HeldSet:
                 if messages is not None:
                     messages.came(fd, event.payload)
             elif event.opcode == CLOSE:
+                if messages is not None:
+                    messages.close_came(fd)
                 self._write(fd, frame(CLOSE, event.payload[:2], os.urandom(4)))
                 raise Lost(causes.EOF, f"close frame {event.code or 'without a code'}")
         if pinged is not None:  # RFC 6455, 5.5.3: of several, the latest may be answered alone
@@ -196,6 +199,13 @@ class HeldSet:
                 self._write(fd, frame(CLOSE, close_payload(1000), os.urandom(4)))
             except Lost:
                 return
+
+    def end_tls(self, fd: int) -> None:
+        """TLS's own goodbye, where TLS is spoken. Its answer is not waited for (RFC 8446, section 6.1)."""
+        session = self._sessions.get(fd)
+        if session is not None:
+            with suppress(OSError):
+                session.unwrap()
 
     def _forget(self, fd: int) -> None:
         self.awaiting -= self.state[fd] > HELD

@@ -9,8 +9,16 @@ class TlsTask(NamedTuple):
     server_name: str | None
 
 
+class Visits(NamedTuple):
+    """What each connection does once it is open, before it closes and makes room for the next."""
+
+    messages: int
+    payload: bytes
+    for_s: float  # how long connections begin; 0: as long as there are any to begin
+
+
 class Task(NamedTuple):
-    """One worker's share of a hold."""
+    """One worker's share of a run."""
 
     share: int  # connections to open, at most
     goal: int  # of them at once; the rest when told so
@@ -30,3 +38,4 @@ class Task(NamedTuple):
     ping_s: float  # 0: no pings
     reconnect_attempts: int  # 0: a lost connection stays lost
     tls: TlsTask | None
+    visits: Visits | None = None  # None: connections are held

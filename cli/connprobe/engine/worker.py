@@ -39,7 +39,7 @@ class Worker:
         self.opening = opening
         self.flights = Flights(task, self.epoll, opening, context)
         self.held = HeldSet(
-            task.share + 1024,
+            (task.share if task.visits is None else task.concurrency) + 1024,
             task.family,
             websocket=self.websocket,
             longpoll=task.protocol == "http" and task.http_mode == "longpoll",
@@ -48,6 +48,7 @@ class Worker:
         self.pings = Pings(self.held, self._drop, task.ping_s, task.timeout_s)
         self.backoff = Backoff(task.reconnect_attempts)
         self.to_open = self.goal = task.goal
+        self.interval_s = task.interval_s
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
         self.ramping = True
@@ -115,17 +116,21 @@ class Worker:
 
     def _room(self) -> int:
         """How many may begin in this turn. Without a rate, none until there is room for a few."""
-        room = min(OPENS_PER_TURN, self.task.concurrency - len(self.flights))
-        return room if self.task.interval_s or room >= self.burst else 0
+        room = min(OPENS_PER_TURN, self.task.concurrency - self._under_way())
+        return room if self.interval_s or room >= self.burst else 0
+
+    def _under_way(self) -> int:
+        """How many the concurrency counts."""
+        return len(self.flights)
 
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
         most = min(most, self.to_open)
-        if not self.task.interval_s:
+        if not self.interval_s:
             return most if self.next_open <= now else 0
         due = 0
         while due < most and self.next_open <= now:
-            self.next_open = max(self.next_open, now - BURST_S) + self.task.interval_s
+            self.next_open = max(self.next_open, now - BURST_S) + self.interval_s
             due += 1
         return due
 
@@ -245,17 +250,24 @@ class Worker:
             self.checking, self.unread = True, self.held.count + len(self.flights) + 1
             self.next_tick = time.monotonic()  # in the next turn: the time of this one may be a second old
         elif command == "goal":
-            self.to_open += told[0] - self.goal
-            self.goal = told[0]
-            self.ramping, self.row[counters.RAMPED_NS] = True, 0
+            self._raise_goal(*told)
         elif command == "message":
             self._begin_messages(*told)
         elif command in ("quit", "abandoned"):
             self.quitting = True
 
+    def _raise_goal(self, goal: int, interval_s: float = 0.0, delay_s: float = 0.0) -> None:
+        """interval_s: between two that begin, if that is slower than the rate that was asked for."""
+        self.to_open += goal - self.goal
+        self.goal = goal
+        now, self.interval_s = time.monotonic(), max(self.task.interval_s, interval_s)
+        self.next_open = now + delay_s if interval_s else min(self.next_open, now + self.interval_s)
+        self.ramping, self.row[counters.RAMPED_NS] = True, 0
+
     def _begin_messages(self, payload: bytes | None) -> None:
         """One on each held connection. None: the server sends them by itself."""
-        from connprobe.engine.messages import Messages, talk_for
+        from connprobe.engine.messages import Messages
+        from connprobe.engine.talk import talk_for
 
         self.held.messages = Messages(
             self.held,
@@ -293,10 +305,18 @@ class Worker:
         row[counters.PONGS] = held.pongs
         row[counters.WAITING] = len(self.backoff)
         row[counters.BYTES_READ] = held.bytes_read
-        if self.ramping and self.tally.established + self.tally.failed >= self.goal:
+        if self.ramping and self._settled():
             self.ramping = False
             self.tally.publish_handshakes()
-            row[counters.RAMPED_NS] = time.monotonic_ns()
+            row[counters.RAMPED_NS] = self._settled_ns()
+
+    def _settled(self) -> bool:
+        """Nothing of what was asked for is still to come."""
+        return self.tally.established + self.tally.failed >= self.goal
+
+    def _settled_ns(self) -> int:
+        """When that came true, by CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
 
     def _close_all(self) -> None:
         self.tally.publish_handshakes()
@@ -320,5 +340,15 @@ def prepare(first: tuple[Any, ...]) -> tuple[Opening, Any]:
     return opening_for(task), client_context(TlsTask(*task.tls), task.protocol)
 
 
-def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: tuple[Opening, Any]) -> None:
-    Worker(Task(*task), row, control, *shared).run()
+def run(
+    values: tuple[Any, ...], row: memoryview, control: socket.socket, shared: tuple[Opening, Any]
+) -> None:
+    worker_for(Task(*values), row, control, *shared).run()
+
+
+def worker_for(task: Task, row: memoryview, control: socket.socket, opening: Opening, context: Any) -> Worker:
+    if task.visits is None:
+        return Worker(task, row, control, opening, context)
+    from connprobe.engine.visitor import Visitor
+
+    return Visitor(task, row, control, opening, context)

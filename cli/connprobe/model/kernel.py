@@ -16,6 +16,7 @@ class Distribution(Record, frozen=True):
     p90: float
     p99: float
     max: float
+    p999: float | None = None  # None: not taken from this histogram
 
 
 class QueueSample(Record, frozen=True):

@@ -61,6 +61,17 @@ class HoldRequest(Record, frozen=True):
     bpf: bool = True  # watch the kernel through eBPF
 
 
+class LoadRequest(Record, frozen=True):
+    """What `connprobe load` was asked for besides the options of `hold`, which stand in a HoldRequest."""
+
+    messages: int = 1  # on each connection, one after another
+    message: str = "32B"  # as typed: a text, @FILE, or a size
+    message_bytes: int = 32
+    duration_s: float | None = None  # how long connections begin; None: until all have
+    counted: bool = True  # False: --count was not given, the duration alone is the bound
+    thresholds: tuple[str, ...] = ()  # as typed
+
+
 class LimitRequest(Record, frozen=True):
     """What `connprobe limit` was asked for besides the options of `hold`, which stand in a HoldRequest."""
 
@@ -70,7 +81,7 @@ class LimitRequest(Record, frozen=True):
     steps: int = 5
     repeat: int = 1
     message: str = "connprobe"
-    message_by: Literal["client", "server"] = "client"
+    message_by: Literal["client", "server", "none"] = "client"
     message_path: str | None = None  # a GET of it makes the server send its message
     verify: bool = False
     verify_up_to: int | None = (
@@ -79,4 +90,5 @@ class LimitRequest(Record, frozen=True):
     latency_limit_ms: float | None = None
     heap_limit_bytes: int | None = None
     inspect: bool = False  # open the inspector of a server that is not ours
+    startup_s: float = 60.0  # the longest wait until it listens
     settle_s: float = 30.0  # the longest wait for one settled reading

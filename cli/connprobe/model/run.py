@@ -9,7 +9,7 @@ from connprobe.model.host import HostRecord
 from connprobe.model.kernel import Distribution, KernelFigures, ListenerFigures, NetworkFigures, ProbeUse
 from connprobe.model.limits import Growth, Limit, StageFigures, Trial, Verified
 from connprobe.model.plan import HoldPlan
-from connprobe.model.request import HoldRequest, LimitRequest
+from connprobe.model.request import HoldRequest, LimitRequest, LoadRequest
 from connprobe.model.sample import ServerUse
 
 SCHEMA = "connprobe/run/1"
@@ -77,6 +77,40 @@ class Verdict(Record, frozen=True):
     fix: str | None = None
 
 
+class Late(Record, frozen=True):
+    """Open loop: how much after its intended start a connection began, its share of `handshake_ms`."""
+
+    mean_ms: float
+    max_ms: float
+
+
+class ThresholdFigures(Record, frozen=True):
+    """value: what was measured, in ms, s, a second, or a count; None: nothing was, so it was missed."""
+
+    threshold: str
+    value: float | None
+    met: bool
+
+
+class LoadFigures(Record, frozen=True):
+    """What `connprobe load` counted. requested = visited + wrong + failed + dropped + held + not_attempted.
+
+    sent_bytes, received_bytes: TCP payload of all connections that were established and are over, with
+    handshakes and TLS, without retransmissions (source: TCP_INFO).
+    """
+
+    visited: int  # connections that did all they had to: every echo right, and closed as the protocol has it
+    messages: int  # sent
+    answered: int  # as they had to be
+    wrong: int  # echoes that were another; each ended its connection
+    total_s: float  # from the first connection begun to the last one over
+    messages_per_s: float
+    sent_bytes: int | None
+    received_bytes: int | None
+    late: Late | None  # None: no --rate, each began when there was room
+    thresholds: tuple[ThresholdFigures, ...] = ()
+
+
 class WatchRecord(Record, frozen=True, kw_only=True):
     """watch.json: what was seen on the whole. `unknown`: figures that are None, and why."""
 
@@ -105,7 +139,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
 
     schema: str
     connprobe: str  # version
-    command: Literal["hold", "limit"]
+    command: Literal["hold", "limit", "load"]
     outcome: Literal["done", "missed", "interrupted", "failed"]
     started_at: str  # ISO 8601, UTC
     target: str
@@ -122,7 +156,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     ramp_s: float
     hold_s: float
     connections_per_s: float
-    handshake_ms: Distribution | None
+    handshake_ms: Distribution | None  # of an open loop (load --rate): from the intended start
     reconnects: Reconnects | None
     pings: Pings | None
     client: ClientFigures
@@ -140,6 +174,9 @@ class RunRecord(Record, frozen=True, kw_only=True):
     headline: str | None = None  # the limits in one sentence
     growth: tuple[Growth, ...] = ()  # of `hold`: what its limits were extrapolated from
     limit_request: LimitRequest | None = None
+    load_request: LoadRequest | None = None
+    load: LoadFigures | None = None
+    message_ms: Distribution | None = None  # from a message sent to its whole answer
     stages: tuple[StageFigures, ...] = ()  # of `limit`: the classic table, over all trials
     trials: tuple[Trial, ...] = ()  # of `limit`; all figures above are of the last one
     unknown: dict[str, str] = field(default_factory=dict)

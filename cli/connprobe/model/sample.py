@@ -6,7 +6,18 @@ from connprobe.model.base import Record
 from connprobe.model.kernel import KernelSample
 
 Phase = Literal[
-    "start", "ramp", "settle", "hold", "peak", "idle", "messaging", "drain", "verify", "check", "close"
+    "start",
+    "ramp",
+    "settle",
+    "hold",
+    "peak",
+    "idle",
+    "messaging",
+    "drain",
+    "verify",
+    "check",
+    "close",
+    "load",
 ]
 
 

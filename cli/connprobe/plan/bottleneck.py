@@ -25,8 +25,9 @@ class CpuUse(NamedTuple):
     busiest_server: float | None
 
 
-def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | None:
-    """Was client, server or kernel the bottleneck of the ramp? None: it was over too soon to tell."""
+def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None, what: str = "ramp") -> Verdict | None:
+    """Was client, server or kernel the bottleneck of the ramp (or `what` it was)? None: it was over too soon
+    to tell."""
     total = use.ramp_s * use.cpus
     if use.ramp_s < SHORT_S:
         return None
@@ -41,7 +42,7 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | 
         f"{name} {seconds / total:.0%}" for name, seconds in sorted(parts.items(), key=lambda part: -part[1])
     )
     if busy >= BUSY:
-        text = f"The ramp was bound by this host's CPU: {busy:.0%} of {use.cpus} busy ({shares})."
+        text = f"The {what} was bound by this host's CPU: {busy:.0%} of {use.cpus} busy ({shares})."
         if others >= OTHERS:
             return Verdict(
                 level="warning",
@@ -52,7 +53,7 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | 
             return Verdict(level="warning", text=f"{text} The client was the limit, not the server.")
         return Verdict(level="note", text=f"{text} Client and server share it.")
     if rated:
-        return Verdict(level="note", text=f"The ramp went at the rate asked; CPU was {busy:.0%} busy.")
+        return Verdict(level="note", text=f"The {what} went at the rate asked; CPU was {busy:.0%} busy.")
     if use.busiest_server is not None and use.busiest_server >= BUSY:
         return Verdict(
             level="note",
@@ -67,19 +68,21 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None) -> Verdict | 
         )
     if overflows:
         return Verdict(
-            level="note", text="The ramp waited for the accept queue: dropped SYNs are sent again."
+            level="note", text=f"The {what} waited for the accept queue: dropped SYNs are sent again."
         )
     return Verdict(
         level="note",
-        text=f"No CPU was the bottleneck of the ramp ({busy:.0%} busy): it waited for answers.",
+        text=f"No CPU was the bottleneck of the {what} ({busy:.0%} busy): it waited for answers.",
         fix="a higher --concurrency",
     )
 
 
-def queue_verdict(listener: ListenerFigures, elapsed_s: float, *, ours: bool) -> Verdict | None:
+def queue_verdict(
+    listener: ListenerFigures, elapsed_s: float, *, ours: bool, what: str = "ramp"
+) -> Verdict | None:
     """Did this listener's accept queue overflow, at what rate, and what was its capacity? None: unknown.
 
-    ours: the load was made by this run, in a ramp of elapsed_s.
+    ours: the load was made by this run, in a ramp (or `what` it was) of elapsed_s.
     """
     if listener.overflows is None:
         return None
@@ -98,7 +101,7 @@ def queue_verdict(listener: ListenerFigures, elapsed_s: float, *, ours: bool) ->
         return Verdict(
             level="good", text=f"{listener.address}: the accept queue did not overflow{full}.{bound}"
         )
-    over = " over the ramp" if ours else ""
+    over = f" over the {what}" if ours else ""
     rate = f", {_rate(listener.overflows / elapsed_s)}{over}" if elapsed_s else ""
     times = "once" if listener.overflows == 1 else f"{listener.overflows:,} times"
     fix = (

@@ -22,5 +22,6 @@ def distribution(counts: Sequence[int], sum_us: int, max_us: int) -> Distributio
         p50=at(0.5),
         p90=at(0.9),
         p99=at(0.99),
+        p999=at(0.999),
         max=round(most, 4),
     )

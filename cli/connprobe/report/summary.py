@@ -11,6 +11,7 @@ from connprobe.report import format as fmt
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 from connprobe.report.limits import render_limits
+from connprobe.report.loadrows import load_sentence
 from connprobe.report.verdicts import render_verdicts
 
 _PROTOCOLS = {"ws": "WebSocket", "http": "HTTP", "tcp": "TCP"}
@@ -26,7 +27,7 @@ def render_summary(
     _headline(record, page)
     _connections(record, page)
     render_causes(record, page)
-    _memory(record, page)
+    render_memory(record, page)
     render_kernel(record, page)
     render_verdicts(record.verdicts, page)
     if record.limits:
@@ -43,8 +44,9 @@ def render_causes(record: RunRecord, page: Page) -> None:
 
 def render_ending(record: RunRecord, page: Page, *, results: str | None, report: str | None) -> None:
     """What is not known and why, and where the rest is."""
-    # What this version never measures is no news at the end of a run; run.json says it.
-    news = {path: why for path, why in record.unknown.items() if not why.startswith("this version")}
+    # What this version, or a load, never measures is no news at the end of a run; run.json says it.
+    never = ("this version", "a load ")
+    news = {path: why for path, why in record.unknown.items() if not why.startswith(never)}
     if news:
         page.heading("Not known")
         page.table(list(news.items()))
@@ -58,6 +60,8 @@ def render_ending(record: RunRecord, page: Page, *, results: str | None, report:
 def headline(record: RunRecord) -> str:
     """The run in one sentence."""
     kind = _PROTOCOLS[record.request.protocol] + (" over TLS" if record.request.tls else "")
+    if record.command == "load":
+        return load_sentence(record, kind)
     noun = "connection" if record.requested == 1 else "connections"
     stayed = f" for {fmt.duration(record.hold_s)}"
     if record.command == "limit":
@@ -174,7 +178,7 @@ def _advised(cause: str, details: dict[str, int], established: bool) -> dict[Adv
     return said
 
 
-def _memory(record: RunRecord, page: Page) -> None:
+def render_memory(record: RunRecord, page: Page) -> None:
     client, server = record.client, record.server
     page.heading("Memory and CPU")
     header = ("", "start", "peak", "idle", "per connection", "CPU", "")

@@ -14,7 +14,7 @@ from connprobe.engine import counters
 from connprobe.engine.task import Task, TlsTask
 from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
-from connprobe.model import HostRecord, Phase, RunRecord, Target
+from connprobe.model import HostRecord, Phase, RunRecord, ServeMode, Target
 from connprobe.observe.client import cpu_of, pss_of
 from connprobe.observe.listeners import chosen_by, listener_pids
 from connprobe.observe.process import ProcessGroup
@@ -45,6 +45,8 @@ CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
 
 class Hold:
     """One run. `execute` returns its record; everything it set up is undone by then."""
+
+    command: Literal["hold", "limit", "load"] = "hold"
 
     def __init__(
         self,
@@ -99,8 +101,10 @@ class Hold:
     def _change_host(self, undo: ExitStack) -> None:
         """Sysctls first: an address may need what they allow."""
         if self.plan.sysctls:
-            undo.enter_context(exclusive(LOCK, "connprobe hold --sysctl", patience_s=LOCK_PATIENCE_S))
-        journal = Journal.create("hold")
+            undo.enter_context(
+                exclusive(LOCK, f"connprobe {self.command} --sysctl", patience_s=LOCK_PATIENCE_S)
+            )
+        journal = Journal.create(self.command)
         undo.push(lambda kind, error, trace: self._undo(journal, error))
         if self.plan.sysctls:
             self.seen.made_otherwise = tuple(
@@ -130,15 +134,17 @@ class Hold:
             0,
             self.plan.server_processes,
             protocol=self.request.protocol,
-            mode="stream"
-            if self.request.http_mode == "stream" and self.request.protocol == "http"
-            else "idle",
+            mode=self._server_mode(),
             backlog=65535,
             log=log,
         )
         undo.enter_context(fleet)
         self.server_fleet = fleet
         self.target = Target(host="127.0.0.1", address="127.0.0.1", port=port, family="ipv4")
+
+    def _server_mode(self) -> ServeMode:
+        streams = self.request.http_mode == "stream" and self.request.protocol == "http"
+        return "stream" if streams else "idle"
 
     def _target_address(self) -> str:
         assert self.target is not None
@@ -159,25 +165,12 @@ class Hold:
         return ProcessGroup(pids) if pids else None
 
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
-        server = self._sampler.server_start
-        if server is not None:
+        if (server := self._sampler.server_start) is not None:
             ends: Literal[1, 2] = 2 if self.kernel.has_listeners else 1
             self._costing = Costing(server.pids, ends=ends, count=self.plan.count)
-        costs = Costs(server.pids if server else ())
-        self.fleet = undo.enter_context(
-            Fleet(
-                "connprobe.engine.worker",
-                "connprobe-w",
-                self._tasks(),
-                counters.COLUMNS,
-                log,
-            )
-        )
-        self.kernel.traffic.watch(server.pids if server else (), "target")
-        self.kernel.traffic.watch(self.fleet.pids, "client")
+        costs = self._start_workers(undo, log)
         self._watch("ramp", self._ramp_is_over)
-        self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid)
-        self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
+        self._note_ramp(costs)
         if self.interrupts.by is None:
             held_since = time.monotonic()
             self._watch("hold", self._nothing_left, held_since + self.request.hold_s)
@@ -192,6 +185,30 @@ class Hold:
         self.seen.costed = self._cost()
         if self.interrupts.by is None:
             self._check()
+        self._stop_workers()
+
+    def _start_workers(self, undo: ExitStack, log: IO[bytes]) -> Costs:
+        """Returns what is read before the first connection."""
+        server = self._sampler.server_start
+        costs = Costs(server.pids if server else ())
+        self.fleet = undo.enter_context(
+            Fleet(
+                "connprobe.engine.worker",
+                "connprobe-w",
+                self._tasks(),
+                counters.COLUMNS,
+                log,
+            )
+        )
+        self.kernel.traffic.watch(server.pids if server else (), "target")
+        self.kernel.traffic.watch(self.fleet.pids, "client")
+        return costs
+
+    def _note_ramp(self, costs: Costs) -> None:
+        self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid)
+        self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
+
+    def _stop_workers(self) -> None:
         self._read_totals()
         self.seen.table = self.fleet.table
         self.seen.lost = dict(self.fleet.lost)
@@ -301,17 +318,24 @@ class Hold:
             self.checked.add(index)
 
     def _read_totals(self) -> counters.Totals:
-        shares = {index: self.plan.shards[index].count for index in self.fleet.lost}
+        shares = {index: self._share_of(index) for index in self.fleet.lost}
         self.seen.totals = counters.read_totals(self.fleet.table, shares)
         return self.seen.totals
 
+    def _share_of(self, worker: int) -> int:
+        """How many connections were this worker's to open."""
+        return self.plan.shards[worker].count
+
     def _ramp_is_over(self, totals: counters.Totals) -> bool:
-        if not totals.established and totals.failed >= HOPELESS and not self.seen.gave_up:
-            self.seen.gave_up = True
-            self.fleet.send("stop")
+        self._give_up_if_hopeless(totals)
         if self.seen.gave_up:
             return totals.in_flight == 0 and totals.started == totals.established + totals.failed
         return totals.established + totals.failed >= self.plan.count
+
+    def _give_up_if_hopeless(self, totals: counters.Totals) -> None:
+        if not totals.established and totals.failed >= HOPELESS and not self.seen.gave_up:
+            self.seen.gave_up = True
+            self.fleet.send("stop")
 
     def _nothing_left(self, totals: counters.Totals) -> bool:
         return totals.held == 0 and not self.request.reconnect

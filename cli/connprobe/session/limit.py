@@ -3,19 +3,19 @@
 import os
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
 from connprobe.errors import RunFailed, UsageError
 from connprobe.model import (
     HoldRequest,
+    Interval,
     Limit,
     LimitRequest,
     Obstacle,
@@ -38,9 +38,10 @@ from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.session.clientlimits import ceilings_of_client
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
+from connprobe.session.outcome import Details
 from connprobe.session.prepare import Prepared, prepare
 from connprobe.session.reports import write_report
-from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored, write
+from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored, write
 from connprobe.session.started import StartedServer, free_port, taken
 from connprobe.session.trial import Launch, TrialRun
 from connprobe.store.rundir import REPORT, SERVER_LOG, RunDirectory
@@ -72,10 +73,12 @@ def run_limit(
     obstacles = (*prepared.obstacles, *(_port_taken(asked) if starts else ()))
     if obstacles:
         render_obstacles(obstacles, err)
-        return REFUSED
-    if dry_run:
+    if dry_run and json:
+        print_json(out, {"plan": prepared.plan, "obstacles": obstacles})
+    elif dry_run and not obstacles:
         render_plan(prepared.plan, out)
-        return DONE
+    if obstacles or dry_run:
+        return REFUSED if obstacles else DONE
     label = asked.server or (Path(asked.command[0]).name if asked.command else request.target or "server")
     with Interrupts() as interrupts, RunDirectory.create(results, "limit", label) as directory:
         directory.write_plan(prepared.plan)
@@ -84,7 +87,7 @@ def run_limit(
             view.__enter__()
         runs: list[TrialRun] = []
         records: list[RunRecord] = []
-        began = time.monotonic()
+        began, failed = time.monotonic(), None
         try:
             for number in range(1, asked.repeat + 1):
                 launch = _launch(prepared, asked, options, directory, number, nofile)
@@ -98,7 +101,13 @@ def run_limit(
                     launch=launch,
                     began=began,
                 )
-                records.append(run.execute())
+                try:
+                    records.append(run.execute())
+                except RunFailed as failure:
+                    if not records:
+                        raise
+                    failed = f"Trial {number} failed: {failure.message}; what follows is of those before it."
+                    break
                 runs.append(run)
                 if interrupts.by is not None:
                     break
@@ -106,11 +115,14 @@ def run_limit(
             with suppress(OSError):
                 view.__exit__(None, None, None)
         record = _record(request, asked, prepared, runs, records)
+        if failed is not None:
+            verdict = Verdict(level="bad", text=failed)
+            record = replace(record, outcome="failed", verdicts=(verdict, *record.verdicts))
         unwritten = write(directory, record)
         no_report = write_report(directory, record)
         with suppress(OSError):
             if json:
-                out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+                print_json(out, record)
             else:
                 report = None if no_report else str(directory.path.absolute() / REPORT)
                 render_limit_record(record, out, results=str(directory.path.absolute()), report=report)
@@ -118,7 +130,7 @@ def run_limit(
                 err.print(f"no {REPORT}: {no_report}", markup=False)
     if unwritten is not None:
         raise unwritten
-    return {"interrupted": INTERRUPTED, "missed": MISSED}.get(record.outcome, DONE)
+    return EXIT[record.outcome]
 
 
 def reference(name: str, options: dict[str, str]) -> tuple[Ready, str, int]:
@@ -252,8 +264,9 @@ def _record(
         outcome=outcome,
         request=replace(last.request, target=request.target),
         requested=request.count,
-        held=held,
-        not_attempted=max(0, request.count - held - last.failed - last.dropped),
+        not_attempted=max(0, request.count - last.held - last.failed - last.dropped),
+        failure_details=_told_apart(last.failures, last.failure_details),
+        drop_details=_told_apart(last.drops, last.drop_details),
         started_at=records[0].started_at,
         server=server,
         runtime=runtime,
@@ -266,6 +279,16 @@ def _record(
         trials=tuple(trials),
         unknown=unknown,
     )
+
+
+def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
+    """Workers tell details at their end, and by then --verify may have added to them."""
+    return {
+        cause: found
+        if sum((found := details.get(cause, {})).values()) == count
+        else {"not told apart": count}
+        for cause, count in counts.items()
+    }
 
 
 def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
@@ -282,7 +305,7 @@ def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
 
 def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Limit]:
     """The limits that bursts and messages meet."""
-    found = burst_limits(last.listeners, last.connections_per_s or None)
+    found = burst_limits(run.listeners, last.connections_per_s or None)
     idle = [
         each.idle_cpu_share / each.held for each in trials if each.idle_cpu_share is not None and each.held
     ]
@@ -291,18 +314,27 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
         for each in trials
         if each.message_cpu_s is not None and each.messages
     ]
+    held = max(each.held for each in trials)
     processes = len(last.server.pids) if last.server is not None else 1
     cpus = min(processes, last.host.cpus)
     spent = cpu_limit(
-        interval(messages),
-        interval(idle),
+        _ticked(messages, trials[-1].messages),
+        _ticked(idle, held),
         cpus,
-        held=max(each.held for each in trials),
+        held=held,
         scope="server",
         source="CPU of the server while messages went round, and while all was idle",
         fix="fewer messages, or more processes of the server and CPUs for them",
     )
     return [*found, spent] if spent is not None else found
+
+
+def _ticked(each: Sequence[float], number: int) -> Interval | None:
+    """CPU seconds for one of `number`: the kernel tells them in ticks, which is all that one trial knows."""
+    found, tick = interval(each), 1 / os.sysconf("SC_CLK_TCK") / max(1, number)
+    if found is None or found.low is not None:
+        return found
+    return replace(found, low=max(0.0, found.mean - tick), high=found.mean + tick)
 
 
 def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest) -> list[Verdict]:
@@ -319,6 +351,14 @@ def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest
                     text=f"{which}The server's memory did not settle within {asked.settle_s:g} s ({stage}): "
                     "the intervals are wider for it.",
                     fix="--settle with a longer time",
+                )
+            )
+        if asked.message_by != "none" and trial.messaging_s is not None and not trial.messages:
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}Not one message was answered within {request.timeout_s:g} s.",
+                    fix="--message-by server where it sends by itself, or --message-by none",
                 )
             )
         if trial.verified is not None and trial.verified.side == "client":

@@ -53,6 +53,8 @@ class Seen:
     """Filled in as a run goes on; whatever an interruption left out stays None."""
 
     started_at: str
+    what: str = "ramp"  # what the CPU was measured over
+    behind: bool = False  # the rate that was asked was not kept
     totals: Totals | None = None
     table: SharedTable | None = None
     ramp_s: float = 0.0
@@ -270,9 +272,9 @@ def _verdicts(
         )
     if seen.cpu is not None:
         overflows = sum(each.overflows or 0 for each in seen.listeners)
-        rated = request.rate_per_s is not None
-        found = [bottleneck(seen.cpu, rated=rated, overflows=overflows)]
-        found += [queue_verdict(each, seen.ramp_s, ours=True) for each in seen.listeners]
+        rated = request.rate_per_s is not None and not seen.behind
+        found = [bottleneck(seen.cpu, rated=rated, overflows=overflows, what=seen.what)]
+        found += [queue_verdict(each, seen.ramp_s, ours=True, what=seen.what) for each in seen.listeners]
         verdicts += [verdict for verdict in found if verdict is not None]
     for what in seen.made_otherwise:
         verdicts.append(Verdict(level="note", text=f"--sysctl: {what}"))

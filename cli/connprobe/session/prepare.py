@@ -32,7 +32,7 @@ def prepare(request: HoldRequest, results: Path) -> Prepared:
     target = resolve(*parse_target(request.target)) if request.target is not None else None
     if target is None and request.tls is not None:
         raise UsageError(
-            "the embedded server of hold speaks no TLS", fix="connprobe serve --tls, then hold --target"
+            "the embedded server speaks no TLS in a run", fix="connprobe serve --tls, then --target"
         )
     if request.workers is not None and request.workers > request.count:
         raise UsageError(

@@ -12,6 +12,7 @@ from connprobe.errors import RunFailed, UsageError
 from connprobe.model import RunRecord
 from connprobe.plan.compare import MOST_RUNS, compare
 from connprobe.report.limited import render_limit_record
+from connprobe.report.loaded import render_load_record
 from connprobe.report.summary import headline, render_summary
 from connprobe.store.output import write_output
 from connprobe.store.rundir import REPORT, WATCH, RunDirectory, load_record
@@ -46,7 +47,9 @@ def report_run(path: Path, out: Console, form: Format, output: str | None) -> No
         case "terminal":
             made = directory / REPORT
             there = str(made) if made.is_file() else f"none; connprobe report --format html {path} makes it"
-            render = render_limit_record if record.command == "limit" else render_summary
+            render = {"limit": render_limit_record, "load": render_load_record}.get(
+                record.command, render_summary
+            )
             _terminal(lambda page: render(record, page, results=str(path), report=there), out, output)
         case "json":
             _put(_json(record), out, output)
@@ -56,8 +59,10 @@ def report_run(path: Path, out: Console, form: Format, output: str | None) -> No
             _put(render_html(record, read_samples(directory)), out, output or str(directory / REPORT))
         case "markdown":
             from connprobe.report.compared import markdown
+            from connprobe.report.markdown import limit_markdown
 
-            _put(markdown(compare([record], [str(path)], [_said(record)])), out, output)
+            figures = markdown(compare([record], [str(path)], [_said(record)]))
+            _put(figures + limit_markdown(record), out, output)
 
 
 def report_runs(paths: Sequence[Path], out: Console, form: Format, output: str | None) -> None:

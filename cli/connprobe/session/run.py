@@ -1,38 +1,84 @@
-"""`hold` as a whole: plan, refuse or run, write, show. Returns the exit code."""
+"""`hold` and `load` as a whole: plan, refuse or run, write, show. Returns the exit code."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console
 
 from connprobe.errors import RunFailed
-from connprobe.model import HoldRequest, RunRecord
+from connprobe.model import HoldRequest, LoadRequest, RunRecord
+from connprobe.plan.load import load_note
 from connprobe.report.dashboard import progress
+from connprobe.report.loaded import render_load_record
 from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.report.summary import render_summary
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.prepare import prepare
+from connprobe.session.load import Load, planned
+from connprobe.session.prepare import Prepared, prepare
 from connprobe.session.reports import write_report
+from connprobe.session.sampling import Progress
 from connprobe.session.undo import restore_stale
 from connprobe.store.rundir import REPORT, RunDirectory
 
 DONE, FAILED, REFUSED, MISSED, INTERRUPTED = 0, 1, 3, 4, 130
-_EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
+EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
+
+
+class _Kind(NamedTuple):
+    """What tells one command from another. request: what is planned for. asked: 0: nobody said how many.
+
+    hold_s: None: connections do not stay.
+    """
+
+    command: str
+    request: HoldRequest
+    asked: int
+    hold_s: float | None
+    make: Callable[[Prepared, RunDirectory, Progress, Interrupts], Hold]
+    notes: tuple[str, ...] = ()
 
 
 def run_hold(
     request: HoldRequest, results: Path, out: Console, err: Console, *, dry_run: bool, json: bool
 ) -> int:
     """Exit code of `connprobe hold`: results on `out`, progress and refusals on `err`."""
+    kind = _Kind("hold", request, request.count, request.hold_s, Hold)
+    return _carry_out(kind, results, out, err, dry_run=dry_run, json=json)
+
+
+def run_load(
+    request: HoldRequest,
+    load: LoadRequest,
+    payload: bytes,
+    results: Path,
+    out: Console,
+    err: Console,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """Exit code of `connprobe load`. payload: the message that `load` describes."""
+    make = partial(Load, asked=request, load=load, payload=payload)
+    asked = request.count if load.counted else 0
+    kind = _Kind("load", planned(request), asked, None, make, (load_note(request, load),))
+    return _carry_out(kind, results, out, err, dry_run=dry_run, json=json)
+
+
+def _carry_out(kind: _Kind, results: Path, out: Console, err: Console, *, dry_run: bool, json: bool) -> int:
     if not dry_run:
         say_restored(err)
-    prepared = prepare(request, results)
+    prepared = prepare(kind.request, results)
+    prepared = prepared._replace(plan=replace(prepared.plan, notes=(*kind.notes, *prepared.plan.notes)))
     if prepared.obstacles:
         render_obstacles(prepared.obstacles, err)
     if dry_run and json:
-        _print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
+        print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
     elif dry_run and not prepared.obstacles:
         render_plan(prepared.plan, out)
     if prepared.obstacles:
@@ -40,14 +86,15 @@ def run_hold(
     if dry_run:
         return DONE
     label = prepared.target.label if prepared.target is not None else "embedded"
-    with Interrupts() as interrupts, RunDirectory.create(results, "hold", label) as directory:
+    with Interrupts() as interrupts, RunDirectory.create(results, kind.command, label) as directory:
         directory.write_plan(prepared.plan)
-        title = f"{request.protocol} {label}"
-        view = progress(err, asked=request.count, title=title, hold_s=request.hold_s, plain=json)
+        title = f"{kind.request.protocol} {label}"
+        stays = kind.hold_s is not None
+        view = progress(err, asked=kind.asked, title=title, hold_s=kind.hold_s, stays=stays, plain=json)
         with suppress(OSError):  # a terminal that goes away takes its view along, not the run
             view.__enter__()
         try:
-            record = Hold(prepared, directory, view, interrupts).execute()
+            record = kind.make(prepared, directory, view, interrupts).execute()
         finally:
             with suppress(OSError):
                 view.__exit__(None, None, None)
@@ -55,15 +102,16 @@ def run_hold(
         no_report = write_report(directory, record)
         with suppress(OSError):
             if json:
-                _print_json(out, record)
+                print_json(out, record)
             else:
                 report = None if no_report else str(directory.path.absolute() / REPORT)
-                render_summary(record, out, results=str(directory.path.absolute()), report=report)
+                render = render_load_record if record.command == "load" else render_summary
+                render(record, out, results=str(directory.path.absolute()), report=report)
             if no_report:
                 err.print(f"no {REPORT}: {no_report}", markup=False)
     if unwritten is not None:
         raise unwritten
-    return _EXIT[record.outcome]
+    return EXIT[record.outcome]
 
 
 def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
@@ -79,7 +127,8 @@ def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
     return None
 
 
-def _print_json(out: Console, record: object) -> None:
+def print_json(out: Console, record: object) -> None:
+    """Alone on standard output."""
     out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
 
 

@@ -22,8 +22,8 @@ from connprobe.observe.sockdiag import ListenSocket, listen_sockets
 
 POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
-LISTEN_S = 60.0
 LOG_TAIL = 8192
+TELLS_S = 2.0  # the keeper looks for ended processes ten times a second
 _KEEPER = Path(keeper.__file__)
 
 
@@ -82,7 +82,6 @@ class StartedServer:
                 fix=f"try it by hand: {shlex.join(self.command)}",
             )
         self.pid = int(str(answer[1]))
-        self._control.setblocking(False)
 
     def __enter__(self) -> Self:
         return self
@@ -98,11 +97,19 @@ class StartedServer:
 
     def pids(self) -> tuple[int, ...]:
         """Its processes now, those too that went their own way; () once all have ended."""
-        with suppress(BlockingIOError, OSError):
+        self._listen(0.0)
+        found = tuple(sorted(keeper.descendants(self._keeper.pid)))
+        if not found and self.status is None:
+            self._listen(TELLS_S)
+        return found
+
+    def _listen(self, most_s: float) -> None:
+        """For what the keeper has to say of the server's end."""
+        self._control.settimeout(most_s)
+        with suppress(OSError):  # nothing was said, or the keeper is gone
             while (message := self._hear()) is not None:
                 if message[0] == "ended" and not self._ending:
                     self.status = int(str(message[1]))
-        return tuple(sorted(keeper.descendants(self._keeper.pid)))
 
     def ending(self) -> str:
         """How the process that was started ended, in words."""
@@ -112,12 +119,14 @@ class StartedServer:
             return f"killed by {signal_name(-self.status)}"
         return f"exit status {self.status}"
 
-    def wait_until_listening(self, port: int | None, hurry: Callable[[], bool]) -> Place | None:
+    def wait_until_listening(
+        self, port: int | None, most_s: float, hurry: Callable[[], bool]
+    ) -> Place | None:
         """Where it accepts connections; None: `hurry` said that there is no time. Raises RunFailed.
 
         port: None: the only one that it listens on, once it opens no further ones.
         """
-        deadline = time.monotonic() + LISTEN_S
+        deadline = time.monotonic() + most_s
         before: set[int] = set()
         since = time.monotonic()
         while not hurry():
@@ -140,9 +149,9 @@ class StartedServer:
                 )
             if time.monotonic() >= deadline:
                 raise RunFailed(
-                    f"the server did not listen{f' on port {port}' if port else ''} within {LISTEN_S:.0f} s"
+                    f"the server did not listen{f' on port {port}' if port else ''} within {most_s:g} s"
                     f"{_elsewhere(pids, port)}{self._said()}",
-                    fix="--port, if it listens on another; it must do so in this network namespace",
+                    fix="--startup with a longer time; it must listen in this network namespace",
                 )
             time.sleep(POLL_S)
         return None

@@ -34,6 +34,14 @@ def create_file(name: str, dir_fd: int, *, mode: int = 0o644, append: bool = Fal
     return os.open(name, _NEW | os.O_RDWR | (os.O_APPEND if append else 0), mode & ~0o022, dir_fd=dir_fd)
 
 
+def append_file(name: str, dir_fd: int) -> int:
+    """A descriptor at the end of a file that we made, or of a new one. OSError: also where it is a link."""
+    try:
+        return create_file(name, dir_fd, append=True)
+    except FileExistsError:
+        return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write everything or raise OSError: write(2) on a filling disk writes a part first, then fails."""
     view = memoryview(data)

@@ -63,9 +63,9 @@ class RunDirectory:
             raise _failed(base, error) from error
 
     def open_log(self, name: str = LOG) -> BinaryIO:
-        """A new file for the output of processes; the caller closes it. Raises RunFailed."""
+        """A file for the output of processes, appended to; the caller closes it. Raises RunFailed."""
         try:
-            return os.fdopen(files.create_file(name, self._fd), "wb")
+            return os.fdopen(files.append_file(name, self._fd), "wb")
         except OSError as error:
             raise _failed(self.path / name, error) from error
 

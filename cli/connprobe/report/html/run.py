@@ -10,9 +10,11 @@ from connprobe.report.html import limitsections as limited
 from connprobe.report.html import sections as parts
 from connprobe.report.html.figures import Figure
 from connprobe.report.html.limitcharts import growth_chart, held_chart, limit_chart
+from connprobe.report.html.loadsections import load
 from connprobe.report.html.markup import Html, join, pairs, tag
 from connprobe.report.html.page import chart, no_script, page
 from connprobe.report.html.timecharts import time_charts
+from connprobe.report.limited import no_limit
 from connprobe.report.summary import headline
 from connprobe.report.timeline import Timeline, read_timeline
 
@@ -34,10 +36,11 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
         figures[name] = figure
         return chart(name, title, note)
 
-    said = record.headline or headline(record)
+    said = record.headline or (no_limit(record) if record.command == "limit" else headline(record))
     body = [
         _header(record, said),
         parts.section("What was seen", parts.verdicts(record.verdicts)),
+        parts.section("Load", load(record)),
         parts.section(
             "Limits",
             add("limits", "Where each resource ends", limit_chart(record), _LIMITS_NOTE),
@@ -65,6 +68,7 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
             parts.settings("Machine", record.host),
             parts.settings("Asked for", record.request),
             parts.settings("Asked of the server", record.limit_request),
+            parts.settings("Asked of each connection", record.load_request),
             parts.settings("Plan", record.plan, without=_PLAN_WITHOUT),
             parts.observer(record),
         ),
@@ -87,10 +91,11 @@ def _header(record: RunRecord, said: str) -> Html:
 
 def _tiles(record: RunRecord) -> Html:
     took, server, kernel = record.handshake_ms, record.server, record.kernel
+    of = "in" if record.load is not None else "ramp of"
     tiles: list[tuple[str, str]] = [
-        (fmt.count(record.held), f"held of {fmt.count(record.requested)}"),
+        _reached(record),
         (f"{fmt.count(record.failed)} / {fmt.count(record.dropped)}", "failed / dropped"),
-        (fmt.rate(record.connections_per_s), f"established, ramp of {fmt.duration(record.ramp_s)}"),
+        (fmt.rate(record.connections_per_s), f"established, {of} {fmt.duration(record.ramp_s)}"),
     ]
     if took is not None:
         tiles.append((fmt.ms(took.p50), f"handshake, median; p99 {fmt.ms(took.p99)}"))
@@ -106,9 +111,17 @@ def _tiles(record: RunRecord) -> Html:
     )
 
 
+def _reached(record: RunRecord) -> tuple[str, str]:
+    asked = fmt.count(record.requested)
+    if record.load is not None:
+        return fmt.count(record.load.visited), f"done of {asked}"
+    return fmt.count(record.held), f"held of {asked}"
+
+
 def _growth(record: RunRecord, line: Timeline, add: Callable[..., Html]) -> Html:
     if record.trials:
-        note = "Dots: settled readings of all trials (open: not settled). Line and 95 % band: the last trial."
+        note = "Dots: settled readings of all trials (open: not settled). "
+        note += "Line and 95 % band: the last trial, dashed beyond its fit."
         return add("growth", "Memory over connections", growth_chart(record.trials), note)
     note = "Dots: samples of the run. The line is descriptive: a hold does not wait for memory to settle."
     return add("growth", "Server memory over connections", held_chart(line), note)

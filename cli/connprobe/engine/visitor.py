@@ -1,0 +1,159 @@
+"""A worker whose connections do not stay: each says its messages, closes, and makes room for the next.
+
+The loop is the Worker's. With a rate, connections begin on a schedule that waits for nobody, and their
+handshakes are timed from the moment that it names: a server that stalls delays also those that could not
+begin meanwhile.
+"""
+
+import select
+import socket
+import struct
+import time
+from contextlib import suppress
+from typing import Any
+
+from connprobe import causes
+from connprobe.engine import counters
+from connprobe.engine.flights import Asked, Flight
+from connprobe.engine.held import HELD, IN_FLIGHT, Lost
+from connprobe.engine.opening import Opening
+from connprobe.engine.talk import talk_for
+from connprobe.engine.task import Task
+from connprobe.engine.task import Visits as VisitsTask
+from connprobe.engine.visits import RIGHT, WRONG, Visits
+from connprobe.engine.worker import Worker
+
+# struct tcp_info of linux/tcp.h: tcpi_state, tcpi_bytes_received (4.1), tcpi_bytes_sent and _retrans (4.19)
+_TCP_INFO_BYTES, _RECEIVED, _SENT = 216, 128, 200
+_CLOSE_WAIT = 8
+EXACT_S = 0.02
+SELECT_MOST = 1024  # descriptors that select(2) takes
+
+
+class Visitor(Worker):
+    def __init__(
+        self, task: Task, row: memoryview, control: socket.socket, opening: Opening, context: Any
+    ) -> None:
+        super().__init__(task, row, control, opening, context)
+        asked = VisitsTask(*task.visits)  # type: ignore[misc]
+        self.visits = self.held.messages = Visits(
+            self.held,
+            self.epoll,
+            talk_for(task, opening, asked.payload, strict=True),
+            messages=asked.messages,
+            websocket=self.websocket,
+            timeout_s=task.timeout_s,
+            tally=self.tally,
+        )
+        self.until = self.next_open + asked.for_s if asked.for_s else float("inf")
+        self.late_us: dict[int, int] = {}  # of connections in flight: how much after their time they began
+        self.late_sum_us = self.late_max_us = 0
+        self.burst = 1  # as many as may be are open at any time
+        self.over, self.over_ns = 0, time.monotonic_ns()  # connections, and when the last of them was
+        self.visited = self.sent_bytes = self.received_bytes = self.unmeasured = 0
+
+    def run(self) -> None:
+        if self.task.interval_s:
+            with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:  # noqa: PTH123 lean
+                slack.write("1")  # ns instead of 50 us: how late the kernel may wake us from select
+        super().run()
+
+    def _open_some(self, now: float) -> None:
+        if now >= self.until:
+            self.to_open = 0
+        if not self.task.interval_s:
+            super()._open_some(now)
+            return
+        for _ in range(min(self._room(), self.to_open)):
+            intended = self.next_open
+            if intended > now:
+                return
+            self.next_open += self.task.interval_s
+            self.to_open -= 1
+            self.tally.started += 1
+            late_us = int((time.monotonic() - intended) * 1e6)
+            self.late_sum_us += late_us
+            self.late_max_us = max(self.late_max_us, late_us)
+            for begun in self.flights.open([0]):
+                if isinstance(begun, int):
+                    self.held.state[begun] = IN_FLIGHT
+                    self.late_us[begun] = late_us
+                else:
+                    self._failed(*begun)
+
+    def _under_way(self) -> int:
+        return len(self.flights) + self.held.count
+
+    def _answered(self, fd: int, asked: Asked) -> None:
+        before = len(self.took_us)
+        super()._answered(fd, asked)
+        self._begin(fd, before)
+
+    def _advance(self, fd: int, flight: Flight, data: bytes | None = None) -> None:
+        before = len(self.took_us)
+        super()._advance(fd, flight, data)
+        self._begin(fd, before)
+
+    def _begin(self, fd: int, before: int) -> None:
+        """The visit, where the handshake of `fd` is among those that were timed since there were `before`."""
+        if len(self.took_us) == before:
+            return
+        self.took_us[-1] += self.late_us.pop(fd, 0)
+        if self.held.state[fd] == HELD and fd not in self.visits:
+            try:
+                self.visits.begin(fd)
+            except Lost as lost:
+                self._drop(fd, lost.cause, lost.detail)
+
+    def _drop(self, fd: int, cause: str, detail: str) -> None:
+        self._measure(fd)
+        if cause in (RIGHT, WRONG):
+            self.visited += cause == RIGHT
+            self.held.end_tls(fd)
+            self.held.close(fd)
+            return
+        if cause == causes.EOF and self.visits.parting(fd):
+            detail = "closed without a close frame"
+        super()._drop(fd, cause, detail)
+
+    def _measure(self, fd: int) -> None:
+        """Adds up what this connection carried."""
+        sock = socket.SocketType(self.task.family, socket.SOCK_STREAM, 0, fd)
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        sock.detach()
+        if len(info) < _TCP_INFO_BYTES:
+            self.unmeasured += 1
+            return
+        sent, again = struct.unpack_from("=QQ", info, _SENT)
+        self.sent_bytes += sent - again
+        # A FIN counts as a byte there: tcp_rcv_nxt_update() adds up sequence numbers.
+        self.received_bytes += struct.unpack_from("=Q", info, _RECEIVED)[0] - (info[0] == _CLOSE_WAIT)
+
+    def _patience(self) -> float:
+        """Waits here where a start is due within milliseconds: those of epoll_wait are whole ones, and by
+        up to one each would begin too late."""
+        patience = super()._patience()
+        if not self.task.interval_s or not 0 < patience < EXACT_S or self.epoll.fileno() >= SELECT_MOST:
+            return patience
+        select.select([self.epoll], [], [], patience)
+        return 0.0
+
+    def _settled(self) -> bool:
+        return not self.to_open and self.tally.started == self.over
+
+    def _settled_ns(self) -> int:
+        """The last connection may have been over long before the time was in which more might begin."""
+        return self.over_ns
+
+    def _publish(self) -> None:
+        over = self.tally.established + self.tally.failed - self.held.count
+        if over != self.over:
+            self.over, self.over_ns = over, time.monotonic_ns()
+        row = self.row
+        row[counters.VISITED] = self.visited
+        row[counters.SENT_BYTES] = self.sent_bytes
+        row[counters.RECEIVED_BYTES] = self.received_bytes
+        row[counters.UNMEASURED] = self.unmeasured
+        row[counters.LATE_SUM_US] = self.late_sum_us
+        row[counters.LATE_MAX_US] = self.late_max_us
+        super()._publish()

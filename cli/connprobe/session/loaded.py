@@ -1,0 +1,113 @@
+"""The record of a load: that of a hold, with what a load counts, and judged by its thresholds."""
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from connprobe.engine.counters import Totals, read_messages
+from connprobe.model import HoldRequest, Late, LoadFigures, LoadRequest, RunRecord, Verdict
+from connprobe.plan.distribution import distribution
+from connprobe.plan.threshold import judge
+from connprobe.session.outcome import Seen
+
+_NOT_OF_A_LOAD = {
+    "kernel": "a load holds no connections to measure it on: connprobe hold",
+    "server.idle_rss_bytes": "a load has no idle plateau: connprobe hold",
+    "server.bytes_per_connection": "a load has no idle plateau: connprobe hold",
+    "client.pss_bytes_per_connection": "a load holds no connections when it is read: connprobe hold",
+    "client.workers_pss_bytes_per_connection": "a load holds no connections when it is read: connprobe hold",
+    "limits": "a load extrapolates no limits: connprobe limit",
+}
+LATE_MS = 100
+LATE = 0.01  # of what was due: more than that not begun means that the rate was not kept
+
+
+def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: Seen) -> RunRecord:
+    """record: what `build_record` makes of the run. Thresholds are judged last, on all other figures."""
+    totals = seen.totals or Totals()
+    requested = _requested(asked, load, totals)
+    table = seen.table
+    unknown = {**record.unknown, **_NOT_OF_A_LOAD}
+    if record.server is None:
+        unknown = {path: why for path, why in unknown.items() if not path.startswith("server.")}
+    if totals.unmeasured:
+        unknown["load.sent_bytes"] = unknown["load.received_bytes"] = "this kernel's TCP_INFO tells no bytes"
+    late = None
+    if asked.rate_per_s is not None and totals.started:
+        late = Late(
+            mean_ms=round(totals.late_sum_us / totals.started / 1000, 4),
+            max_ms=round(totals.late_max_us / 1000, 4),
+        )
+    figures = LoadFigures(
+        visited=totals.visited,
+        messages=totals.messages_sent,
+        answered=totals.messages_answered,
+        wrong=totals.messages_wrong,
+        total_s=record.ramp_s,
+        messages_per_s=round(totals.messages_answered / record.ramp_s, 1) if record.ramp_s else 0.0,
+        sent_bytes=None if totals.unmeasured else totals.sent_bytes,
+        received_bytes=None if totals.unmeasured else totals.received_bytes,
+        late=late,
+    )
+    answered = read_messages(table) if table is not None else []
+    record = replace(
+        record,
+        command="load",
+        request=replace(
+            record.request, count=asked.count, concurrency=asked.concurrency, workers=asked.workers
+        ),
+        requested=requested,
+        not_attempted=max(0, requested - totals.established - totals.failed),
+        pings=None,
+        message_ms=distribution(answered, totals.message_sum_us, totals.message_max_us),
+        load_request=load,
+        load=figures,
+        unknown=unknown,
+    )
+    judged = judge(load.thresholds, record)
+    missed = any(not it.met for it in judged) or bool(seen.lost)
+    outcome = record.outcome if record.outcome == "interrupted" else "missed" if missed else "done"
+    return replace(
+        record,
+        outcome=outcome,
+        load=replace(figures, thresholds=judged),
+        verdicts=(*_verdicts(record, figures), *record.verdicts),
+    )
+
+
+def _requested(asked: HoldRequest, load: LoadRequest, totals: Totals) -> int:
+    """With a rate, what was due in the duration; without one and without --count, what there was time for."""
+    if load.duration_s is None:
+        return asked.count
+    due = totals.started
+    if asked.rate_per_s is not None:
+        due = max(due, int(asked.rate_per_s * load.duration_s))
+    return min(asked.count, due) if load.counted else due
+
+
+def _verdicts(record: RunRecord, load: LoadFigures) -> Iterator[Verdict]:
+    if load.wrong:
+        yield Verdict(
+            level="bad",
+            text=f"{load.wrong:,} of {load.messages:,} messages came back as another.",
+            fix="the server has to echo: whatever else it sends counts as a wrong echo",
+        )
+    asked, rate = record.request, record.request.rate_per_s
+    late = load.late
+    if rate is None or late is None:
+        return
+    left = record.not_attempted
+    if record.outcome != "interrupted" and left > LATE * record.requested:
+        yield Verdict(
+            level="warning",
+            text=f"The rate was not kept: {left:,} of {record.requested:,} connections were due and had not "
+            "begun when the time was over. Their wait is in no latency.",
+            fix=f"a higher --concurrency than {asked.concurrency:,}, or a lower --rate than {rate:,g}",
+        )
+    elif late.max_ms > LATE_MS:
+        yield Verdict(
+            level="note",
+            text=f"Connections began up to {late.max_ms:,.0f} ms after their time; {asked.concurrency:,} may "
+            "be open at once. That wait is part of the handshake latency.",
+            fix="a higher --concurrency lets them begin in time, unless this host is too busy",
+        )

@@ -1,0 +1,195 @@
+"""`connprobe limit` on real servers: what it predicts, what really happens, and its bad days."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from connprobe.model import Limit, Reading, RunRecord
+from running import CHECKOUT, Command, Listening, Run, check, eventually
+
+Start = Callable[..., Command]
+Limits = Callable[..., Run]
+VICTIM = (sys.executable, str(CHECKOUT / "tests" / "victim.py"))
+QUICK = ("--steps", "3", "--for", "0s")
+TCP = (*QUICK, "--protocol", "tcp")
+
+
+@pytest.fixture
+def limit(start: Start) -> Limits:
+    def run(*arguments: str, code: int = 0) -> Run:
+        return check(start("limit", *arguments).finish(100), code)
+
+    return run
+
+
+def few_files(number: int, *command: str) -> tuple[str, ...]:
+    return ("sh", "-c", f'ulimit -Sn {number}; exec "$@"', "sh", *command)
+
+
+def stages(record: RunRecord) -> list[str]:
+    return [reading.stage for reading in record.trials[0].readings]
+
+
+def of(record: RunRecord, stage: str) -> Reading:
+    return next(each for each in record.trials[0].readings if each.stage == stage)
+
+
+def first(record: RunRecord) -> Limit:
+    return record.limits[0]
+
+
+def test_the_servers_descriptors_are_predicted_and_met(limit: Limits, free_port: Callable[[], int]) -> None:
+    port = str(free_port())
+    run = limit("--count", "97", "--verify", "--json", *TCP, "--", *few_files(512, *VICTIM, port))
+    record = run.record
+    assert record.command == "limit"
+    assert record.outcome == "done"
+    assert (first(record).resource, first(record).capacity) == ("nofile", 512)
+    assert record.verified is not None
+    assert (record.verified.side, record.verified.resource) == ("server", "nofile")
+    assert "accept queue" in record.verified.cause
+    assert record.verified.predicted == first(record).connections
+    assert abs(record.verified.connections - first(record).connections) <= 1  # one that it accepted and lost
+    assert record.headline is not None
+    assert record.headline.startswith(f"This server stops at {first(record).connections:,} connections: file")
+    assert stages(record)[:7] == ["start", "ramp", "ramp", "peak", "ramp", "idle", "messaging"]
+    assert record.held == of(record, "idle").connections == 97
+    assert of(record, "idle").use["process_fds"] - of(record, "start").use["process_fds"] == 97
+    assert record.trials[0].messages == 97
+    assert record.trials[0].message_ms is not None
+    assert record.trials[0].message_ms.count == 97
+    assert of(record, "drain").connections == 0
+    assert {sample.phase for sample in run.samples} >= {
+        "start",
+        "ramp",
+        "settle",
+        "messaging",
+        "verify",
+        "drain",
+    }
+    times = [sample.at_s for sample in run.samples]
+    assert times == sorted(times)
+
+
+def test_haproxys_own_maximum_is_found_to_the_letter(limit: Limits) -> None:
+    if shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        pytest.skip("no haproxy: apt-get install haproxy")
+    run = limit("--count", "101", "--verify", *QUICK, "--server", "haproxy", "--set", "maxconn=503")
+    record = run.record
+    assert (first(record).resource, first(record).connections) == ("server_config", 503)
+    assert record.verified is not None
+    assert (record.verified.connections, record.verified.resource) == (503, "server_config")
+    assert (record.verified.error, record.verified.inside) == (0.0, True)
+    assert run.says("This server stops at 503 connections: the server's own configuration, 503.")
+
+
+def test_every_repeat_has_a_fresh_server(limit: Limits, free_port: Callable[[], int]) -> None:
+    port = str(free_port())
+    record = limit("--count", "61", "--repeat", "2", *TCP, "--", *few_files(512, *VICTIM, port)).record
+    assert [trial.number for trial in record.trials] == [1, 2]
+    assert [trial.held for trial in record.trials] == [61, 61]
+    by_stage = {row.stage: row for row in record.stages}
+    assert by_stage["idle"].connections.count == 2
+    rss = by_stage["idle"].use["rss_bytes"]
+    assert rss.low is not None
+    assert rss.low <= rss.mean
+    # Each server has the same room: a second one that inherited the first's connections would not.
+    starts = [each for trial in record.trials for each in trial.readings if each.stage == "start"]
+    assert starts[0].use["process_fds"] == starts[1].use["process_fds"]
+
+
+def test_a_server_that_runs_already_is_attached_to_and_left_alone(
+    limit: Limits, serve: Callable[..., Listening]
+) -> None:
+    server = serve("--protocol", "ws", "--mode", "echo")
+    run = limit("--count", "53", *QUICK, "--target", server.target)
+    assert run.record.held == 53
+    assert run.record.server is not None
+    assert set(run.record.server.pids) <= set(server.command.processes())
+    assert {limit.resource for limit in run.record.limits} >= {"nofile", "source_ports", "memory"}
+    assert server.stop().returncode == 0
+
+
+def test_one_that_dies_in_the_ramp_is_said_to(limit: Limits, free_port: Callable[[], int]) -> None:
+    victim = (*VICTIM, str(free_port()), "die-at=71")
+    run = limit("--count", "100", *TCP, "--steps", "5", "--", *victim, code=4)
+    record = run.record
+    assert record.outcome == "missed"
+    assert record.trials[0].broken == "the server died: exit status 7"
+    assert record.verified is not None
+    assert 60 <= record.verified.connections <= 80
+    assert [each.connections for each in record.trials[0].readings if each.stage == "ramp"] == [20, 40, 60]
+    assert (run.directory / "server.log").read_text() == "no more: died as told\n"  # type: ignore[operator]
+    assert run.says("The server died: exit status 7")
+
+
+def test_one_that_never_listens_is_given_up(limit: Limits) -> None:
+    run = limit("--startup", "1s", "--", *VICTIM, "0", "deaf", code=1)
+    assert run.says("the server did not listen within 1 s")
+
+
+def test_one_that_ends_at_once_is_quoted(limit: Limits) -> None:
+    run = limit("--", "sh", "-c", "echo no license >&2; exit 3", code=1)
+    assert run.says("the server ended before it listened (exit status 3); its last words: no license")
+
+
+def test_a_taken_port_is_an_obstacle_and_nothing_is_started(limit: Limits, tmp_path: Path) -> None:
+    mark = tmp_path / "started"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run = limit("--port", str(port), "--", "touch", str(mark), code=3)
+    assert run.says(f"process {os.getpid()} listens on it")
+    assert not mark.exists()
+
+
+def test_a_daemon_is_found_and_ended(limit: Limits, free_port: Callable[[], int]) -> None:
+    run = limit("--count", "31", *TCP, "--", *VICTIM, str(free_port()), "daemon")
+    assert run.record.held == 31
+    assert of(run.record, "idle").use["process_fds"] - of(run.record, "start").use["process_fds"] == 31
+
+
+def test_memory_that_never_settles_is_said_and_widens(limit: Limits, free_port: Callable[[], int]) -> None:
+    run = limit("--count", "31", *TCP, "--settle", "3s", "--", *VICTIM, str(free_port()), "leak")
+    assert "start" in run.record.trials[0].unsettled
+    assert run.says("memory did not settle within 3 s")
+    memory = next((each for each in run.record.limits if each.resource == "memory"), None)
+    assert memory is None or memory.low < memory.connections / 2
+
+
+def test_ctrl_c_ends_the_server_too(start: Start, free_port: Callable[[], int]) -> None:
+    command = start("limit", "--count", "50", *TCP, "--", *VICTIM, str(free_port()))
+    command.sampled("ramp")
+    command.interrupt()
+    run = check(command.finish(), 130)
+    assert run.record.outcome == "interrupted"
+
+
+def test_no_server_outlives_a_connprobe_that_was_killed(start: Start, free_port: Callable[[], int]) -> None:
+    command = start("limit", "--count", "50", *TCP, "--", *VICTIM, str(free_port()), "daemon")
+    command.sampled("ramp")
+    assert len(command.processes()) >= 4
+    command.process.send_signal(signal.SIGKILL)
+    command.process.communicate()
+    assert eventually(lambda: not command.processes()), command.processes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "no server is named"),
+        (("--server", "node-array", "--", "true"), "both --server and a command"),
+        (("--server", "nothing"), "there is no reference server 'nothing'"),
+        (("--set", "heap_mb=40", "--", "true"), "--set is for a reference server"),
+        (("--repeat", "2", "--target", "127.0.0.1:9"), "needs a fresh server each time"),
+        (("--", "no-such-program-anywhere"), "there is no such program"),
+        (("--heap-limit", "much", "--", "true"), "'much' is not a size"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(limit: Limits, arguments: tuple[str, ...], said: str) -> None:
+    assert limit(*arguments, code=2).says(said)
