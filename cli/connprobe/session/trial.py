@@ -24,10 +24,9 @@ from connprobe.model import (
     Verified,
 )
 from connprobe.observe.ceilings import server_ceilings
-from connprobe.observe.listeners import chosen_by, listener_pids
+from connprobe.observe.listeners import listener_pids
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.reading import ServerMeter
-from connprobe.observe.sockdiag import listen_sockets
 from connprobe.plan.distribution import distribution
 from connprobe.plan.prediction import Prediction, predict
 from connprobe.plan.ramp import is_near, next_goal, shares, steps
@@ -499,8 +498,7 @@ class TrialRun(Hold):
             self._meter,
             self.facts,
             ports=(self.target.port,),
-            between_requests=self.request.protocol == "tcp"
-            or (self.request.protocol == "http" and self.request.http_mode == "keepalive"),
+            between_requests=self.between_requests,
             same_host=self.kernel.has_listeners,
         )
         if found.found or not self.ceilings:
@@ -549,25 +547,6 @@ class TrialRun(Hold):
     def _begun(self) -> int:
         totals = self._read_totals()
         return totals.established + totals.failed
-
-    def _alive(self) -> int:
-        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
-        held = self._read_totals().held
-        answered = self.request.protocol == "ws" or (
-            self.request.protocol == "http" and self.request.http_mode != "longpoll"
-        )
-        return held if answered else max(0, held - self._waiting())
-
-    def _waiting(self) -> int:
-        """Established for us, and not yet accepted by the server (source: sock_diag)."""
-        assert self.target is not None
-        if not self.kernel.has_listeners:
-            return 0
-        try:
-            found = listen_sockets(self.target.port)
-        except OSError:
-            return 0
-        return sum(each.depth or 0 for each in chosen_by(self._target_address(), self.target.port)(found))
 
     def _at_s(self) -> float:
         return round(time.monotonic() - (self._began or 0.0), 3)
