@@ -43,7 +43,8 @@ from connprobe.session.started import StartedServer
 from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
-AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
+# After something broke: until the server is dead, or no more is lost, and for longer while some are under way.
+AFTERMATH_S, CALM_S, UNCERTAIN_S = 10.0, 0.5, 2.0
 # A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
 # much longer that the server works no more than a share of the time: V8 ends a process that collects for most
 # of it, however much is free.
@@ -408,7 +409,8 @@ class TrialRun(Hold):
             now, seen = time.monotonic(), totals.failed + totals.dropped
             if seen != lost:
                 lost, since = seen, now
-            return self._is_gone() or (not totals.in_flight and now - since >= CALM_S)
+            calm_s = UNCERTAIN_S if totals.in_flight else CALM_S
+            return self._is_gone() or now - since >= calm_s
 
         self._watch(phase, over, time.monotonic() + AFTERMATH_S)
 
