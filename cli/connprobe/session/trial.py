@@ -43,7 +43,7 @@ from connprobe.session.started import StartedServer
 from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
-# After something broke: until the server is dead, or no more is lost, and for longer while some are under way.
+# After something broke: until the server is dead, or no more is lost; longer while some are under way.
 AFTERMATH_S, CALM_S, UNCERTAIN_S = 10.0, 0.5, 2.0
 # A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
 # much longer that the server works no more than a share of the time: V8 ends a process that collects for most
