@@ -10,7 +10,7 @@ import pytest
 
 from connprobe import causes
 from connprobe.engine import counters
-from connprobe.engine.task import Visits
+from connprobe.engine.task import VisitsTask
 from servers import OK, Connection, OddServer, read_frame, text_frame
 
 Run = Callable[..., Any]  # see conftest.py
@@ -18,7 +18,7 @@ TEXT = "Grüße, 世界 🌍".encode()
 
 
 def visits(messages: int = 1, payload: bytes = TEXT, for_s: float = 0.0) -> tuple[Any, ...]:
-    return tuple(Visits(messages, payload, for_s))
+    return tuple(VisitsTask(messages, payload, for_s))
 
 
 def over(worker: Any) -> counters.Totals:
