@@ -43,7 +43,7 @@ CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
 class Hold:
     """One run. `execute` returns its record; everything it set up is undone by then."""
 
-    command: Literal["hold", "load"] = "hold"
+    command: Literal["hold", "limit", "load"] = "hold"
 
     def __init__(
         self,

@@ -44,7 +44,10 @@ from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
 AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
-PACE_S = 0.5  # a small step is spread over so long: a crowd breaks servers that could take one after another
+# A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
+# much longer that the server works no more than a share of the time: V8 ends a process that collects for most
+# of it, however much is free.
+PACE_S, PACE_MOST_S, WORKING = 0.5, 5.0, 0.25
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
@@ -68,6 +71,8 @@ class Over(Exception):
 
 class TrialRun(Hold):
     """`execute` returns the record of a hold; what the trial itself found is in `trial`."""
+
+    command = "limit"
 
     def __init__(
         self,
@@ -308,16 +313,20 @@ class TrialRun(Hold):
         """On, until it breaks. Near the end in small steps, with a rest after each."""
         assert self.prediction is not None
         first = next((limit for limit in self.prediction.limits if is_of_server(limit)), None)
-        end: End | None = None
+        end, pace_s = None, PACE_S
         while end is None:
             alive, begun = self._alive(), self._begun()
             if begun >= self.plan.count:
                 end = End(alive, f"nothing broke: {alive:,} were held", {}, {}, reached=True)
                 break
             goal = next_goal(begun, first, self.plan.count)
-            end = self._climb(goal, "verify", PACE_S if is_near(begun, first) else 0.0).end
+            near, before = is_near(begun, first), self._meter.quick()
+            end = self._climb(goal, "verify", pace_s if near else 0.0).end
             if end is None and is_near(goal, first):
                 end = self._rest()
+            after = self._meter.quick()
+            if near and before is not None and after is not None:
+                pace_s = min(PACE_MOST_S, max(PACE_S, (after[1] - before[1]) / WORKING))
         self._conclude(end)
 
     def _bury(self, climb: Climb) -> None:
