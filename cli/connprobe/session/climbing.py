@@ -18,7 +18,8 @@ from connprobe.session.heap import Heap
 from connprobe.session.hold import HOPELESS, Hold
 from connprobe.session.started import StartedServer
 
-AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
+# After something broke: until the server is dead, or no more is lost; longer while some are under way.
+AFTERMATH_S, CALM_S, UNCERTAIN_S = 10.0, 0.5, 2.0
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
@@ -149,7 +150,8 @@ class Climbing(Hold):
             now, seen = time.monotonic(), totals.failed + totals.dropped
             if seen != lost:
                 lost, since = seen, now
-            return self._is_gone() or (not totals.in_flight and now - since >= CALM_S)
+            calm_s = UNCERTAIN_S if totals.in_flight else CALM_S
+            return self._is_gone() or now - since >= calm_s
 
         self._watch(phase, over, time.monotonic() + AFTERMATH_S)
 
