@@ -157,6 +157,16 @@ def limit(
         bpf=not no_bpf,
     )
     options.check_request(request)
+    _check_messages(message, message_by, message_path)
+    if verify_up_to is not None and not verify:
+        raise UsageError("--verify-up-to is for --verify", fix="add --verify")
+    if latency_limit is not None and not verify:
+        raise UsageError("--latency-limit is for --verify", fix="add --verify")
+    if inspect and (command or server is not None):
+        raise UsageError(
+            "--inspect is for a server that runs already: one that connprobe starts is asked without it",
+            fix="leave it out",
+        )
     message_path = message_path or (own.message_path if own else None)
     by: Literal["client", "server", "none"] = "server" if message_path else "client"
     if message_by is not None:
@@ -176,7 +186,7 @@ def limit(
         else options.between(verify_up_to, count, options.LARGEST_COUNT, "--verify-up-to"),
         latency_limit_ms=None
         if latency_limit is None
-        else 1000 * parse_duration(latency_limit, "--latency-limit"),
+        else max(0.001, 1000 * parse_duration(latency_limit, "--latency-limit")),
         heap_limit_bytes=None if heap_limit is None else parse_size(heap_limit, "--heap-limit"),
         inspect=inspect,
         startup_s=parse_duration(startup, "--startup"),
@@ -196,6 +206,17 @@ def _settings(texts: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--set {text!r} is not NAME=VALUE", fix="--set heap_mb=80")
         found[name] = value
     return found
+
+
+def _check_messages(message: str, by: MessageBy | None, path: str | None) -> None:
+    if not message:
+        raise UsageError("--message '' would not be seen to arrive", fix="--message-by none")
+    if path is None:
+        return
+    if by in (MessageBy.client, MessageBy.none):
+        raise UsageError(f"--message-path is for --message-by server, not {by}", fix="leave one of them out")
+    if not path.startswith("/") or any(ord(char) <= 32 or ord(char) > 126 for char in path):
+        raise UsageError(f"--message-path {path!r} is not a path", fix="--message-path /message")
 
 
 def _check_server(
@@ -226,4 +247,8 @@ def _check_server(
             f"--repeat {repeat} needs a fresh server each time", fix="connprobe limit -- COMMAND starts it"
         )
     if command and shutil.which(command[0]) is None:
-        raise UsageError(f"{command[0]}: there is no such program", fix=f"which {command[0]}; check the name")
+        there = Path(command[0]).exists() and "/" in command[0]
+        raise UsageError(
+            f"{command[0]}: {'it cannot be executed' if there else 'there is no such program'}",
+            fix=f"chmod +x {command[0]}, or name its interpreter" if there else "check the name, and PATH",
+        )

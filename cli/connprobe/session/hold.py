@@ -205,8 +205,8 @@ class Hold:
         return costs
 
     def _note_ramp(self, costs: Costs) -> None:
-        self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid)
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
+        self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid, self.seen.ramp_s)
 
     def _stop_workers(self) -> None:
         self._read_totals()
@@ -378,10 +378,14 @@ class Hold:
     def _alive(self) -> int:
         """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
         held = self._read_totals().held
-        answered = self.request.protocol == "ws" or (
+        return held if self._answers else max(0, held - self._waiting())
+
+    @property
+    def _answers(self) -> bool:
+        """Nothing is held here that the server has not answered."""
+        return self.request.protocol == "ws" or (
             self.request.protocol == "http" and self.request.http_mode != "longpoll"
         )
-        return held if answered else max(0, held - self._waiting())
 
     def _waiting(self) -> int:
         """Established for us, and not yet accepted by the server (source: sock_diag)."""
