@@ -1,0 +1,24 @@
+// The server of the 2011 article, for requests that share one connection: it keeps each response and answers none.
+// GET /release answers all that it keeps, oldest first, and itself last. An answer names the place that its request
+// had on its connection, from 1, so that a client can tell whether answers come in the order of the requests.
+'use strict';
+const http = require('node:http');
+
+const [address, port] = process.argv.slice(2);
+const NUMBER = Symbol('requests so far of this connection');
+
+let pending = [];
+
+const server = http.createServer((request, response) => {
+  const { socket } = request;
+  const number = (socket[NUMBER] = (socket[NUMBER] ?? 0) + 1);
+  if (request.url === '/release') {
+    const released = pending;
+    pending = [];
+    for (const each of released) each.response.setHeader('Connprobe-Number', each.number).end('ok\n');
+    response.end(`${released.length}\n`);
+    return;
+  }
+  pending.push({ request, response, number });
+});
+server.listen({ host: address, port: Number(port), backlog: 65535 });
