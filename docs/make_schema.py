@@ -1,4 +1,4 @@
-"""Writes the schemas of run.json, watch.json and pipeline.json from `connprobe.model`, so that none can drift.
+"""Writes the schemas of run.json, watch.json and pipeline.json from `connprobe.model`: none can drift.
 
 `--check` writes nothing and fails when a file is not what the model says.
 """

@@ -1,4 +1,4 @@
-"""Asking a server to do what it can be told to, such as to send to all: one request on a second connection."""
+"""Asking a server to do what it can be told to, such as to send to all: a request on a second connection."""
 
 import http.client
 import ssl
