@@ -184,6 +184,16 @@ def test_one_that_dies_is_said_to(pipeline: Pipelines, free_port: Callable[[], i
     assert (run.directory / "server.log").read_text() == "no more: died as told\n"
 
 
+def test_node_that_dies_of_its_heap_before_the_count_is_said_to(pipeline: Pipelines) -> None:
+    need_node()
+    small = ("--set", "heap_mb=16", "--memory-bound", "1GB")
+    _, record = pipeline("--server", "node-pipeline", *small, "--count", "100003", code=4)
+    assert (record.outcome, record.ended) == ("missed", "died")
+    assert record.verified is not None
+    assert record.verified.resource == "heap"
+    assert 3000 < record.pending < 20_000
+
+
 def test_one_that_closes_the_connection_is_said_to(pipeline: Pipelines, free_port: Callable[[], int]) -> None:
     _, record = pipeline(*QUICK, "--", *WAITING, str(free_port()), "close-at=2003", code=4)
     assert (record.outcome, record.ended) == ("missed", "lost")
@@ -194,7 +204,7 @@ def test_one_that_closes_the_connection_is_said_to(pipeline: Pipelines, free_por
 def test_answers_out_of_order_and_missing_ones_are_told(
     pipeline: Pipelines, free_port: Callable[[], int]
 ) -> None:
-    told = (*QUICK, "--release-path", "/release", "--")
+    told = (*QUICK, "--release-path", "/release", "--timeout", "3s", "--")
     run, record = pipeline(*told, *WAITING, str(free_port()), "backwards", code=4)
     assert (record.answers.released, record.answers.in_order) == (3000, False)
     assert run.says("NOT in the order of the requests")

@@ -56,7 +56,8 @@ class PipelineStep(Record, frozen=True):
 
     sent: whole requests that the kernel took. received: of them, those whose last byte the server's process
     has read. pending: received, and not answered. socket_bytes: sent, and still in one of the two sockets.
-    send_s: from the step's first request until the server had read its last, without settling.
+    send_s: from the step's first request until the server had read its last, without settling; None: it
+    has not.
     """
 
     sent: int
@@ -64,7 +65,7 @@ class PipelineStep(Record, frozen=True):
     answered: int
     pending: int
     socket_bytes: int
-    send_s: float
+    send_s: float | None
     settled: bool
 
 
@@ -88,8 +89,9 @@ class PipelineRecord(Record, frozen=True, kw_only=True):
 
     received_by: "read": what the server's process has read from its socket is known (sock_diag).
     "acknowledged": it is not, and what its kernel has taken counts as received.
-    pending: the most at once. ended: why no more was sent; ended_by says it in words.
-    memory_bound_bytes: of the server's RSS, at which sending stops. `unknown`: why figures are None.
+    pending: the most at once. requests_per_s: over the steps, without settling. ended: why no more was sent;
+    ended_by says it in words. memory_bound_bytes: of the server's RSS, at which sending stops. `unknown`: why
+    figures are None.
     """
 
     schema: str
@@ -107,7 +109,6 @@ class PipelineRecord(Record, frozen=True, kw_only=True):
     pending: int
     ended: Ended
     ended_by: str
-    send_s: float
     requests_per_s: float | None
     answers: Answers
     steps: tuple[PipelineStep, ...]

@@ -40,11 +40,11 @@ def memory_bound(
 
 
 class StoppedReading:
-    """Tells a server that does not want to read from one that is busy. Feed it whenever you look."""
+    """Tells a server that does not want to go on from one that is busy. Feed it whenever you look."""
 
-    def __init__(self, most_s: float) -> None:
-        """most_s: even one that is busy is not waited for any longer than this."""
-        self._most_s = most_s
+    def __init__(self, most_s: float, quiet_s: float = QUIET_S) -> None:
+        """quiet_s: one with a quiet CPU is waited for so long, a busy one no longer than most_s."""
+        self._most_s, self._quiet_s = most_s, quiet_s
         self._read: int | None = None
         self._since_s = self._cpu_s = 0.0
 
@@ -53,10 +53,10 @@ class StoppedReading:
         if read != self._read or not waiting:
             self._read, self._since_s, self._cpu_s = read, now, cpu_s
             return False
-        quiet_s = now - self._since_s
-        if quiet_s >= self._most_s:
+        still_s = now - self._since_s
+        if still_s >= self._most_s:
             return True
-        return quiet_s >= QUIET_S and (cpu_s - self._cpu_s) / quiet_s <= QUIET_CPU
+        return still_s >= self._quiet_s and (cpu_s - self._cpu_s) / still_s <= QUIET_CPU
 
 
 def budget(rate_per_s: float | None, elapsed_s: float, sent: int) -> int:
@@ -105,9 +105,8 @@ def each(cost: Growth) -> str:
         power += 1
     scale = 1000.0**power
     value, low, high = (bound / scale for bound in (cost.per_connection, cost.low, cost.high))
-    width = max(high - low, 1e-9)
-    digits = max(0, min(1, 1 - math.floor(math.log10(width))))
-    unit = 10.0 ** max(0, math.floor(math.log10(width)) - 1)
+    exponent = max(-1, math.floor(math.log10(max(high - low, 1e-9))) - 1)
+    unit, digits = 10.0**exponent, 1 if exponent < 0 else 0
 
     def shown(number: float) -> str:
         return f"{unit * round(number / unit):,.{digits}f}"

@@ -24,7 +24,7 @@ def render_pipeline(record: PipelineRecord, console: Console, *, results: str | 
     else:
         page.line(record.headline)  # one line, for grep
     if record.steps:
-        page.heading(f"Requests of {record.request_bytes} B down one connection to {record.target}")
+        page.heading(f"Steps, with requests of {record.request_bytes} B")
         page.figures(step_rows(record))
     if record.growth:
         page.heading("What one more pending request costs")
