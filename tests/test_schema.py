@@ -1,4 +1,4 @@
-"""The published schemas of run.json, watch.json and pipeline.json: current, valid, with every key that others read."""
+"""The published schemas of all records: current, valid, with every key that others read."""
 
 import json
 import subprocess

@@ -31,7 +31,7 @@ from connprobe.plan.ramp import is_near, next_goal, steps
 from connprobe.plan.verify import End, verified
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.sending import LOOK_S, Over, Sending
+from connprobe.session.sending import LOOK_S, NARROW, WINDOW, Over, Sending
 from connprobe.session.started import StartedServer
 from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
@@ -241,8 +241,9 @@ class PipelineRun(Sending):
         try:
             while self.sent < most:
                 goal = next_goal(self.sent, first, most)
-                self.send(pipeline, goal, "verify")
-                if is_near(goal, first):
+                near = is_near(goal, first)
+                self.send(pipeline, goal, "verify", NARROW if near else WINDOW)
+                if near:
                     self.rest()
                 self._say(f"{self.pending:,} requests pending, {self.use.rss_bytes / 1e6:,.1f} MB of RSS")
             end = End(self.pending, f"nothing broke: {self.pending:,} were pending", {}, {}, reached=True)

@@ -21,6 +21,7 @@ from connprobe.session.target import sockaddr
 from connprobe.store.rundir import RunDirectory
 
 WINDOW = 1 << 18  # bytes that the server has not read yet: what comes on top of a memory bound at the most
+NARROW = 1 << 12  # the same near the end: a server that dies had read no more than that when it did
 LOOK_S = 0.02  # how often memory is held against its bound
 WAIT_S = 0.002  # for the server to read on, which nothing tells
 SAMPLE_S = 1.0
@@ -105,11 +106,14 @@ class Sending:
 
     # sending
 
-    def send(self, pipeline: Pipeline, goal: int, phase: PipelinePhase) -> float:
-        """Until the server has read `goal` requests in all; how long that took. Raises Over."""
+    def send(self, pipeline: Pipeline, goal: int, phase: PipelinePhase, window: int = WINDOW) -> float:
+        """Until the server has read `goal` requests in all; how long that took. Raises Over.
+
+        window: the most bytes that it has not read: a death is told to so many.
+        """
         began, sent_before = time.monotonic(), pipeline.sent
         goal_bytes = goal * self.request_bytes
-        window = max(WINDOW, 4 * self.request_bytes)
+        window = max(window, self.request_bytes)
         stopped = StoppedReading(self.request.timeout_s)
         while True:
             now = time.monotonic()
