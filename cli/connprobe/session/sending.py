@@ -25,6 +25,7 @@ NARROW = 1 << 12  # the same near the end: a server that dies had read no more t
 LOOK_S = 0.02  # how often memory is held against its bound
 WAIT_S = 0.002  # for the server to read on, which nothing tells
 SAMPLE_S = 1.0
+SETTLE_LOOK_S = 0.1
 AFTERMATH_S = 2.0  # a connection that is lost may be the first that is seen of a death
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
 
@@ -226,10 +227,12 @@ class Sending:
                 raise RunFailed(f"the server died before the first request: {ending}")
             assert use is not None
             state = settling.feed(time.monotonic(), *use)
-            if self.pipeline is not None:
-                self.pipeline.wait(0.1)
-            else:
-                time.sleep(0.1)
+            due = time.monotonic() + SETTLE_LOOK_S
+            while (left := due - time.monotonic()) > 0:
+                if self.pipeline is None:
+                    time.sleep(left)
+                elif not self.pipeline.receive():
+                    self.pipeline.wait(left)
         if state.state != "settled":
             self.unsettled.append(stage)
         self.off_bytes = max(self.off_bytes, state.off_bytes)
