@@ -232,6 +232,14 @@ def test_memory_is_kept_below_its_bound(pipeline: Pipelines, free_port: Callable
     assert run.says("RSS reached the bound of 100 MB (--memory-bound)")
 
 
+def test_a_bound_below_what_the_server_has_leaves_nothing_to_measure(
+    pipeline: Pipelines, free_port: Callable[[], int]
+) -> None:
+    run, record = pipeline("--memory-bound", "1MB", "--", *WAITING, str(free_port()), code=4)
+    assert (record.outcome, record.ended, record.pending) == ("missed", "memory_bound", 0)
+    assert run.says("RSS reached the bound of 1 MB (--memory-bound)")
+
+
 def test_a_bound_that_this_host_has_not_is_refused(
     begin: Begin, free_port: Callable[[], int], tmp_path: Path
 ) -> None:

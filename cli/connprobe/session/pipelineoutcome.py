@@ -111,7 +111,7 @@ def _is_done(run: PipelineRun) -> bool:
     if run.release_failed is not None or run.answers.in_order is False:
         return False
     planned = ("count", "stopped_reading", "memory_bound")
-    return run.ended in planned or (run.verifying and run.verified is not None)
+    return run.pending > 0 and (run.ended in planned or (run.verifying and run.verified is not None))
 
 
 def _verdicts(request: PipelineRequest, run: PipelineRun) -> list[Verdict]:
