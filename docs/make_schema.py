@@ -1,4 +1,4 @@
-"""Writes docs/run.schema.json and docs/watch.schema.json from `connprobe.model`, so that they cannot drift.
+"""Writes the schemas of run.json, watch.json and pipeline.json from `connprobe.model`: none can drift.
 
 `--check` writes nothing and fails when a file is not what the model says.
 """
@@ -11,7 +11,16 @@ from typing import Any
 import msgspec
 
 from connprobe.causes import CAUSES
-from connprobe.model import SCHEMA, WATCH_SCHEMA, RunRecord, WatchRecord, WatchSample
+from connprobe.model import (
+    PIPELINE_SCHEMA,
+    SCHEMA,
+    WATCH_SCHEMA,
+    PipelineRecord,
+    PipelineSample,
+    RunRecord,
+    WatchRecord,
+    WatchSample,
+)
 
 DOCS = Path(__file__).parent
 
@@ -27,6 +36,11 @@ def run_schema() -> dict[str, Any]:
 def watch_schema() -> dict[str, Any]:
     """That of watch.json, with $defs/WatchSample for a line of its samples.jsonl and of --json."""
     return _schema(WatchRecord, WATCH_SCHEMA, "watch", WatchSample)
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """That of pipeline.json, with $defs/PipelineSample for a line of its samples.jsonl."""
+    return _schema(PipelineRecord, PIPELINE_SCHEMA, "pipeline", PipelineSample)
 
 
 def _schema(
@@ -56,7 +70,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not current")
     check = parser.parse_args().check
     stale = False
-    for schema in (run_schema(), watch_schema()):
+    for schema in (run_schema(), watch_schema(), pipeline_schema()):
         file, text = DOCS / schema["$id"], _encoded(schema)
         if not check:
             file.write_text(text)

@@ -128,10 +128,10 @@ def limit(
     """Measure what a connection costs a server, and say at how many it stops, what stops it, and the fix."""
     from connprobe.session.limit import reference, run_limit
 
-    _check_server(command, server, target, pid, port, repeat, set_option)
+    check_server(command, server, target, pid, port, repeat, set_option)
     own = None
     if server is not None:
-        own, address, free = reference(server, _settings(set_option))
+        own, address, free = reference(server, settings(set_option))
         port = port if port is not None else free
         target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     interface, extra = parse_alias(alias) if alias is not None else (None, None)
@@ -193,12 +193,13 @@ def limit(
         settle_s=max(3.0, parse_duration(settle, "--settle")),
     )
     code = run_limit(
-        request, asked, _settings(set_option), results, stdout(), stderr(), dry_run=dry_run, json=json
+        request, asked, settings(set_option), results, stdout(), stderr(), dry_run=dry_run, json=json
     )
     finish(code)
 
 
-def _settings(texts: list[str] | None) -> dict[str, str]:
+def settings(texts: list[str] | None) -> dict[str, str]:
+    """What --set says. Raises UsageError."""
     found = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -219,16 +220,17 @@ def _check_messages(message: str, by: MessageBy | None, path: str | None) -> Non
         raise UsageError(f"--message-path {path!r} is not a path", fix="--message-path /message")
 
 
-def _check_server(
+def check_server(
     command: list[str] | None,
     server: str | None,
     target: str | None,
     pid: int | None,
     port: int | None,
     repeat: int,
-    settings: list[str] | None,
+    options: list[str] | None,
+    name: str = "limit",
 ) -> None:
-    """One server, and one way to it."""
+    """One server, and one way to it. Raises UsageError."""
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"--port {port} is not between 1 and 65,535", fix="--port 8080")
     starts = bool(command) + (server is not None)
@@ -236,11 +238,11 @@ def _check_server(
         raise UsageError("both --server and a command to start", fix="one of them")
     if starts and pid is not None:
         raise UsageError("--pid is for a server that runs already", fix="leave it out")
-    if settings and server is None:
+    if options and server is None:
         raise UsageError("--set is for a reference server", fix="--server node-array --set heap_mb=80")
     if not starts and target is None and pid is None and port is None:
         raise UsageError(
-            "no server is named", fix="connprobe limit -- COMMAND, or --server NAME, --target or --pid"
+            "no server is named", fix=f"connprobe {name} -- COMMAND, or --server NAME, --target or --pid"
         )
     if not starts and repeat > 1:
         raise UsageError(

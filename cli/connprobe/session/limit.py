@@ -19,12 +19,14 @@ from connprobe.model import (
     Limit,
     LimitRequest,
     Obstacle,
+    PipelineRequest,
     RunRecord,
     RuntimeFigures,
     Trial,
     Verdict,
 )
 from connprobe.observe.listeners import sockets_of
+from connprobe.observe.runtimes import Preparation
 from connprobe.observe.runtimes import prepare as prepare_runtime
 from connprobe.observe.sockdiag import listen_sockets
 from connprobe.plan.combine import combine
@@ -70,7 +72,7 @@ def run_limit(
     if request.target is None:
         request = replace(request, target=_target(request, asked, starts))
     prepared = _prepare(request, asked, results)
-    obstacles = (*prepared.obstacles, *(_port_taken(asked) if starts else ()))
+    obstacles = (*prepared.obstacles, *(port_taken(asked.port) if starts else ()))
     if obstacles:
         render_obstacles(obstacles, err)
     if dry_run and json:
@@ -182,37 +184,30 @@ def _prepare(request: HoldRequest, asked: LimitRequest, results: Path) -> Prepar
     return prepare(request, results)
 
 
-def _port_taken(asked: LimitRequest) -> tuple[Obstacle, ...]:
-    pids = taken(asked.port) if asked.port is not None else None
+def port_taken(port: int | None) -> tuple[Obstacle, ...]:
+    """What is in the way of a server that is to listen there; None: wherever it likes."""
+    pids = taken(port) if port is not None else None
     if pids is None:
         return ()
     who = f"process {', '.join(map(str, pids))} listens" if pids else "somebody listens"
     return (
         Obstacle(
-            what=f"port {asked.port} for the server",
+            what=f"port {port} for the server",
             have=f"{who} on it",
             need="a free port",
-            fix=f"ss -ltnp 'sport = :{asked.port}' shows who; --target attaches to it, --port names another",
+            fix=f"ss -ltnp 'sport = :{port}' shows who; --target attaches to it, --port names another",
         ),
     )
 
 
-def _launch(
-    prepared: Prepared,
-    asked: LimitRequest,
+def starter(
+    asked: LimitRequest | PipelineRequest,
     options: dict[str, str],
     directory: RunDirectory,
-    number: int,
     nofile: int,
-) -> Launch:
-    heap_limit = asked.heap_limit_bytes
-    client = partial(ceilings_of_client, prepared.request, prepared.facts, prepared.target, prepared.plan)
-
-    def again(target: str) -> Prepared:
-        return _prepare(replace(prepared.request, target=target), asked, directory.path.parent)
-
-    if not (asked.command or asked.server):
-        return Launch(None, Heap(None, inspect=asked.inspect, limit_bytes=heap_limit), client, again)
+    number: int = 1,
+) -> tuple[Callable[[], StartedServer], Preparation]:
+    """How its command or reference server is started, its runtime ready to be asked for its heap."""
     private = directory.path / "server"
     private.mkdir(mode=0o700, exist_ok=True)
     preparation = prepare_runtime(private, os.environ)
@@ -227,7 +222,27 @@ def _launch(
         with directory.open_log(name) as log:
             return StartedServer(command, environment, log, directory.path / name, nofile)
 
-    return Launch(start, Heap(preparation, inspect=asked.inspect, limit_bytes=heap_limit), client, again)
+    return start, preparation
+
+
+def _launch(
+    prepared: Prepared,
+    asked: LimitRequest,
+    options: dict[str, str],
+    directory: RunDirectory,
+    number: int,
+    nofile: int,
+) -> Launch:
+    start, preparation = None, None
+    if asked.command or asked.server:
+        start, preparation = starter(asked, options, directory, nofile, number)
+    heap = Heap(preparation, inspect=asked.inspect, limit_bytes=asked.heap_limit_bytes)
+    client = partial(ceilings_of_client, prepared.request, prepared.facts, prepared.target, prepared.plan)
+
+    def again(target: str) -> Prepared:
+        return _prepare(replace(prepared.request, target=target), asked, directory.path.parent)
+
+    return Launch(start, heap, client, again)
 
 
 # after
