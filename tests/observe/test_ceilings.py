@@ -47,6 +47,19 @@ for line in sys.stdin:
     except OSError:
         print(json.dumps(count), flush=True)
 """
+# Has a child that waits, and opens 100 files itself.
+PARENT = """
+import json, os, signal, sys
+child = os.fork()
+if not child:
+    signal.pause()
+print(json.dumps(os.getpid()), flush=True)
+for line in sys.stdin:
+    for _ in range(100):
+        os.dup(0)
+    print(json.dumps(len(os.listdir("/proc/self/fd")) - 1), flush=True)
+os.kill(child, 9)
+"""
 
 
 def _ceilings(*pids: int, **options: Any) -> Ceilings:
@@ -82,6 +95,17 @@ def test_of_workers_the_tightest_counts_and_not_their_master(start: Start) -> No
     nofile = _one(_ceilings(master), "nofile")
     assert (nofile.capacity, nofile.scope) == (211, f"server (pid {tight})")
     assert "each of 2 processes (714 in all)" in (nofile.note or "")
+
+
+def test_a_parent_that_takes_connections_is_no_mere_master(start: Start) -> None:
+    family = start(PARENT)
+    meter = ServerMeter([family.pid])
+    assert _one(server_ceilings(meter, read_facts()), "nofile").processes == 1
+    used = family.ask("fill")
+    assert meter.quick() is not None
+    nofile = _one(server_ceilings(meter, read_facts()), "nofile")
+    assert (nofile.processes, nofile.used) == (2, used)
+    assert "each of 2 processes" in (nofile.note or "")
 
 
 def test_what_the_host_allows_is_there_with_its_command(start: Start) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.console import Console
 
-from connprobe.model import RunRecord, Verdict
+from connprobe.model import LeftOut, RunRecord, Verdict
 from connprobe.report import format as fmt
 from connprobe.report.format import DASH
 from connprobe.report.html import render_html
@@ -31,6 +31,25 @@ def rendered(record: RunRecord, *, width: int = 100, terminal: bool = False) -> 
 
 def section(text: str, heading: str) -> str:
     return text.partition(f"\n{heading}")[2].partition("\n\n")[0]
+
+
+def test_what_may_end_and_is_no_limit_is_said_in_every_form() -> None:
+    heap = LeftOut(
+        resource="heap",
+        scope="server",
+        capacity=80 << 20,
+        reason="does not grow measurably: 17,904 B a connection at most",
+        not_before=4321,
+        source="the V8 inspector",
+    )
+    never = replace(heap, resource="threads", reason="does not grow", never=True)
+    said = "not known: the V8 heap: room for at least 4,321 connections, does not grow measurably"
+    for limits in (LIMITS, ()):
+        record = limited(a_record(), limits=limits, left_out=(heap, never))
+        assert said in " ".join(rendered(record).split())
+        assert said in limit_markdown(record)
+        assert said in render_html(record, [])
+        assert "does not grow." not in rendered(record)
 
 
 def test_the_answer_first_then_what_is_behind_it_then_where_it_is() -> None:

@@ -67,7 +67,7 @@ def server_ceilings(
 def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
     """One process's own limit, against the fullest of them: the first that is full is the first to fail."""
     limits: dict[int, ResourceLimit] = {pid: read_limits(pid)[OPEN_FILES] for pid in meter.pids}
-    working = _working(meter.pids)
+    working = _working(meter)
     fds = {each.pid: each.fds for each in meter.group.processes if each.fds is not None}
     pid = min(working, key=lambda each: (_soft(limits[each]), -(fds.get(each) or 0), each))
     soft, hard = limits[pid]
@@ -90,6 +90,7 @@ def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
         metric="process_fds",
         used=used,
         note="; ".join(["RLIMIT_NOFILE cannot be raised above it", *notes]),
+        processes=many,
     )
     if soft is None:
         return [nr_open]
@@ -119,6 +120,7 @@ def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
         metric="process_fds",
         used=used,
         note="; ".join(notes) or None,
+        processes=many,
     )
     return [nofile, nr_open]
 
@@ -144,7 +146,7 @@ def _files(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
 def _epoll(meter: ServerMeter, facts: HostFacts, same_host: bool) -> list[Ceiling]:
     if facts.epoll_watches is None:
         return []
-    uids = {read_status(pid).uid for pid in _working(meter.pids)}
+    uids = {read_status(pid).uid for pid in _working(meter)}
     shared = same_host and os.getuid() in uids
     note = "known, not measured: one for each connection of a server that uses epoll"
     if shared:
@@ -179,10 +181,15 @@ def _conntrack(facts: HostFacts) -> list[Ceiling]:
     ]
 
 
-def _working(pids: Sequence[int]) -> list[int]:
-    """Without masters: they hand their listener to workers, and have limits of their own."""
-    parents = {read_status(pid).parent for pid in pids}
-    return [pid for pid in pids if pid not in parents]
+def _working(meter: ServerMeter) -> list[int]:
+    """Without masters: they hand their listener to workers, and have limits of their own.
+
+    A parent that took a tenth of what the busiest took is no mere master.
+    """
+    parents = {read_status(pid).parent for pid in meter.pids}
+    grown = meter.fds_grown()
+    busy = max(1, max(grown.values(), default=0) / 10)
+    return [pid for pid in meter.pids if pid not in parents or grown.get(pid, 0) >= busy]
 
 
 def _soft(limit: ResourceLimit) -> int:

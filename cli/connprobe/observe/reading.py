@@ -73,6 +73,14 @@ class ServerMeter:
         """memory_bytes of the last reading."""
         return self._taken_bytes
 
+    def fds_grown(self) -> dict[int, int]:
+        """By process, since it was first seen. A process whose descriptors cannot be counted is not in it."""
+        return {
+            each.pid: each.fds - self._first_fds[each.pid]
+            for each in self._group.processes
+            if each.fds is not None
+        }
+
     def quick(self) -> tuple[int, float] | None:
         """(RSS in bytes, CPU seconds in all), to tell whether it is flat and quiet. None: it is gone."""
         use = self._sample(pss=False)
@@ -162,8 +170,7 @@ class ServerMeter:
         self._put(use, "fds", lambda: server.fds, NO_FDS)
         of_each = {each.pid: each.fds for each in self._group.processes if each.fds is not None}
         self._put(use, "process_fds", lambda: max(of_each.values(), default=None), NO_FDS)
-        grown = [count - self._first_fds[pid] for pid, count in of_each.items()]
-        self._put(use, "process_fds_grown", lambda: max(grown, default=None), NO_FDS)
+        self._put(use, "process_fds_grown", lambda: max(self.fds_grown().values(), default=None), NO_FDS)
 
     def _read_maps(self, use: dict[str, float]) -> None:
         largest = max(self._group.processes, key=lambda each: each.rss_bytes).pid

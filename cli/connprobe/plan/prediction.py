@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from connprobe.model import Ceiling, Growth, Limit, Reading, Stage
+from connprobe.model import Ceiling, Growth, LeftOut, Limit, Reading, Stage
 from connprobe.plan.growth import FEWEST, fit
-from connprobe.plan.limits import LeftOut, left_out, limits
+from connprobe.plan.limits import left_out, limits
 
 # The first connections make a server load and reserve what later ones share: they are no measure.
 FITTED: Final[frozenset[Stage]] = frozenset({"ramp"})

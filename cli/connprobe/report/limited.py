@@ -35,6 +35,7 @@ def render_limit_record(
         record.headline or no_limit(record),
         max([record.held, *(it.held for it in record.trials)]),
         page,
+        left_out=record.left_out,
     )
     render_verified(record, page)
     render_stages(record, page)

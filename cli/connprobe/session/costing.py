@@ -139,8 +139,8 @@ def table(
     why = "; ".join(found.unknown.values())
     unread = []
     for each in left_out(ceilings, found.growth, held, at=at):
-        resource = each.ceiling.resource
-        if each.ceiling.metric is not None and each.ceiling.metric not in found.growth:
+        resource = each.resource
+        if each.metric is not None and each.metric not in found.growth:
             if found.growth:
                 reason = f"these readings do not tell what a connection takes: {DEEPER} can"
                 said.setdefault(f"limits.{resource}", why or reason)

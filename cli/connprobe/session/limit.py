@@ -27,8 +27,8 @@ from connprobe.model import (
 from connprobe.observe.listeners import sockets_of
 from connprobe.observe.runtimes import prepare as prepare_runtime
 from connprobe.observe.sockdiag import listen_sockets
-from connprobe.plan.combine import combine
-from connprobe.plan.headline import headline
+from connprobe.plan.combine import combine, combine_left_out
+from connprobe.plan.headline import headline, unread
 from connprobe.plan.interval import interval
 from connprobe.plan.stages import stage_figures
 from connprobe.plan.traffic import burst_limits, cpu_limit
@@ -240,6 +240,7 @@ def _record(
     last, run, trial = records[-1], runs[-1], trials[-1]
     limits = combine([each.limits for each in trials if each.limits])
     held = max(each.held for each in trials)
+    left_out = combine_left_out([each.left_out for each in trials], limits)
     limits = (*limits, *_traffic(trials, last, run))
     broken = next((each.broken for each in trials if each.broken), None)
     outcome = "interrupted" if last.outcome == "interrupted" else "missed" if broken else "done"
@@ -271,7 +272,8 @@ def _record(
         server=server,
         runtime=runtime,
         limits=limits,
-        headline=headline(limits, held),
+        headline=headline(limits, held, unread=unread(left_out, limits)),
+        left_out=left_out,
         verified=trial.verified,
         verdicts=(*_verdicts(trials, asked, request), *last.verdicts),
         limit_request=asked,

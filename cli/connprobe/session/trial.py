@@ -121,6 +121,7 @@ class TrialRun(Hold):
             readings=tuple(self.readings),
             growth=found.growth if found else (),
             limits=found.limits if found else (),
+            left_out=found.left_out if found else (),
             held=self.held,
             message_ms=distribution(counts, totals.message_sum_us, totals.message_max_us),
             messages=totals.messages_answered,
