@@ -5,6 +5,7 @@ from typing import Final, Literal, NamedTuple
 
 from connprobe.model import Ceiling, Growth, LeftOut, Limit, Reading, Stage
 from connprobe.plan.growth import FEWEST, fit
+from connprobe.plan.hostcounts import OF_ALL, of_all
 from connprobe.plan.limits import left_out, limits
 
 # The first connections make a server load and reserve what later ones share: they are no measure.
@@ -22,14 +23,21 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    readings: Sequence[Reading], ceilings: Sequence[Ceiling], held: int, *, at: int, off_bytes: float = 0.0
+    readings: Sequence[Reading],
+    ceilings: Sequence[Ceiling],
+    held: int,
+    *,
+    at: int,
+    off_bytes: float = 0.0,
+    ends: int = 1,
 ) -> Prediction:
     """The growth of each metric over the ramp, and the limits that it leads to, sorted.
 
     held: connections that there were at once. at: those there were when the ceilings were read. off_bytes:
-    by how much memory may be off, as it had not settled; 0: it had.
+    by how much memory may be off, as it had not settled; 0: it had. ends: 2 where both of a connection are on
+    this host.
     """
-    growth = growths(readings)
+    growth = growths(readings, ends=ends)
     off = dict.fromkeys(DRIFTS, off_bytes) if off_bytes else {}
     return Prediction(
         growth=tuple(growth.values()),
@@ -38,10 +46,10 @@ def predict(
     )
 
 
-def growths(readings: Sequence[Reading]) -> Mapping[str, Growth]:
+def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growth]:
     """By metric. Of the ramp's readings, and the start's too where those alone are too few."""
-    metrics = sorted({metric for reading in readings for metric in reading.use})
-    found = {}
+    metrics = sorted({metric for reading in readings for metric in reading.use} - OF_ALL)
+    found: dict[str, Growth] = {}
     for metric in metrics:
         known = [reading for reading in readings if metric in reading.use]
         points = [reading for reading in known if reading.stage in FITTED]
@@ -55,7 +63,8 @@ def growths(readings: Sequence[Reading]) -> Mapping[str, Growth]:
         )
         if growth is not None:
             found[metric] = growth
-    return found
+    last = next((each for each in reversed(readings) if each.stage in FITTED), None)
+    return found if last is None else found | of_all(found, last.use, last.connections, ends=ends)
 
 
 def unit_of(metric: str) -> Literal["bytes", "count"]:

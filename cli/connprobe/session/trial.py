@@ -277,7 +277,12 @@ class TrialRun(Hold):
     def _predict(self) -> None:
         """None of the limits is known before the ramp has been read."""
         self.prediction = predict(
-            self.readings, self.ceilings, self.held, at=self.ceilings_at, off_bytes=self._off_bytes
+            self.readings,
+            self.ceilings,
+            self.held,
+            at=self.ceilings_at,
+            off_bytes=self._off_bytes,
+            ends=2 if self.kernel.has_listeners else 1,
         )
 
     def _message(self) -> None:
