@@ -496,6 +496,8 @@ class TrialRun(Hold):
     def _read(self, stage: Stage) -> None:
         settled = stage not in self.unsettled
         reading = self._meter.reading(stage, self._alive(), self._at_s(), settled)
+        why = self._meter.unknown
+        self.seen.unknown |= {it: why[it] for it in ("kernel_bytes", "memory_bytes") if it in why}
         self.readings.append(replace(reading, use={**reading.use, **self._launch.heap.read()}))
 
     def _read_ceilings(self, at: int) -> None:
