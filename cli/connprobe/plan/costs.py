@@ -1,5 +1,6 @@
 """What one connection costs, by component: the fits of all trials, each on a fresh server, as one figure."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from connprobe.plan.interval import interval
 
 
 class Cost(NamedTuple):
-    """each: per connection, 95 %: of one trial by its fit, of several by the spread between them.
+    """each: per connection, 95 %: of one trial by its fit, of several by the spread between them, and no less
+    than the mean of what the single fits tell.
 
     base: at no connection. last: the fit of the last trial that has this metric. shapes: how many trials
     had which.
@@ -33,8 +35,10 @@ def costs(trials: Sequence[Trial]) -> tuple[Cost, ...]:
 
 def _cost(metric: str, growths: Sequence[Growth]) -> Cost:
     last = growths[-1]
-    each = interval([growth.per_connection for growth in growths])
-    base = interval([growth.base for growth in growths])
+    own = math.fsum(growth.high - growth.low for growth in growths) / (2 * len(growths))
+    own_base = math.fsum(growth.base_high - growth.base_low for growth in growths) / (2 * len(growths))
+    each = interval([growth.per_connection for growth in growths], least=own)
+    base = interval([growth.base for growth in growths], least=own_base)
     if len(growths) == 1 or each is None or base is None:
         each = Interval(mean=last.per_connection, low=last.low, high=last.high, count=1)
         base = Interval(mean=last.base, low=last.base_low, high=last.base_high, count=1)

@@ -30,7 +30,7 @@ from connprobe.observe.sockdiag import listen_sockets
 from connprobe.plan.combine import combine, combine_left_out
 from connprobe.plan.headline import headline, unread
 from connprobe.plan.interval import interval
-from connprobe.plan.stages import stage_figures
+from connprobe.plan.stages import SHORTEST_S, TICK_S, stage_figures
 from connprobe.plan.traffic import burst_limits, cpu_limit
 from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
@@ -321,7 +321,7 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
     cpus = min(processes, last.host.cpus)
     spent = cpu_limit(
         _ticked(messages, trials[-1].messages),
-        _ticked(idle, held),
+        _ticked(idle, held * max(last.hold_s, SHORTEST_S)),
         cpus,
         held=held,
         scope="server",
@@ -331,9 +331,10 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
     return [*found, spent] if spent is not None else found
 
 
-def _ticked(each: Sequence[float], number: int) -> Interval | None:
+def _ticked(each: Sequence[float], number: float) -> Interval | None:
     """CPU seconds for one of `number`: the kernel tells them in ticks, which is all that one trial knows."""
-    found, tick = interval(each), 1 / os.sysconf("SC_CLK_TCK") / max(1, number)
+    tick = TICK_S / max(1, number)
+    found = interval(each, least=tick)
     if found is None or found.low is not None:
         return found
     return replace(found, low=max(0.0, found.mean - tick), high=found.mean + tick)

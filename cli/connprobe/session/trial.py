@@ -31,6 +31,7 @@ from connprobe.plan.distribution import distribution
 from connprobe.plan.prediction import Prediction, predict
 from connprobe.plan.ramp import is_near, next_goal, shares, steps
 from connprobe.plan.settle import Settling
+from connprobe.plan.stages import SHORTEST_S
 from connprobe.plan.verify import End, is_of_server, verified
 from connprobe.session.climb import Climb, slow
 from connprobe.session.costs import Costs
@@ -254,7 +255,7 @@ class TrialRun(Hold):
         before, at = self._meter.quick(), time.monotonic()
         self._go("idle", lambda totals: False, at + self.request.hold_s)
         after, took = self._meter.quick(), time.monotonic() - at
-        if before is not None and after is not None and took > 0:
+        if before is not None and after is not None and took >= SHORTEST_S:
             self.idle_cpu_share = (after[1] - before[1]) / took
         self.seen.hold_s = took
         self._measure_client()
