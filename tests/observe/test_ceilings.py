@@ -1,6 +1,7 @@
 """The ceilings of real processes, under limits that the test sets for them."""
 
 import os
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,17 @@ def test_descriptors_end_where_it_says(start: Start) -> None:
     meter = ServerMeter([program.pid])
     assert program.ask("fill") == 307
     assert meter.read(0)["process_fds"] == 307
+
+
+def test_no_remedy_names_a_process_that_will_be_gone(start: Start, as_root: None) -> None:
+    nobody = ("prlimit", "--nproc=409", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    program = start(ALONE, within=nobody)
+    now, gone = (_ceilings(program.pid, ended=ended) for ended in (False, True))
+    assert sum(f"--pid {program.pid}" in each.fix for each in now.found) == 2  # nofile and nproc
+    assert not [each for each in gone.found if str(program.pid) in each.fix]
+    assert re.search(r"ulimit -S?n \d+ before it starts", _one(gone, "nofile").fix)
+    (nproc,) = [each for each in gone.found if each.scope == "user 65534" and each.resource == "threads"]
+    assert nproc.fix == "ulimit -Su 818 before it starts"
 
 
 def test_of_workers_the_tightest_counts_and_not_their_master(start: Start) -> None:

@@ -34,24 +34,26 @@ def server_ceilings(
     ports: Sequence[int] = (),
     between_requests: bool = False,
     same_host: bool = True,
+    ended: bool = False,
 ) -> Ceilings:
     """The ceilings of the server that `meter` reads: its processes as they are now, on this host.
 
     Ask once it has started up, as servers raise their own limits; `used` is of this moment.
     ports: on which it is connected to. between_requests: the connections wait for no answer (bare TCP, HTTP
-    keep-alive), which some servers close for want of room. same_host: this process is the client.
+    keep-alive), which some servers close for want of room. same_host: this process is the client. ended: the
+    server's processes will be gone when the fixes are read: those that name a process are left out.
     """
     if not meter.pids:
         return Ceilings((), {"server": meter.group.reason or "the server has no process on this host"})
     unknown: dict[str, str] = {}
     found: list[Ceiling] = []
     parts: list[tuple[str, Callable[[], Sequence[Ceiling]]]] = [
-        ("nofile", lambda: _descriptors(meter, facts)),
+        ("nofile", lambda: _descriptors(meter, facts, ended=ended)),
         ("file_max", lambda: _files(meter, facts)),
         ("memory", lambda: memory_ceilings(meter)),
         ("epoll_watches", lambda: _epoll(meter, facts, same_host)),
         ("conntrack", lambda: _conntrack(facts)),
-        ("threads", lambda: thread_ceilings(meter, facts, host_threads())),
+        ("threads", lambda: thread_ceilings(meter, facts, host_threads(), ended=ended)),
         ("server_config", lambda: declared_ceilings(meter.pids, ports, between_requests)),
     ]
     for resource, read in parts:
@@ -64,7 +66,7 @@ def server_ceilings(
     return Ceilings(tuple(found), unknown)
 
 
-def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
+def _descriptors(meter: ServerMeter, facts: HostFacts, *, ended: bool) -> list[Ceiling]:
     """One process's own limit, against the fullest of them: the first that is full is the first to fail."""
     limits: dict[int, ResourceLimit] = {pid: read_limits(pid)[OPEN_FILES] for pid in meter.pids}
     working = _working(meter)
@@ -96,13 +98,15 @@ def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
         return [nr_open]
     wanted = _more(soft)
     both = limits[pid].raising(wanted)
-    unit = unit_of(pid)
+    unit = None if ended else unit_of(pid)
     lasting = (
         f"systemctl edit {unit}: [Service] LimitNOFILE={both.replace('unlimited', 'infinity')}"
         if unit
         else f"ulimit -{'S' if hard is None or hard >= wanted else ''}n {wanted} before"
     )
-    fix = f"prlimit --pid {pid} --nofile={both} now; {lasting}, and a restart, to keep it"
+    fix = f"{lasting} it starts"
+    if not ended:
+        fix = f"prlimit --pid {pid} --nofile={both} now; {lasting}, and a restart, to keep it"
     if wanted > facts.nr_open:
         fix = f"{nr_open.fix} first; {fix}"
     if hard is None or hard > soft:

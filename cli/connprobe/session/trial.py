@@ -509,6 +509,7 @@ class TrialRun(Hold):
             ports=(self.target.port,),
             between_requests=self.between_requests,
             same_host=self.kernel.has_listeners,
+            ended=self.server is not None,
         )
         if found.found or not self.ceilings:
             self.ceilings = (*found.found, *self._launch.heap.ceilings(), *self._launch.ceilings())
