@@ -159,6 +159,12 @@ def test_the_interval_grows_beyond_what_was_held_and_says_when_it_guesses() -> N
     assert [note is not None and "a guess" in note for note in notes] == [False, False, False, True, True]
 
 
+def test_what_is_known_to_the_letter_is_no_guess() -> None:
+    ports = replace(FDS, resource="source_ports", metric=None, per_connection=1)
+    far = only(ports, {}, 10)
+    assert (far.low, far.high, far.beyond, far.note) == (20_000, 20_000, 2000, None)
+
+
 def test_a_ceiling_without_a_metric_counts_by_itself() -> None:
     ports = Ceiling(
         resource="source_ports",
