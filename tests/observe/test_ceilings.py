@@ -35,6 +35,7 @@ import json, os, sys
 print(json.dumps(os.getpid()), flush=True)
 sys.stdin.read()
 """
+EPOLL = ALONE.replace("import", "import select,").replace("sys.stdin", "poll = select.epoll()\nsys.stdin")
 # Opens files until it may not any more, and says how many were open at once.
 FILL = """
 import json, os, sys
@@ -124,7 +125,7 @@ def test_what_the_host_allows_is_there_with_its_command(start: Start) -> None:
     program = start(ALONE)
     found = _ceilings(program.pid)
     facts = read_facts()
-    assert found.unknown == {}
+    assert found.unknown.keys() == {"epoll_watches"}
     assert _one(found, "nr_open").capacity == facts.nr_open
     assert _one(found, "max_map_count").capacity == int(Path("/proc/sys/vm/max_map_count").read_text())
     memory = _one(found, "memory")
@@ -136,14 +137,20 @@ def test_what_the_host_allows_is_there_with_its_command(start: Start) -> None:
 
 
 def test_epoll_watches_are_shared_with_a_client_of_the_same_user(start: Start) -> None:
-    program = start(ALONE)
+    program = start(EPOLL)
     assert _one(_ceilings(program.pid), "epoll_watches").per_connection == 2
     assert _one(_ceilings(program.pid, same_host=False), "epoll_watches").per_connection == 1
 
 
+def test_a_server_without_epoll_takes_no_watches(start: Start) -> None:
+    found = _ceilings(start(ALONE).pid)
+    assert not [each for each in found.found if each.resource == "epoll_watches"]
+    assert "no epoll was seen" in found.unknown["epoll_watches"]
+
+
 def test_another_users_server_is_bound_by_nproc_and_file_max(start: Start, as_root: None) -> None:
     nobody = ("prlimit", "--nproc=409", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    program, beside = start(ALONE, within=nobody), start(ALONE, within=nobody)
+    program, beside = start(EPOLL, within=nobody), start(ALONE, within=nobody)
     found = _ceilings(program.pid)
     (nproc,) = [each for each in found.found if each.scope == "user 65534" and each.resource == "threads"]
     assert nproc.metric == "threads"

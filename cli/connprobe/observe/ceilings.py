@@ -12,12 +12,14 @@ import psutil
 
 from connprobe.model import Ceiling, HostFacts
 from connprobe.observe.declared import declared_ceilings
+from connprobe.observe.listeners import HIGHEST_FD, has_epoll
 from connprobe.observe.memoryceilings import memory_ceilings
 from connprobe.observe.procfs import ResourceLimit, read_limits, read_status, unit_of
 from connprobe.observe.reading import ServerMeter, host_threads
 from connprobe.observe.threadceilings import thread_ceilings
 
 OPEN_FILES = "Max open files"
+LOOKED_INTO = 16  # processes, for epoll: workers are alike
 
 
 class Ceilings(NamedTuple):
@@ -150,9 +152,12 @@ def _files(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
 def _epoll(meter: ServerMeter, facts: HostFacts, same_host: bool) -> list[Ceiling]:
     if facts.epoll_watches is None:
         return []
-    uids = {read_status(pid).uid for pid in _working(meter)}
+    working = _working(meter)
+    if not any(has_epoll(pid) for pid in working[:LOOKED_INTO]):
+        raise ValueError(f"no epoll was seen among the server's first {HIGHEST_FD:,} descriptors")
+    uids = {read_status(pid).uid for pid in working}
     shared = same_host and os.getuid() in uids
-    note = "known, not measured: one for each connection of a server that uses epoll"
+    note = "not measured: it uses epoll, which takes one for each connection"
     if shared:
         note += ", and one more for the client's end, which runs as the same user"
     return [
