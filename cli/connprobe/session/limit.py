@@ -31,7 +31,7 @@ from connprobe.plan.combine import combine, combine_left_out
 from connprobe.plan.headline import headline, unread
 from connprobe.plan.interval import interval
 from connprobe.plan.stages import SHORTEST_S, TICK_S, stage_figures
-from connprobe.plan.traffic import burst_limits, cpu_limit
+from connprobe.plan.traffic import burst_limits, cpu_limit, cpus_of, cpus_used
 from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
 from connprobe.report.plan import render_obstacles, render_plan
@@ -317,8 +317,10 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
         if each.message_cpu_s is not None and each.messages
     ]
     held = max(each.held for each in trials)
+    last_use = run.seen.server_idle
     processes = len(last.server.pids) if last.server is not None else 1
-    cpus = min(processes, last.host.cpus)
+    threads = last_use.threads if last_use is not None else None
+    cpus, note = cpus_of(cpus_used(trials), processes, threads, last.host.cpus)
     spent = cpu_limit(
         _ticked(messages, trials[-1].messages),
         _ticked(idle, held * max(last.hold_s, SHORTEST_S)),
@@ -327,6 +329,7 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
         scope="server",
         source="CPU of the server while messages went round, and while all was idle",
         fix="fewer messages, or more processes of the server and CPUs for them",
+        note=note,
     )
     return [*found, spent] if spent is not None else found
 
