@@ -1,7 +1,7 @@
 from msgspec.structs import replace
 
-from connprobe.model import Interval
-from connprobe.plan.costs import costs
+from connprobe.model import Interval, Reading, Stage, Trial
+from connprobe.plan.costs import costs, with_time
 from report.limited import HEAP_EACH, trial
 
 
@@ -33,3 +33,27 @@ def test_a_metric_that_only_some_trials_have_is_told_by_these() -> None:
     assert found["rss_bytes"] == 2
     assert found["heap_bytes"] == 1
     assert costs([]) == ()
+
+
+def grown(
+    start: float, ramp: float, idle: float, *, unsettled: tuple[Stage, ...] = ("start", "idle")
+) -> Trial:
+    """RSS after 30, 130 and 180 s."""
+    at: tuple[tuple[Stage, float, float], ...] = (
+        ("start", 30, start),
+        ("ramp", 130, ramp),
+        ("idle", 180, idle),
+    )
+    readings = tuple(
+        Reading(stage=stage, at_s=at_s, connections=1, settled=False, use={"rss_bytes": rss})
+        for stage, at_s, rss in at
+    )
+    return replace(trial(1), readings=readings, unsettled=unsettled)
+
+
+def test_what_grows_as_fast_without_connections_grows_with_time() -> None:
+    assert with_time(grown(50e6, 60e6, 65e6)) == (100_000, 100_000)
+    assert with_time(grown(50e6, 60e6, 62e6)) is None  # connections took most of it
+    assert with_time(grown(50e6, 60e6, 65e6, unsettled=("start", "ramp"))) is None
+    assert with_time(grown(50e6, 50e6, 50e6)) is None
+    assert with_time(replace(grown(50e6, 60e6, 65e6), readings=())) is None

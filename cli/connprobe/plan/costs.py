@@ -8,6 +8,8 @@ from typing import NamedTuple
 from connprobe.model import Growth, Interval, Trial
 from connprobe.plan.interval import interval
 
+ALIKE = 0.5  # of the growth while connections came: as much without them is no cost of theirs
+
 
 class Cost(NamedTuple):
     """each: per connection, 95 %: of one trial by its fit, of several by the spread between them, and no less
@@ -31,6 +33,26 @@ def costs(trials: Sequence[Trial]) -> tuple[Cost, ...]:
         for growth in trial.growth:
             found.setdefault(growth.metric, []).append(growth)
     return tuple(_cost(metric, growths) for metric, growths in found.items())
+
+
+def with_time(trial: Trial) -> tuple[float, float] | None:
+    """(bytes a second while connections came, and while none did) of a server whose memory grows alike.
+
+    None: it settled, or what it takes goes with its connections. Source: RSS at the start, after the last
+    step of the ramp, and at the end of the idle stage.
+    """
+    if not {"start", "idle"} <= set(trial.unsettled):
+        return None
+    known = [each for each in trial.readings if "rss_bytes" in each.use]
+    ends = [[each for each in known if each.stage == stage][-1:] for stage in ("start", "ramp", "idle")]
+    if not all(ends):
+        return None
+    (start,), (ramp,), (idle,) = ends
+    if not start.at_s < ramp.at_s < idle.at_s:
+        return None
+    coming = (ramp.use["rss_bytes"] - start.use["rss_bytes"]) / (ramp.at_s - start.at_s)
+    still = (idle.use["rss_bytes"] - ramp.use["rss_bytes"]) / (idle.at_s - ramp.at_s)
+    return (coming, still) if still >= ALIKE * coming > 0 else None
 
 
 def _cost(metric: str, growths: Sequence[Growth]) -> Cost:

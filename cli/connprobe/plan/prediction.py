@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from connprobe.model import Ceiling, Growth, LeftOut, Limit, Reading, Stage
 from connprobe.plan.growth import FEWEST, fit
 from connprobe.plan.hostcounts import OF_ALL, of_all
 from connprobe.plan.limits import left_out, limits
+from connprobe.plan.settle import BOUND_S
 
 # The first connections make a server load and reserve what later ones share: they are no measure.
 FITTED: Final[frozenset[Stage]] = frozenset({"ramp"})
@@ -38,9 +41,11 @@ def predict(
     this host.
     """
     growth = growths(readings, ends=ends)
+    if off_bytes:
+        off_bytes = max(off_bytes, off_bytes / BOUND_S * _ramp_s(readings) / 2)
     off = dict.fromkeys(DRIFTS, off_bytes) if off_bytes else {}
     return Prediction(
-        growth=tuple(growth.values()),
+        growth=tuple(_widened(each, off.get(each.metric, 0.0)) for each in growth.values()),
         limits=limits(ceilings, growth, held, at=at, off=off),
         left_out=left_out(ceilings, growth, held, at=at),
     )
@@ -65,6 +70,28 @@ def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growt
             found[metric] = growth
     last = next((each for each in reversed(readings) if each.stage in FITTED), None)
     return found if last is None else found | of_all(found, last.use, last.connections, ends=ends)
+
+
+def _ramp_s(readings: Sequence[Reading]) -> float:
+    """From the first reading that is fitted to the last: so long a leak adds to what connections take."""
+    at_s = [each.at_s for each in readings if each.stage in FITTED]
+    return max(at_s, default=0.0) - min(at_s, default=0.0)
+
+
+def _widened(growth: Growth, off: float) -> Growth:
+    """Of readings that are off by so much, the first one way and the last the other, as a limit takes it."""
+    span = growth.last - growth.first
+    if not off or not span:
+        return growth
+    each = 2 * off / span
+    base = max(off, each * growth.center)
+    return replace(
+        growth,
+        low=growth.low - each,
+        high=growth.high + each,
+        base_low=growth.base_low - base,
+        base_high=growth.base_high + base,
+    )
 
 
 def unit_of(metric: str) -> Literal["bytes", "count"]:
