@@ -178,5 +178,6 @@ def folded(limits: Sequence[Limit], record: str) -> str:
     if not limits:
         return ""
     least = fmt.many(min(rounded(limit)[0] for limit in limits))
-    which = ", ".join(dict.fromkeys(names(limits)))
-    return f"{len(limits)} more beyond {FOLDED_BEYOND} times the first, from {least} on: {which} ({record})"
+    called = list(dict.fromkeys(names(limits)))
+    which = ", ".join(called)
+    return f"{len(called)} more beyond {FOLDED_BEYOND} times the first, from {least} on: {which} ({record})"
