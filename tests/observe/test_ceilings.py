@@ -1,6 +1,7 @@
 """The ceilings of real processes, under limits that the test sets for them."""
 
 import os
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ import json, os, sys
 print(json.dumps(os.getpid()), flush=True)
 sys.stdin.read()
 """
+EPOLL = ALONE.replace("import", "import select,").replace("sys.stdin", "poll = select.epoll()\nsys.stdin")
 # Opens files until it may not any more, and says how many were open at once.
 FILL = """
 import json, os, sys
@@ -46,6 +48,19 @@ for line in sys.stdin:
             count += 1
     except OSError:
         print(json.dumps(count), flush=True)
+"""
+# Has a child that waits, and opens 100 files itself.
+PARENT = """
+import json, os, signal, sys
+child = os.fork()
+if not child:
+    signal.pause()
+print(json.dumps(os.getpid()), flush=True)
+for line in sys.stdin:
+    for _ in range(100):
+        os.dup(0)
+    print(json.dumps(len(os.listdir("/proc/self/fd")) - 1), flush=True)
+os.kill(child, 9)
 """
 
 
@@ -73,6 +88,17 @@ def test_descriptors_end_where_it_says(start: Start) -> None:
     assert meter.read(0)["process_fds"] == 307
 
 
+def test_no_remedy_names_a_process_that_will_be_gone(start: Start, as_root: None) -> None:
+    nobody = ("prlimit", "--nproc=409", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    program = start(ALONE, within=nobody)
+    now, gone = (_ceilings(program.pid, ended=ended) for ended in (False, True))
+    assert sum(f"--pid {program.pid}" in each.fix for each in now.found) == 2  # nofile and nproc
+    assert not [each for each in gone.found if str(program.pid) in each.fix]
+    assert re.search(r"ulimit -S?n \d+ before it starts", _one(gone, "nofile").fix)
+    (nproc,) = [each for each in gone.found if each.scope == "user 65534" and each.resource == "threads"]
+    assert nproc.fix == "ulimit -Su 818 before it starts"
+
+
 def test_of_workers_the_tightest_counts_and_not_their_master(start: Start) -> None:
     master, (wide, tight) = start(FAMILY, "2").said
     for pid, soft in ((master, 101), (wide, 503), (tight, 211)):
@@ -84,11 +110,22 @@ def test_of_workers_the_tightest_counts_and_not_their_master(start: Start) -> No
     assert "each of 2 processes (714 in all)" in (nofile.note or "")
 
 
+def test_a_parent_that_takes_connections_is_no_mere_master(start: Start) -> None:
+    family = start(PARENT)
+    meter = ServerMeter([family.pid])
+    assert _one(server_ceilings(meter, read_facts()), "nofile").processes == 1
+    used = family.ask("fill")
+    assert meter.quick() is not None
+    nofile = _one(server_ceilings(meter, read_facts()), "nofile")
+    assert (nofile.processes, nofile.used) == (2, used)
+    assert "each of 2 processes" in (nofile.note or "")
+
+
 def test_what_the_host_allows_is_there_with_its_command(start: Start) -> None:
     program = start(ALONE)
     found = _ceilings(program.pid)
     facts = read_facts()
-    assert found.unknown == {}
+    assert found.unknown.keys() == {"epoll_watches"}
     assert _one(found, "nr_open").capacity == facts.nr_open
     assert _one(found, "max_map_count").capacity == int(Path("/proc/sys/vm/max_map_count").read_text())
     memory = _one(found, "memory")
@@ -100,14 +137,20 @@ def test_what_the_host_allows_is_there_with_its_command(start: Start) -> None:
 
 
 def test_epoll_watches_are_shared_with_a_client_of_the_same_user(start: Start) -> None:
-    program = start(ALONE)
+    program = start(EPOLL)
     assert _one(_ceilings(program.pid), "epoll_watches").per_connection == 2
     assert _one(_ceilings(program.pid, same_host=False), "epoll_watches").per_connection == 1
 
 
+def test_a_server_without_epoll_takes_no_watches(start: Start) -> None:
+    found = _ceilings(start(ALONE).pid)
+    assert not [each for each in found.found if each.resource == "epoll_watches"]
+    assert "no epoll was seen" in found.unknown["epoll_watches"]
+
+
 def test_another_users_server_is_bound_by_nproc_and_file_max(start: Start, as_root: None) -> None:
     nobody = ("prlimit", "--nproc=409", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    program, beside = start(ALONE, within=nobody), start(ALONE, within=nobody)
+    program, beside = start(EPOLL, within=nobody), start(ALONE, within=nobody)
     found = _ceilings(program.pid)
     (nproc,) = [each for each in found.found if each.scope == "user 65534" and each.resource == "threads"]
     assert nproc.metric == "threads"

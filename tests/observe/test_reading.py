@@ -2,7 +2,9 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,46 @@ def test_every_metric_grows_by_what_was_taken(start: Start) -> None:
     assert (before["process_fds_grown"], after["process_fds_grown"]) == (0, 211)
     assert grown["threads"] == 23
     assert grown["maps"] >= 101 + 2 * 23 - 5  # a few stacks lie beside each other
+
+
+LISTENER = """
+import json, socket, sys
+listener, held = socket.create_server(("127.0.0.1", 0), backlog=128), []
+print(json.dumps(listener.getsockname()[1]), flush=True)
+for line in sys.stdin:
+    word, count = line.split()
+    if word == "accept":
+        held += [listener.accept()[0] for _ in range(int(count))]
+    else:
+        held.clear()
+    print(json.dumps(len(held)), flush=True)
+"""
+
+
+def test_slabs_are_in_a_reading_where_they_are_the_connections_own(start: Start, as_root: None) -> None:
+    program = start(LISTENER)
+    meter = ServerMeter([program.pid])
+    assert meter.read(0)["kernel_bytes"] == 0
+    with ExitStack() as ours:
+        for number in range(100, 601, 100):
+            for _ in range(100):
+                ours.enter_context(socket.create_connection(("127.0.0.1", program.said), timeout=10))
+            assert program.ask("accept 100") == number
+        use = meter.read(600)
+        if meter.kernel is not None and meter.kernel.complete:  # unless others closed as many meanwhile
+            assert 3000 < use["kernel_bytes"] / 600 < 20_000
+            assert use["memory_bytes"] > use["kernel_bytes"]
+        # As if 60,000 had been opened, and all but 600 were closed: too few sockets for what is claimed.
+        use = meter.read(60_000)
+        assert not use.keys() & {"kernel_bytes", "memory_bytes"}
+        assert "120,000 were expected" in meter.unknown["kernel_bytes"]
+        assert meter.unknown["memory_bytes"] == meter.unknown["kernel_bytes"]
+        assert "rss_bytes" in use
+    program.ask("close 0")
+    assert "kernel_bytes" not in meter.read(0)  # what slabs keep is no connection's
+    assert "no connection" in meter.unknown["kernel_bytes"]
+    meter.begin()
+    assert meter.read(0)["kernel_bytes"] == 0
 
 
 def test_a_child_forked_a_moment_ago_is_in_the_next_reading(start: Start) -> None:

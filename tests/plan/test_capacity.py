@@ -108,6 +108,21 @@ def test_what_binds_comes_first_with_its_fix(
     assert fix in first.fix
 
 
+def test_a_process_is_taken_when_the_others_are_full(roomy: HostFacts) -> None:
+    """However few connections were asked for: 10 of them with one worker do not make a tenth of one each."""
+    facts = replace(roomy, pid_max=roomy.processes_in_use + 3)
+    remote = Shape(both_ends=False, processes=1)
+    for asked in (10, 4000):
+        found = capacities(facts, 20_064, remote, asked)
+        (threads,) = [each for each in found if each.source == "/proc/sys/kernel/pid_max"]
+        assert threads.per_connection == 1 / 20_000
+        assert threads.connections == 60_000
+    # Eight workers are planned, and there is room for three: that is too few, though three could hold all.
+    found = capacities(facts, 20_064, remote._replace(processes=8), 4000)
+    (threads,) = [each for each in found if each.source == "/proc/sys/kernel/pid_max"]
+    assert threads.connections < 4000
+
+
 def test_the_fix_is_enough(roomy: HostFacts) -> None:
     """Setting what the advice says lifts the limit to what was asked for."""
     asked = 1_000_003

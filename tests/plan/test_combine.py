@@ -2,8 +2,8 @@ import random
 
 from msgspec.structs import replace
 
-from connprobe.model import Limit
-from connprobe.plan.combine import combine
+from connprobe.model import LeftOut, Limit
+from connprobe.plan.combine import combine, combine_left_out
 
 HEAP = Limit(
     resource="heap",
@@ -82,3 +82,15 @@ def test_the_next_server_lies_inside_95_percent() -> None:
                 (limit,) = combine(trials)
                 inside += limit.low <= rng.gauss(17_000, apart) <= limit.high
             assert inside / 600 >= 0.91
+
+
+def test_what_one_trial_could_not_tell_another_may() -> None:
+    heap = LeftOut(resource="heap", scope="server (pid 7)", capacity=1.0, reason="few", not_before=900)
+    again = replace(heap, scope="server (pid 9)", not_before=700)
+    threads = replace(heap, resource="threads", never=True, not_before=None)
+    assert combine_left_out([[threads, heap], [again, threads]], []) == (again, threads)
+    assert combine_left_out([[threads, heap], [threads]], [replace(HEAP, scope="server (pid 3)")]) == (
+        threads,
+    )
+    # In one trial it was not measured at all: no room is known.
+    assert combine_left_out([[heap], [replace(heap, not_before=None)]], [])[0].not_before is None

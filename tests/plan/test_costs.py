@@ -1,7 +1,7 @@
 from msgspec.structs import replace
 
-from connprobe.model import Interval
-from connprobe.plan.costs import costs
+from connprobe.model import Interval, Reading, Stage, Trial
+from connprobe.plan.costs import costs, with_time
 from report.limited import HEAP_EACH, trial
 
 
@@ -13,12 +13,18 @@ def test_one_trial_has_the_interval_of_its_fit() -> None:
 
 
 def test_several_have_that_of_their_spread() -> None:
-    heap = next(it for it in costs([trial(1), trial(2), trial(3)]) if it.metric == "heap_bytes")
-    assert abs(heap.each.mean - (HEAP_EACH + 2.6)) < 1e-6
+    heap = next(it for it in costs([trial(1), trial(20), trial(39)]) if it.metric == "heap_bytes")
+    assert abs(heap.each.mean - (HEAP_EACH + 26)) < 1e-6
     assert heap.each.low is not None
-    assert abs(heap.each.mean - heap.each.low - 4.303 * 1.3 / 3**0.5) < 0.01  # t(2), deviation 1.3
+    assert abs(heap.each.mean - heap.each.low - 4.303 * 24.7 / 3**0.5) < 0.05  # t(2), deviation 24.7
     assert heap.shapes == {"stepped": 1, "straight": 2}
-    assert heap.last == trial(3).growth[3]
+    assert heap.last == trial(39).growth[3]
+
+
+def test_trials_that_agree_are_known_no_better_than_each() -> None:
+    heap = next(it for it in costs([trial(1), trial(1), trial(1)]) if it.metric == "heap_bytes")
+    assert (heap.each.low, heap.each.high) == (heap.each.mean - 31, heap.each.mean + 31)
+    assert (heap.base.low, heap.base.high) == (heap.base.mean - 2500 * 31, heap.base.mean + 2500 * 31)
 
 
 def test_a_metric_that_only_some_trials_have_is_told_by_these() -> None:
@@ -27,3 +33,27 @@ def test_a_metric_that_only_some_trials_have_is_told_by_these() -> None:
     assert found["rss_bytes"] == 2
     assert found["heap_bytes"] == 1
     assert costs([]) == ()
+
+
+def grown(
+    start: float, ramp: float, idle: float, *, unsettled: tuple[Stage, ...] = ("start", "idle")
+) -> Trial:
+    """RSS after 30, 130 and 180 s."""
+    at: tuple[tuple[Stage, float, float], ...] = (
+        ("start", 30, start),
+        ("ramp", 130, ramp),
+        ("idle", 180, idle),
+    )
+    readings = tuple(
+        Reading(stage=stage, at_s=at_s, connections=1, settled=False, use={"rss_bytes": rss})
+        for stage, at_s, rss in at
+    )
+    return replace(trial(1), readings=readings, unsettled=unsettled)
+
+
+def test_what_grows_as_fast_without_connections_grows_with_time() -> None:
+    assert with_time(grown(50e6, 60e6, 65e6)) == (100_000, 100_000)
+    assert with_time(grown(50e6, 60e6, 62e6)) is None  # connections took most of it
+    assert with_time(grown(50e6, 60e6, 65e6, unsettled=("start", "ramp"))) is None
+    assert with_time(grown(50e6, 50e6, 50e6)) is None
+    assert with_time(replace(grown(50e6, 60e6, 65e6), readings=())) is None

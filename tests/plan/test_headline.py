@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connprobe.model import Limit
-from connprobe.plan.headline import headline, rounded
+from connprobe.model import LeftOut, Limit
+from connprobe.plan.headline import headline, rounded, unread
 from connprobe.plan.limits import MOST
 from connprobe.plan.resources import NAMES, capacity, name
 
@@ -65,6 +65,37 @@ def test_the_clients_limit_is_not_the_servers() -> None:
     )
     assert headline([PORTS], 4000) == (
         "This client, not the server, stops at 20,000 connections: source ports, 28,232."
+    )
+
+
+def test_what_is_not_known_may_end_first() -> None:
+    heap = LeftOut(
+        resource="heap",
+        scope="server (pid 7)",
+        capacity=80 << 20,
+        reason="does not grow measurably",
+        not_before=4321,
+        source="the V8 inspector",
+    )
+    beside = [
+        replace(heap, resource="nofile", not_before=None),
+        replace(heap, resource="threads", not_before=20_001),
+        replace(heap, resource="memory", never=True, not_before=None),
+        replace(heap, resource="source_ports", scope="client"),
+    ]
+    assert headline([FDS], 4000, unread=unread([heap, *beside], [FDS])) == (
+        "This server stops at the latest at 20,000 connections: file descriptors, 20,023. Not measured, and "
+        "perhaps sooner: the V8 heap (room for at least 4,321), file descriptors."
+    )
+    assert unread(beside[1:], [FDS]) is None
+
+
+def test_a_count_beyond_what_was_held_has_an_end_that_is_known() -> None:
+    far = replace(FDS, connections=19_977, low=13_456, high=19_977)
+    assert rounded(far) == (19_977, 13_000, 19_977)
+    assert headline([far], 1000) == (
+        "This server stops at 19,977 connections at the most, 13,000 at the least: file descriptors, 20,023. "
+        "That is over 10 times the 1,000 that were held: a guess."
     )
 
 

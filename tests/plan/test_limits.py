@@ -68,8 +68,56 @@ def test_whole_numbers_give_whole_answers(base: int, slope: int, held: int, room
     assert limit.connections == held + room // slope
     if limit.connections <= 10 * held:
         assert limit.low == limit.high == limit.connections
+    assert limit.high == limit.connections  # a connection cannot take less than that whole number
     if limit.connections > max(1000, 20 * held):
-        assert limit.low < limit.connections < limit.high
+        assert limit.low < limit.connections
+
+
+WORKERS = replace(FDS, metric="process_fds", processes=3)
+
+
+def uneven(*fullest: int, each: int = 1) -> dict[str, Growth]:
+    """Three workers of 10 descriptors, at 150 connections more for each figure of the fullest."""
+    xs = [150 * number for number in range(1, len(fullest) + 1)]
+    fits = [
+        fit(xs, list(map(float, fullest)), metric="process_fds", unit="count"),
+        fit(xs, [30.0 + each * x for x in xs], metric="fds", unit="count"),
+    ]
+    return {growth.metric: growth for growth in fits if growth is not None}
+
+
+def test_uneven_workers_end_between_all_on_the_fullest_and_all_alike() -> None:
+    growths = uneven(83, 140)
+    assert "process_fds" not in growths  # two readings, and no whole number
+    limit = only(replace(WORKERS, used=140), growths, 300)
+    assert limit.low == 300 + (20_000 - 140)
+    assert limit.high == 3 * 20_000
+    # It has 140 of 330 descriptors so far.
+    assert limit.connections == 300 + int((20_000 - 140) * 330 / 140)
+    assert "unevenly to the 3 processes" in (limit.note or "")
+    (proxy,) = limits([replace(WORKERS, used=150)], uneven(90, 150, each=2), 300)
+    assert (proxy.low, proxy.high) == (300 + (20_000 - 150) // 2, 30_000)
+
+
+def test_all_connections_on_one_worker_so_far_may_spread_later() -> None:
+    limit = only(replace(WORKERS, used=460), uneven(160, 310, 460), 450)
+    assert (limit.connections, limit.low, limit.high) == (19_990, 19_990, 60_000)
+
+
+def test_a_line_of_the_fullest_is_kept_within_what_is_possible() -> None:
+    growths = uneven(72, 134, 190, 251)
+    assert growths["process_fds"].residual > 0
+    limit = only(replace(WORKERS, used=251), growths, 600)
+    assert 600 + 20_000 - 251 <= limit.low < limit.connections < limit.high <= 60_000
+    alone = only(replace(WORKERS, used=251, processes=1), growths, 600)
+    assert alone.connections == limit.connections
+
+
+def test_without_the_descriptors_of_all_nothing_is_known_of_uneven_workers() -> None:
+    growths = {name: growth for name, growth in uneven(83, 140).items() if name != "fds"}
+    assert limits([WORKERS], growths, 300) == ()
+    (out,) = left_out([WORKERS], growths, 300)
+    assert (out.resource, out.scope, out.never) == ("nofile", "server (pid 7)", False)
 
 
 def test_the_band_of_the_fit_crossed_by_the_capacity_holds_95_percent() -> None:
@@ -109,6 +157,12 @@ def test_the_interval_grows_beyond_what_was_held_and_says_when_it_guesses() -> N
     assert relative[1] < 0.025
     assert relative[-1] > 0.2
     assert [note is not None and "a guess" in note for note in notes] == [False, False, False, True, True]
+
+
+def test_what_is_known_to_the_letter_is_no_guess() -> None:
+    ports = replace(FDS, resource="source_ports", metric=None, per_connection=1)
+    far = only(ports, {}, 10)
+    assert (far.low, far.high, far.beyond, far.note) == (20_000, 20_000, 2000, None)
 
 
 def test_a_ceiling_without_a_metric_counts_by_itself() -> None:
@@ -167,6 +221,8 @@ def test_no_limit_where_nothing_ends() -> None:
     assert reasons[1] == "threads was not measured, or too seldom"
     assert reasons[2:4] == ["unlimited", "unlimited"]
     assert reasons[4].startswith("does not grow measurably: ")
+    never = [each.never for each in left_out(ceilings, growths, 3000)]
+    assert never == [True, False, True, True, False]
     bound = left_out(ceilings[4:], growths, 3000)[0].not_before
     assert bound is not None
     assert bound == int(((80 << 20) - growths["rss_bytes"].base) / growths["rss_bytes"].high)

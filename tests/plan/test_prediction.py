@@ -1,9 +1,11 @@
 """From readings to what a connection costs and where it ends."""
 
 import pytest
+from msgspec.structs import replace
 
 from connprobe.model import Ceiling, Reading, Stage
 from connprobe.plan.prediction import growths, predict
+from connprobe.plan.settle import BOUND_S
 
 HEAP = Ceiling(
     resource="heap",
@@ -69,3 +71,56 @@ def test_a_metric_that_was_never_read_gives_no_limit() -> None:
     )
     assert [limit.resource for limit in found.limits] == ["heap"]
     assert "was not measured" in found.left_out[0].reason
+
+
+def test_what_leaks_meanwhile_widens_the_cost_of_a_connection() -> None:
+    """100 kB a second are lost, and each step takes 30 s: of 19,000 B a connection, 15,000 are time."""
+    leaking = [
+        replace(each, at_s=30.0 * n, use={"heap_bytes": each.use["heap_bytes"] + 3e6 * n})
+        for n, each in enumerate(ramp(), 1)
+    ]
+    (settled,) = predict(leaking, [HEAP], 1000, at=1000).growth
+    (drifted,) = predict(leaking, [HEAP], 1000, at=1000, off_bytes=100_000 * BOUND_S).growth
+    assert drifted.per_connection == settled.per_connection == pytest.approx(19_000)
+    assert settled.low > 18_000
+    assert drifted.low == pytest.approx(4000, rel=0.01)
+    assert drifted.base_low < settled.base_low
+    calm, uneasy = (predict(leaking, [HEAP], 1000, at=1000, off_bytes=off).limits[0] for off in (0.0, 3e6))
+    assert uneasy.high - uneasy.low > 10 * (calm.high - calm.low)
+
+
+def busy_host(readings: int = 5) -> list[Reading]:
+    """The server takes a descriptor a connection; others open files and start threads by the thousand."""
+    return [
+        reading(
+            "ramp" if number else "start",
+            number * 100,
+            3e6,
+            fds=20 + number * 100,
+            threads=7,
+            files=5000 + 1580 * number,
+            host_threads=300 + 1200 * number,
+        )
+        for number in range(readings + 1)
+    ]
+
+
+def test_what_others_on_the_host_do_is_no_cost_of_a_connection() -> None:
+    found = growths(busy_host(), ends=2)
+    files, threads = found["files"], found["host_threads"]
+    assert (files.low, files.per_connection, files.high) == (2, 2, 2)  # both ends are here
+    assert files.base == 5000 + 1580 * 5 - 2 * 500
+    assert threads.shape == "flat"
+    assert (threads.per_connection, threads.base) == (0, 300 + 1200 * 5)
+    assert growths(busy_host())["files"].per_connection == 1
+
+
+def test_threads_that_begin_with_the_first_connection_are_no_cost_of_each() -> None:
+    readings = [
+        reading("start", 0, 3e6, threads=1, host_threads=300),
+        reading("ramp", 1, 3e6, threads=13, host_threads=312),
+    ]
+    table = Ceiling(
+        resource="threads", scope="host", capacity=32_768, source="pid_max", fix="", metric="host_threads"
+    )
+    assert predict(readings, [table], 1, at=1).limits == ()

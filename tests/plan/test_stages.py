@@ -1,6 +1,7 @@
 """The classic table over several trials."""
 
 import pytest
+from msgspec.structs import replace
 
 from connprobe.model import Reading, Stage, Trial
 from connprobe.plan.stages import stage_figures
@@ -62,3 +63,27 @@ def test_trials_are_averaged_with_their_interval() -> None:
 def test_a_trial_that_broke_early_is_missing_from_later_rows() -> None:
     rows = stage_figures([trial(1), trial(2, upto=2)])
     assert [row.connections.count for row in rows] == [2, 2, 1, 1, 1]
+
+
+def test_trials_that_were_rounded_to_the_same_page_are_no_better_known() -> None:
+    idle = stage_figures([trial(1), trial(2), trial(3)])[-1]
+    rss, each, cpu = idle.use["rss_bytes"], idle.bytes_per_connection["rss_bytes"], idle.cpu_share
+    assert (rss.low, rss.high) == (14e6 - 4096, 14e6 + 4096)
+    assert each.low is not None
+    assert each.mean - each.low == pytest.approx(4.096)
+    assert cpu is not None
+    assert cpu.low is not None
+    assert cpu.mean - cpu.low == pytest.approx(0.01)
+    assert idle.use["fds"].low == idle.use["fds"].high == 7  # counted, not rounded
+
+
+def test_a_stage_of_a_few_ticks_has_no_cpu_share() -> None:
+    last = reading("messaging", 1000, 14e6)
+    one = replace(trial(1), readings=(*trial(1).readings, last))
+    (share,) = [row.cpu_share for row in stage_figures([one]) if row.stage == "messaging"]
+    assert share is not None
+    assert share.mean == 0.25
+    (share,) = [
+        row.cpu_share for row in stage_figures([replace(one, messaging_s=0.15)]) if row.stage == "messaging"
+    ]
+    assert share is None

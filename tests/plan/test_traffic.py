@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connprobe.model import Interval, Limit
+from connprobe.model import Interval, Limit, Reading, Trial
 from connprobe.plan.acceptqueue import capacity
-from connprobe.plan.traffic import MOST, burst_limit, cpu_limit
+from connprobe.plan.traffic import MOST, burst_limit, cpu_limit, cpus_of, cpus_used
 
 
 def exactly(value: float) -> Interval:
@@ -82,3 +82,48 @@ def test_bounds_are_in_order(one: float, two: float, three: float, cpus: int, he
     limit = cpu(interval, interval, cpus, held=held)
     if limit is not None:
         assert 0 <= limit.low <= limit.connections <= limit.high <= MOST
+
+
+def ramped(*at: tuple[float, float | None], message_cpu_s: float | None = None) -> Trial:
+    """at: (second, CPU seconds by then)."""
+    return Trial(
+        number=1,
+        readings=tuple(
+            Reading(stage="ramp", at_s=at_s, connections=100, settled=True, use={}, cpu_s=cpu_s)
+            for at_s, cpu_s in at
+        ),
+        growth=(),
+        limits=(),
+        held=100,
+        message_cpu_s=message_cpu_s,
+        messaging_s=1.0,
+    )
+
+
+def test_what_was_used_at_once_is_what_it_can_use_at_the_least() -> None:
+    assert cpus_used([ramped((0, 0), (2, 1), (4, 4.6), (4.01, 9), (6, None), (7, 9))]) == pytest.approx(1.8)
+    assert cpus_used([ramped(message_cpu_s=3.1), ramped((0, 0), (1, 0.5))]) == 3.1
+    assert cpus_used([ramped()]) == 0
+
+
+@pytest.mark.parametrize(
+    ("used", "processes", "threads", "host", "cpus", "note"),
+    [
+        (3.1, 1, 9, 8, 3.1, "it used 3.1 CPUs at once: as many at the least"),  # Go
+        (1.05, 1, 11, 8, 1, "one CPU for each process: more if it is threaded"),  # Node: ticks
+        (0.4, 1, 1, 8, 1, None),  # one thread for certain
+        (0.4, 4, 40, 2, 2, None),  # more processes than CPUs
+        (0.4, 3, None, 8, 3, "one CPU for each process: more if it is threaded"),
+        (8.3, 1, 9, 8, 8, "it used 8.3 CPUs at once: as many at the least"),
+    ],
+)
+def test_a_process_may_use_more_than_one_cpu(
+    used: float, processes: int, threads: int | None, host: int, cpus: float, note: str | None
+) -> None:
+    assert cpus_of(used, processes, threads, host) == (cpus, note)
+
+
+def test_what_is_not_known_of_the_cpus_is_said() -> None:
+    limit = cpu_limit(exactly(1e-5), None, 1, held=1, scope="", source="", fix="", note="more if threaded")
+    assert limit is not None
+    assert limit.note == "at one message a second on each connection; more if threaded"

@@ -150,7 +150,7 @@ def test_the_line_goes_on_dashed_to_where_more_were_held() -> None:
 def test_the_tables_of_a_limit_hold_its_figures() -> None:
     page = render_html(limited(a_record()), limit_samples(1))
     for said in (
-        *("82.00 ± 0.82 MB", "10,000 ± 130 B", "4,735.0 ± 8.3 B", "16,852", "+0.6%", "24.9 ms"),
+        *("82.00 ± 0.82 MB", "10,000 ± 130 B", "4,735 ± 31 B", "16,852", "+0.6%", "24.9 ms"),
         *("1. the V8 heap (binds first)", "Limits of traffic", "does not grow measurably", "5,200,000"),
         "2 of 2 inside the predicted interval",
     ):

@@ -9,13 +9,20 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.console import Console
 
-from connprobe.model import RunRecord, Verdict
+from connprobe.model import LeftOut, RunRecord, Verdict
 from connprobe.report import format as fmt
 from connprobe.report.format import DASH
 from connprobe.report.html import render_html
 from connprobe.report.limited import render_limit_record
 from connprobe.report.markdown import limit_markdown
-from connprobe.report.trialrows import cost_rows, over_start_rows, stage_rows, trial_rows, verified_rows
+from connprobe.report.trialrows import (
+    cost_rows,
+    over_start_rows,
+    shape,
+    stage_rows,
+    trial_rows,
+    verified_rows,
+)
 from report.conftest import a_record
 from report.limited import LIMITS, STAGES, limited, trial, verified
 
@@ -31,6 +38,25 @@ def rendered(record: RunRecord, *, width: int = 100, terminal: bool = False) -> 
 
 def section(text: str, heading: str) -> str:
     return text.partition(f"\n{heading}")[2].partition("\n\n")[0]
+
+
+def test_what_may_end_and_is_no_limit_is_said_in_every_form() -> None:
+    heap = LeftOut(
+        resource="heap",
+        scope="server",
+        capacity=80 << 20,
+        reason="does not grow measurably: 17,904 B a connection at most",
+        not_before=4321,
+        source="the V8 inspector",
+    )
+    never = replace(heap, resource="threads", reason="does not grow", never=True)
+    said = "not known: the V8 heap: room for at least 4,321 connections, does not grow measurably"
+    for limits in (LIMITS, ()):
+        record = limited(a_record(), limits=limits, left_out=(heap, never))
+        assert said in " ".join(rendered(record).split())
+        assert said in limit_markdown(record)
+        assert said in render_html(record, [])
+        assert "does not grow." not in rendered(record)
 
 
 def test_the_answer_first_then_what_is_behind_it_then_where_it_is() -> None:
@@ -86,8 +112,40 @@ def test_one_trial_has_no_interval_between_trials() -> None:
     assert "in steps: 65,536 B at 2,048" in text
 
 
+def test_memory_that_grows_with_time_is_said() -> None:
+    one = trial(1)
+    late = {"start": 42e6, "idle": 42e6 + 4000 * 10_000 * 1.5}
+    readings = tuple(
+        replace(each, use={**each.use, "rss_bytes": late.get(each.stage, each.use["rss_bytes"])})
+        for each in one.readings
+    )
+    leaking = replace(one, readings=readings, unsettled=("start", "idle"))
+    record = limited(a_record(), trials=(leaking,))
+    said = "while connections came and by 1.6 MB while none did: with time, not with connections"
+    assert said in " ".join(rendered(record).split())
+    assert said in limit_markdown(record)
+    assert said in render_html(record, [])
+    assert "with time" not in rendered(limited(a_record()))
+
+
+def test_messages_that_took_less_than_a_tick_did_not_take_nothing() -> None:
+    text = rendered(limited(a_record(), trials=(replace(trial(1), message_cpu_s=0.0),)))
+    assert "a message takes the server under 0.0025 ms of CPU" in " ".join(text.split())
+    assert "under 0.0025 ms" in section(text, "Trials")
+    none = rendered(limited(a_record(), trials=(replace(trial(1), message_cpu_s=None),)))
+    assert "a message takes" not in none
+
+
+def test_what_falls_is_not_said_to_stand_still() -> None:
+    fds = trial(1).growth[5]
+    falling = replace(fds, per_connection=-0.25, low=-0.3, high=-0.2, shape="flat")
+    assert shape(falling) == "falls by 0.25 a connection"
+    assert shape(replace(falling, high=0.1)) == "does not grow measurably"
+
+
 def test_shapes_are_words() -> None:
-    text = " ".join(section(rendered(limited(a_record())), "What one more").split())
+    text = rendered(limited(a_record()), width=120, terminal=True)
+    text = " ".join(text.partition("What one more")[2].partition("Trials")[0].split())
     assert "bent: 7% cheaper at the last" in text
     assert "1 reading left out" in text
     assert "threads 0 11 0 0" in text

@@ -89,6 +89,13 @@ def test_those_far_away_are_one_line() -> None:
     assert "more beyond" not in rendered(LIMITS[:3])
 
 
+def test_two_of_the_same_name_are_one_of_those_far_away() -> None:
+    far = [replace(LIMITS[5], resource="threads", scope="host", source=source) for source in ("a", "b")]
+    assert "1 more beyond 100 times the first, from 5,200,000 on: threads, host (run.json)" in rendered(
+        [LIMITS[0], *far]
+    )
+
+
 def test_limits_of_traffic_stand_apart_with_units_of_their_own() -> None:
     text = rendered([QUEUE, LIMITS[0], CPU])
     held, _, traffic = text.partition("Limits of traffic")

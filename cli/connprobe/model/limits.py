@@ -86,6 +86,7 @@ class Ceiling(Record, frozen=True):
     metric: which of a reading's it bounds; None: `per_connection` is known by itself (one source port, one
     descriptor of the kernel's table). used: what is taken now, at `connections` of our own.
     exact: the capacity is kept to the letter (a descriptor limit), not approached (memory, a heap).
+    processes: that have as much each, and `used` is of the fullest.
     """
 
     resource: str
@@ -99,6 +100,7 @@ class Ceiling(Record, frozen=True):
     unit: Literal["bytes", "count", "connections"] = "count"
     exact: bool = True
     note: str | None = None  # what a reader of the figure has to know
+    processes: int = 1
 
 
 class Limit(Record, frozen=True):
@@ -125,6 +127,24 @@ class Limit(Record, frozen=True):
     note: str | None = None
 
 
+class LeftOut(Record, frozen=True):
+    """A resource with a capacity that is no `Limit`, and why.
+
+    never: as far as is known no number of connections ends it (it does not grow, or is not limited); else it
+    may end before all limits. not_before: connections that it has room for at the least; None: not known.
+    """
+
+    resource: str
+    scope: str
+    capacity: float
+    reason: str
+    not_before: int | None = None
+    never: bool = False
+    metric: str | None = None
+    unit: Literal["bytes", "count", "connections"] = "count"
+    source: str = ""
+
+
 class Verified(Record, frozen=True):
     """Where it really broke. `side` client: we gave out first, and the server's limit was not reached."""
 
@@ -145,6 +165,7 @@ class Trial(Record, frozen=True):
     growth: tuple[Growth, ...]
     limits: tuple[Limit, ...]
     held: int  # at the peak
+    left_out: tuple[LeftOut, ...] = ()
     message_ms: Distribution | None = None
     messages: int = 0
     message_cpu_s: float | None = None  # of the server, while messaging

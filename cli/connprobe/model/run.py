@@ -7,7 +7,7 @@ from msgspec import field
 from connprobe.model.base import Record
 from connprobe.model.host import HostRecord
 from connprobe.model.kernel import Distribution, KernelFigures, ListenerFigures, NetworkFigures, ProbeUse
-from connprobe.model.limits import Growth, Limit, StageFigures, Trial, Verified
+from connprobe.model.limits import Growth, LeftOut, Limit, StageFigures, Trial, Verified
 from connprobe.model.plan import HoldPlan
 from connprobe.model.request import HoldRequest, LimitRequest, LoadRequest
 from connprobe.model.sample import ServerUse
@@ -172,6 +172,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     plan: HoldPlan
     verdicts: tuple[Verdict, ...]
     headline: str | None = None  # the limits in one sentence
+    left_out: tuple[LeftOut, ...] = ()  # of `limit`: what can end and is no limit, over all trials
     growth: tuple[Growth, ...] = ()  # of `hold`: what its limits were extrapolated from
     limit_request: LimitRequest | None = None
     load_request: LoadRequest | None = None

@@ -12,12 +12,14 @@ import psutil
 
 from connprobe.model import Ceiling, HostFacts
 from connprobe.observe.declared import declared_ceilings
+from connprobe.observe.listeners import HIGHEST_FD, has_epoll
 from connprobe.observe.memoryceilings import memory_ceilings
 from connprobe.observe.procfs import ResourceLimit, read_limits, read_status, unit_of
 from connprobe.observe.reading import ServerMeter, host_threads
 from connprobe.observe.threadceilings import thread_ceilings
 
 OPEN_FILES = "Max open files"
+LOOKED_INTO = 16  # processes, for epoll: workers are alike
 
 
 class Ceilings(NamedTuple):
@@ -34,24 +36,26 @@ def server_ceilings(
     ports: Sequence[int] = (),
     between_requests: bool = False,
     same_host: bool = True,
+    ended: bool = False,
 ) -> Ceilings:
     """The ceilings of the server that `meter` reads: its processes as they are now, on this host.
 
     Ask once it has started up, as servers raise their own limits; `used` is of this moment.
     ports: on which it is connected to. between_requests: the connections wait for no answer (bare TCP, HTTP
-    keep-alive), which some servers close for want of room. same_host: this process is the client.
+    keep-alive), which some servers close for want of room. same_host: this process is the client. ended: the
+    server's processes will be gone when the fixes are read: those that name a process are left out.
     """
     if not meter.pids:
         return Ceilings((), {"server": meter.group.reason or "the server has no process on this host"})
     unknown: dict[str, str] = {}
     found: list[Ceiling] = []
     parts: list[tuple[str, Callable[[], Sequence[Ceiling]]]] = [
-        ("nofile", lambda: _descriptors(meter, facts)),
+        ("nofile", lambda: _descriptors(meter, facts, ended=ended)),
         ("file_max", lambda: _files(meter, facts)),
         ("memory", lambda: memory_ceilings(meter)),
         ("epoll_watches", lambda: _epoll(meter, facts, same_host)),
         ("conntrack", lambda: _conntrack(facts)),
-        ("threads", lambda: thread_ceilings(meter, facts, host_threads())),
+        ("threads", lambda: thread_ceilings(meter, facts, host_threads(), ended=ended)),
         ("server_config", lambda: declared_ceilings(meter.pids, ports, between_requests)),
     ]
     for resource, read in parts:
@@ -64,10 +68,10 @@ def server_ceilings(
     return Ceilings(tuple(found), unknown)
 
 
-def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
+def _descriptors(meter: ServerMeter, facts: HostFacts, *, ended: bool) -> list[Ceiling]:
     """One process's own limit, against the fullest of them: the first that is full is the first to fail."""
     limits: dict[int, ResourceLimit] = {pid: read_limits(pid)[OPEN_FILES] for pid in meter.pids}
-    working = _working(meter.pids)
+    working = _working(meter)
     fds = {each.pid: each.fds for each in meter.group.processes if each.fds is not None}
     pid = min(working, key=lambda each: (_soft(limits[each]), -(fds.get(each) or 0), each))
     soft, hard = limits[pid]
@@ -90,18 +94,21 @@ def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
         metric="process_fds",
         used=used,
         note="; ".join(["RLIMIT_NOFILE cannot be raised above it", *notes]),
+        processes=many,
     )
     if soft is None:
         return [nr_open]
     wanted = _more(soft)
     both = limits[pid].raising(wanted)
-    unit = unit_of(pid)
+    unit = None if ended else unit_of(pid)
     lasting = (
         f"systemctl edit {unit}: [Service] LimitNOFILE={both.replace('unlimited', 'infinity')}"
         if unit
         else f"ulimit -{'S' if hard is None or hard >= wanted else ''}n {wanted} before"
     )
-    fix = f"prlimit --pid {pid} --nofile={both} now; {lasting}, and a restart, to keep it"
+    fix = f"{lasting} it starts"
+    if not ended:
+        fix = f"prlimit --pid {pid} --nofile={both} now; {lasting}, and a restart, to keep it"
     if wanted > facts.nr_open:
         fix = f"{nr_open.fix} first; {fix}"
     if hard is None or hard > soft:
@@ -119,6 +126,7 @@ def _descriptors(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
         metric="process_fds",
         used=used,
         note="; ".join(notes) or None,
+        processes=many,
     )
     return [nofile, nr_open]
 
@@ -144,9 +152,12 @@ def _files(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
 def _epoll(meter: ServerMeter, facts: HostFacts, same_host: bool) -> list[Ceiling]:
     if facts.epoll_watches is None:
         return []
-    uids = {read_status(pid).uid for pid in _working(meter.pids)}
+    working = _working(meter)
+    if not any(has_epoll(pid) for pid in working[:LOOKED_INTO]):
+        raise ValueError(f"no epoll was seen among the server's first {HIGHEST_FD:,} descriptors")
+    uids = {read_status(pid).uid for pid in working}
     shared = same_host and os.getuid() in uids
-    note = "known, not measured: one for each connection of a server that uses epoll"
+    note = "not measured: it uses epoll, which takes one for each connection"
     if shared:
         note += ", and one more for the client's end, which runs as the same user"
     return [
@@ -179,10 +190,15 @@ def _conntrack(facts: HostFacts) -> list[Ceiling]:
     ]
 
 
-def _working(pids: Sequence[int]) -> list[int]:
-    """Without masters: they hand their listener to workers, and have limits of their own."""
-    parents = {read_status(pid).parent for pid in pids}
-    return [pid for pid in pids if pid not in parents]
+def _working(meter: ServerMeter) -> list[int]:
+    """Without masters: they hand their listener to workers, and have limits of their own.
+
+    A parent that took a tenth of what the busiest took is no mere master.
+    """
+    parents = {read_status(pid).parent for pid in meter.pids}
+    grown = meter.fds_grown()
+    busy = max(1, max(grown.values(), default=0) / 10)
+    return [pid for pid in meter.pids if pid not in parents or grown.get(pid, 0) >= busy]
 
 
 def _soft(limit: ResourceLimit) -> int:

@@ -117,6 +117,11 @@ def holders_of(sockets: Sequence[ListenSocket]) -> ListenerProcesses:
     return ListenerProcesses(tuple(sorted(holders)), not missing, reason)
 
 
+def has_epoll(pid: int) -> bool:
+    """Whether a process holds an epoll instance (source: /proc/PID/fd, up to HIGHEST_FD). PermissionError."""
+    return bool(_held(Path("/proc", str(pid)), {"anon_inode:[eventpoll]"}, first=True))
+
+
 def _wildcard_serves(entry: ListenSocket, target: Address) -> bool:
     if not entry.address.is_unspecified:
         return False

@@ -16,7 +16,7 @@ from connprobe.observe.cgroupmemory import MemoryBound, taken, tightest_memory
 from connprobe.observe.machine import available_memory
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.slab import read_kernel_memory
-from connprobe.plan.kernelmemory import OF_A_SOCKET, KernelMemory, kernel_figures, slab_growth
+from connprobe.plan.kernelmemory import KernelMemory, kernel_figures
 
 MAPS_BYTES = 64 << 20  # of /proc/PID/maps at most: ten times the default of vm.max_map_count
 MAPS_SHARE = 0.01
@@ -31,7 +31,9 @@ class ServerMeter:
     restarted). ends: 2 where both ends of a connection are on this host.
 
     memory, tasks: the cgroups whose limits are nearest, at the start. available_bytes: MemAvailable then.
-    server, kernel: of the last reading. unknown: why a metric was not in it.
+    server, kernel: of the last reading. unknown: why a metric was not in it. Slabs of which too few are the
+    server's sockets (others' went meanwhile) are not in it, and neither is memory_bytes: RSS alone, without
+    the kernel's larger half, would put the end of the host's memory far too high.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ServerMeter:
         self._first_rss_bytes = first.rss_bytes if first is not None else 0
         self._taken_bytes: float | None = 0.0
         self._maps_due = 0.0
+        self._had_connections = False
         self._find_cgroups()
         self.available_bytes = available_memory()
         self._slabs_at_start: KernelMemory = read_kernel_memory()
@@ -72,6 +75,14 @@ class ServerMeter:
     def taken_bytes(self) -> float | None:
         """memory_bytes of the last reading."""
         return self._taken_bytes
+
+    def fds_grown(self) -> dict[int, int]:
+        """By process, since it was first seen. A process whose descriptors cannot be counted is not in it."""
+        return {
+            each.pid: each.fds - self._first_fds[each.pid]
+            for each in self._group.processes
+            if each.fds is not None
+        }
 
     def quick(self) -> tuple[int, float] | None:
         """(RSS in bytes, CPU seconds in all), to tell whether it is flat and quiet. None: it is gone."""
@@ -162,8 +173,7 @@ class ServerMeter:
         self._put(use, "fds", lambda: server.fds, NO_FDS)
         of_each = {each.pid: each.fds for each in self._group.processes if each.fds is not None}
         self._put(use, "process_fds", lambda: max(of_each.values(), default=None), NO_FDS)
-        grown = [count - self._first_fds[pid] for pid, count in of_each.items()]
-        self._put(use, "process_fds_grown", lambda: max(grown, default=None), NO_FDS)
+        self._put(use, "process_fds_grown", lambda: max(self.fds_grown().values(), default=None), NO_FDS)
 
     def _read_maps(self, use: dict[str, float]) -> None:
         largest = max(self._group.processes, key=lambda each: each.rss_bytes).pid
@@ -214,22 +224,25 @@ class ServerMeter:
             default=None,
         )
 
-    def _kernel_bytes(self, connections: int) -> float | None:
-        """Of the slabs of sockets: what `connections` explain; without any, all that was not given back."""
+    def _kernel_bytes(self, connections: int) -> float:
+        """Of the slabs of sockets, what `connections` explain. ValueError: why that cannot be told.
+
+        Without connections that is nothing at the start; once they have gone, what slabs keep of them cannot
+        be told from what others took.
+        """
         now = read_kernel_memory()
+        if connections <= 0:
+            unread = now if now.slabs is None else self._slabs_at_start
+            if unread.slabs is None:
+                raise ValueError(unread.reason or "/proc/slabinfo cannot be read")
+            if self._had_connections:
+                raise ValueError("there is no connection to reckon it by")
+            return 0.0
+        self._had_connections = True
         self.kernel = kernel_figures(self._slabs_at_start, now, connections, self._ends)
-        if self.kernel is not None:
-            return self.kernel.bytes_per_connection * connections
-        if now.slabs is None or self._slabs_at_start.slabs is None:
-            return float(now.meminfo["Slab"] - self._slabs_at_start.meminfo["Slab"])
-        names = now.names or {}
-        return float(
-            sum(
-                grown.page_bytes
-                for name, grown in slab_growth(self._slabs_at_start, now).items()
-                if OF_A_SOCKET.keys() & set(names.get(name, (name,)))
-            )
-        )
+        if self.kernel is None or not self.kernel.complete:
+            raise ValueError((self.kernel and self.kernel.reason) or "the kernel tells no size of its slabs")
+        return self.kernel.bytes_per_connection * connections
 
 
 def host_threads() -> int:

@@ -15,9 +15,14 @@ _EXEMPT = ("CAP_SYS_RESOURCE", "CAP_SYS_ADMIN")  # from RLIMIT_NPROC, as is uid 
 _RESOURCE = "threads"
 
 
-def thread_ceilings(meter: ServerMeter, facts: HostFacts, threads_of_host: int) -> list[Ceiling]:
-    """OSError, ValueError: a file that every kernel has cannot be read, or understood."""
-    found = [_cgroup(meter), _user(meter), _maps(meter)]
+def thread_ceilings(
+    meter: ServerMeter, facts: HostFacts, threads_of_host: int, *, ended: bool = False
+) -> list[Ceiling]:
+    """ended: as in server_ceilings.
+
+    OSError, ValueError: a file that every kernel has cannot be read, or understood.
+    """
+    found = [_cgroup(meter), _user(meter, ended=ended), _maps(meter)]
     for name, capacity in (("pid_max", facts.pid_max), ("threads-max", _number("threads-max"))):
         found.append(
             Ceiling(
@@ -55,7 +60,7 @@ def _cgroup(meter: ServerMeter) -> Ceiling | None:
     )
 
 
-def _user(meter: ServerMeter) -> Ceiling | None:
+def _user(meter: ServerMeter, *, ended: bool) -> Ceiling | None:
     """RLIMIT_NPROC counts every thread of the user, and not only the server's: those take from its room."""
     bound: list[tuple[int, int, int]] = []
     limits = {pid: read_limits(pid)["Max processes"] for pid in meter.pids}
@@ -69,7 +74,7 @@ def _user(meter: ServerMeter) -> Ceiling | None:
     limit, pid, uid = min(bound)
     others = threads_of_user(uid, besides=meter.pids)
     own = sum(each.threads for each in meter.group.processes)
-    unit = unit_of(pid)
+    unit = None if ended else unit_of(pid)
     both = limits[pid].raising(2 * limit)
     lasting = f"ulimit -Su {2 * limit}"
     if unit:
@@ -79,7 +84,9 @@ def _user(meter: ServerMeter) -> Ceiling | None:
         scope=f"user {uid}",
         capacity=max(0, limit - others),
         source=f"Max processes of /proc/{pid}/limits",
-        fix=f"prlimit --pid {pid} --nproc={both} now; {lasting}, and a restart, to keep it",
+        fix=f"{lasting} before it starts"
+        if ended
+        else f"prlimit --pid {pid} --nproc={both} now; {lasting}, and a restart, to keep it",
         metric="threads",
         used=own,
         note=f"RLIMIT_NPROC {limit:,}, less {others:,} threads of the user's other processes",

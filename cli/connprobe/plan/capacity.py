@@ -70,7 +70,8 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
     """
     ends = 2 if shape.both_ends else 1
     found = [_source_ports(facts, shape, asked), _memory(facts, shape, asked)]
-    processes = shape.processes or (2 if shape.embedded else 1) * processes_for(asked, nofile)
+    sides = 2 if shape.embedded else 1
+    processes = shape.processes or sides * processes_for(asked, nofile)
     found.append(
         _capacity(
             "file_max",
@@ -122,7 +123,9 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
         ("pids.max of this process's cgroup", facts.cgroup_pids_max, facts.cgroup_pids_current or 0),
     ):
         if limit is not None:
-            found.append(_processes(source, limit, used, processes, asked))
+            found.append(
+                _processes(source, limit, used, processes, asked, sides / max(1, nofile - FD_RESERVE))
+            )
     enough = (replace(each, fix="") if each.connections >= asked else each for each in found)
     return tuple(sorted(enough, key=lambda capacity: capacity.connections))
 
@@ -162,11 +165,14 @@ def _memory(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
     )
 
 
-def _processes(source: str, limit: int, used: int, processes: int, asked: int) -> Capacity:
+def _processes(source: str, limit: int, used: int, processes: int, asked: int, each: float) -> Capacity:
+    """each: of a process, by a connection that fills it. Those that are planned may be more than are full."""
     need = used + processes + 10
     fixes = {
         "/proc/sys/kernel/pid_max": f"sysctl -w kernel.pid_max={need + 1000}",
         "RLIMIT_NPROC": f"ulimit -u {need}",
     }
     fix = fixes.get(source, f"raise pids.max of the cgroup to {need}")
-    return _capacity("threads", source, limit, used, processes / asked, fix)
+    if limit - used < processes:
+        each = processes / asked
+    return _capacity("threads", source, limit, used, each, fix)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from connprobe.model import Limit
+from connprobe.model import LeftOut, Limit
 from connprobe.plan.interval import deviation
 from connprobe.plan.student import quantile
 
@@ -24,11 +24,34 @@ def combine(trials: Sequence[Sequence[Limit]]) -> tuple[Limit, ...]:
     found: dict[tuple[str, str, str], list[Limit]] = {}
     for trial in trials:
         for limit in trial:
-            # A fresh server has another pid.
-            key = (limit.resource, _PID.sub("", limit.scope), _PID.sub("", limit.source))
-            found.setdefault(key, []).append(limit)
+            found.setdefault(_key(limit), []).append(limit)
     pooled = (_pooled(same, len(trials)) for same in found.values())
     return tuple(sorted(pooled, key=lambda limit: (limit.connections, limit.low, limit.resource)))
+
+
+def combine_left_out(trials: Sequence[Sequence[LeftOut]], limits: Sequence[Limit]) -> tuple[LeftOut, ...]:
+    """What no trial has a limit for: as the last one says, with the least room that a trial knows of.
+
+    limits: of all trials. First what may end soonest, and last what never does.
+    """
+    known = {_key(limit) for limit in limits}
+    found: dict[tuple[str, str, str], list[LeftOut]] = {}
+    for trial in trials:
+        for each in trial:
+            found.setdefault(_key(each), []).append(each)
+    pooled = []
+    for key, same in found.items():
+        if key not in known:
+            doubtful = [each for each in same if not each.never] or same
+            rooms = [each.not_before for each in doubtful]
+            least = None if None in rooms else min(room for room in rooms if room is not None)
+            pooled.append(replace(doubtful[-1], not_before=least))
+    return tuple(sorted(pooled, key=lambda each: (each.never, each.not_before or 0, each.resource)))
+
+
+def _key(each: Limit | LeftOut) -> tuple[str, str, str]:
+    """A fresh server has another pid."""
+    return each.resource, _PID.sub("", each.scope), _PID.sub("", each.source)
 
 
 def _pooled(limits: Sequence[Limit], trials: int) -> Limit:

@@ -1,5 +1,6 @@
 """What one connection costs, by component: the fits of all trials, each on a fresh server, as one figure."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,9 +8,12 @@ from typing import NamedTuple
 from connprobe.model import Growth, Interval, Trial
 from connprobe.plan.interval import interval
 
+ALIKE = 0.5  # of the growth while connections came: as much without them is no cost of theirs
+
 
 class Cost(NamedTuple):
-    """each: per connection, 95 %: of one trial by its fit, of several by the spread between them.
+    """each: per connection, 95 %: of one trial by its fit, of several by the spread between them, and no less
+    than the mean of what the single fits tell.
 
     base: at no connection. last: the fit of the last trial that has this metric. shapes: how many trials
     had which.
@@ -31,10 +35,32 @@ def costs(trials: Sequence[Trial]) -> tuple[Cost, ...]:
     return tuple(_cost(metric, growths) for metric, growths in found.items())
 
 
+def with_time(trial: Trial) -> tuple[float, float] | None:
+    """(bytes a second while connections came, and while none did) of a server whose memory grows alike.
+
+    None: it settled, or what it takes goes with its connections. Source: RSS at the start, after the last
+    step of the ramp, and at the end of the idle stage.
+    """
+    if not {"start", "idle"} <= set(trial.unsettled):
+        return None
+    known = [each for each in trial.readings if "rss_bytes" in each.use]
+    ends = [[each for each in known if each.stage == stage][-1:] for stage in ("start", "ramp", "idle")]
+    if not all(ends):
+        return None
+    (start,), (ramp,), (idle,) = ends
+    if not start.at_s < ramp.at_s < idle.at_s:
+        return None
+    coming = (ramp.use["rss_bytes"] - start.use["rss_bytes"]) / (ramp.at_s - start.at_s)
+    still = (idle.use["rss_bytes"] - ramp.use["rss_bytes"]) / (idle.at_s - ramp.at_s)
+    return (coming, still) if still >= ALIKE * coming > 0 else None
+
+
 def _cost(metric: str, growths: Sequence[Growth]) -> Cost:
     last = growths[-1]
-    each = interval([growth.per_connection for growth in growths])
-    base = interval([growth.base for growth in growths])
+    own = math.fsum(growth.high - growth.low for growth in growths) / (2 * len(growths))
+    own_base = math.fsum(growth.base_high - growth.base_low for growth in growths) / (2 * len(growths))
+    each = interval([growth.per_connection for growth in growths], least=own)
+    base = interval([growth.base for growth in growths], least=own_base)
     if len(growths) == 1 or each is None or base is None:
         each = Interval(mean=last.per_connection, low=last.low, high=last.high, count=1)
         base = Interval(mean=last.base, low=last.base_low, high=last.base_high, count=1)

@@ -48,9 +48,10 @@ def crossing(
     later = _ways(growth, capacity - shift + approach)[2]
     off = off / growth.per_connection
 
-    def others(at: float) -> tuple[float, float]:
+    def others(at: float, *, cheaper: bool = False) -> tuple[float, float]:
         unseen = drift(growth, at, held) * max(0.0, at - growth.last)
-        return unseen, off * max(1.0, _lever(growth, at))
+        # What is counted in whole numbers, one for each connection, can become no cheaper.
+        return 0.0 if cheaper and is_whole(growth) else unseen, off * max(1.0, _lever(growth, at))
 
     low, high = _fieller(growth, soonest)[0], _fieller(growth, latest)[1]
     if min(low, sooner) > 0:
@@ -59,7 +60,9 @@ def crossing(
         low = soonest / (1 + math.hypot(*shares, *(width / soonest for width in others(soonest))))
     else:
         low = 0.0
-    return Crossing(middle, low, latest + math.hypot(high - latest, later - latest, *others(latest)))
+    return Crossing(
+        middle, low, latest + math.hypot(high - latest, later - latest, *others(latest, cheaper=True))
+    )
 
 
 def _ways(growth: Growth, room: float) -> tuple[float, float, float]:
@@ -72,6 +75,12 @@ def _ways(growth: Growth, room: float) -> tuple[float, float, float]:
         ways += _stepped(growth, room)
     likely = ways[-1] if growth.shape == "stepped" else straight
     return likely, min(ways), max(ways)
+
+
+def is_whole(growth: Growth) -> bool:
+    """Each connection takes the same whole number, to the letter: a descriptor, two of a proxy."""
+    each = growth.per_connection
+    return growth.unit == "count" and growth.residual == 0 and each >= 1 and each == round(each)
 
 
 def drift(growth: Growth, connections: float, held: int) -> float:

@@ -17,6 +17,9 @@ from connprobe.plan.student import quantile
 NEGLIGIBLE: Final = {"bytes": 1.0, "count": 1e-4}
 PAGES: Final = (4096, 1 << 21)  # the least unit that memory is counted in, and the largest
 FEWEST = 3
+# Of the server's own processes: nobody else moves them.
+OF_SERVER: Final = frozenset({"fds", "process_fds", "process_fds_grown", "threads", "maps"})
+APART = 10  # connections: of fewer any rise is a whole number for each
 
 Shape = Literal["flat", "straight", "bent", "stepped"]
 
@@ -26,14 +29,16 @@ def fit(
 ) -> Growth | None:
     """The growth over these settled readings; None: too few, or all at the same number of connections.
 
-    Two readings will do where a count rose by whole numbers for each connection: no noise does that.
+    Two readings will do where a count of the server's own rose by a whole number for each of APART
+    connections or more: no noise does that.
     """
     points = sorted((int(x), float(y)) for x, y in zip(connections, values, strict=True) if math.isfinite(y))
     if len({x for x, _ in points}) < 2:
         return None
     if len(points) < FEWEST:
         line = straight(points)
-        if unit == "bytes" or line.slope < 1 or line.slope != round(line.slope):
+        apart = points[-1][0] - points[0][0]
+        if metric not in OF_SERVER or apart < APART or line.slope < 1 or line.slope != round(line.slope):
             return None
     kept = without_outliers(points)
     line = straight(kept)

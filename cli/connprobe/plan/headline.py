@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from connprobe.model import Limit, Verified
+from connprobe.model import LeftOut, Limit, Verified
 from connprobe.plan.crossing import FAR
 from connprobe.plan.limits import MOST
 from connprobe.plan.resources import capacity, is_client, name
@@ -45,6 +45,18 @@ def headline(limits: Sequence[Limit], held: int, *, unread: str | None = None) -
     return text + _guess(first, held)
 
 
+def unread(left_out: Sequence[LeftOut], limits: Sequence[Limit]) -> str | None:
+    """What of the server may end before the first of `limits`, as the words for `headline`; None: nothing."""
+    first = next((limit.connections for limit in limits if limit.resource not in OF_TRAFFIC), MOST)
+    rooms: dict[str, int] = {}
+    for each in left_out:
+        room = each.not_before or 0
+        if not each.never and not is_client(each) and room < first:
+            rooms[name(each)] = min(room, rooms.get(name(each), room))
+    said = [called + (f" (room for at least {room:,})" if room else "") for called, room in rooms.items()]
+    return ", ".join(said) or None
+
+
 def _at_the_latest(limits: Sequence[Limit], held: int, unread: str) -> str:
     """Not all that can end is known: the first of those that are is an upper bound."""
     first = limits[0]
@@ -66,9 +78,13 @@ def rounded(limit: Limit) -> tuple[int, int, int]:
     """(connections, low, high) with no more digits than the interval justifies; high MOST: it has no end.
 
     Each side by its own width. Of the figure itself one digit stays, however wide the interval: it is not 0.
+    Where it is the most that is possible it stays as it is.
     """
     below, above = limit.connections - limit.low, limit.high - limit.connections
-    units = [_unit(min(below or above, limit.connections)), _unit(above or below)]
+    if not above:
+        unit = _unit(min(below, limit.connections))
+        return limit.connections, unit * (limit.low // unit), limit.high
+    units = [_unit(min(below or above, limit.connections)), _unit(above)]
     unit = min(units)
     return (
         unit * round(limit.connections / unit),
@@ -86,6 +102,8 @@ def _about(limit: Limit, *, bare: bool = False) -> str:
     connections = "" if bare else " connections"
     if low == high:
         return f"{number:,}{connections}"
+    if number == high:
+        return f"{number:,}{connections} at the most, {low:,} at the least"
     return f"about {number:,}{connections} ({low:,} {f'to {high:,}' if high < MOST else 'or more'})"
 
 

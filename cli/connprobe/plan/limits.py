@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-from connprobe.model import Ceiling, Growth, Limit
+from msgspec.structs import replace
+
+from connprobe.model import Ceiling, Growth, LeftOut, Limit
 from connprobe.plan.crossing import FAR, Crossing, crossing
+from connprobe.plan.spread import OF_ONE_PROCESS, spread
 
 MOST = 1 << 53  # connections: beyond, a number is no answer
 UNLIMITED = 1 << 62  # a kernel's way to say so
@@ -13,14 +15,6 @@ UNLIMITED = 1 << 62  # a kernel's way to say so
 RELATIVE = frozenset({"kernel_bytes", "memory_bytes"})
 APPROXIMATE = {"heap": frozenset({"heap_bytes"})}  # the metrics that are what the resource counts
 ROUNDING = 1e-6  # of a connection: of arithmetic, and no more
-
-
-class LeftOut(NamedTuple):
-    """A ceiling that is no limit, and why. not_before: connections that it has room for at the least."""
-
-    ceiling: Ceiling
-    reason: str
-    not_before: int | None = None
 
 
 def limits(
@@ -58,13 +52,16 @@ def _judged(
     judged: list[Limit | LeftOut] = []
     for ceiling in ceilings:
         if not math.isfinite(ceiling.capacity) or ceiling.capacity >= UNLIMITED:
-            judged.append(LeftOut(ceiling, "unlimited"))
+            judged.append(_left_out(ceiling, "unlimited", never=True))
         elif ceiling.metric is None:
             judged.append(_counted(ceiling, held, held if at is None else at))
         else:
             growth = growths.get(ceiling.metric)
             doubt = (off or {}).get(ceiling.metric, 0.0)
-            judged.append(_grown(ceiling, growth, held, held if at is None else at, doubt))
+            own = _grown(ceiling, growth, held, held if at is None else at, doubt)
+            if ceiling.processes > 1 and ceiling.metric in OF_ONE_PROCESS:
+                own = _shared(ceiling, growths, own, held, held if at is None else at)
+            judged.append(own)
     return judged
 
 
@@ -72,7 +69,7 @@ def _counted(ceiling: Ceiling, held: int, at: int) -> Limit | LeftOut:
     """A connection takes what is known without measuring."""
     each = ceiling.per_connection
     if each is None or not math.isfinite(each) or each <= 0:
-        return LeftOut(ceiling, "not known what a connection takes of it")
+        return _left_out(ceiling, "not known what a connection takes of it")
     # What was in use, less what our own connections took of it, is taken by others.
     base = max(0.0, (ceiling.used or 0.0) - each * at)
     reached = (ceiling.capacity - base) / each
@@ -81,7 +78,7 @@ def _counted(ceiling: Ceiling, held: int, at: int) -> Limit | LeftOut:
 
 def _grown(ceiling: Ceiling, growth: Growth | None, held: int, at: int, off: float) -> Limit | LeftOut:
     if growth is None:
-        return LeftOut(ceiling, f"{ceiling.metric} was not measured, or too seldom")
+        return _left_out(ceiling, f"{ceiling.metric} was not measured, or too seldom")
     shift = 0.0
     if growth.metric in RELATIVE and ceiling.used is not None:
         shift = ceiling.used - (growth.base + growth.per_connection * at)
@@ -101,23 +98,61 @@ def _grown(ceiling: Ceiling, growth: Growth | None, held: int, at: int, off: flo
     return _limit(ceiling, growth.per_connection, base, reached, held, notes)
 
 
+def _shared(
+    ceiling: Ceiling, growths: Mapping[str, Growth], own: Limit | LeftOut, held: int, at: int
+) -> Limit | LeftOut:
+    """Of several processes the fullest ends first: `own` by its line, within what is possible at all."""
+    bounds = spread(ceiling, growths.get("fds"), growths.get(ceiling.metric or ""), at)
+    if bounds is None:
+        return own
+    if isinstance(own, Limit):
+        # All of one process so far: the others may take their part later.
+        high = min(own.high, bounds.high) if own.high > own.connections else bounds.high
+        low = max(own.low, bounds.low)
+        number = min(max(own.connections, low), high)
+        low, number, high = (max(held, math.floor(each)) for each in (low, number, high))
+        return replace(own, connections=number, low=low, high=high)
+    each = (ceiling.capacity - (ceiling.used or 0.0)) / max(1.0, bounds.connections - at)
+    note = (
+        f"connections come unevenly to the {ceiling.processes} processes: the interval is from all on the "
+        "fullest to all alike"
+    )
+    return _limit(ceiling, each, ceiling.capacity - each * bounds.connections, bounds, held, [note])
+
+
 def _flat(ceiling: Ceiling, growth: Growth, base: float) -> LeftOut:
     """No limit, but how soon it could come at the worst is known all the same."""
     if growth.high <= 0:
-        return LeftOut(ceiling, "does not grow")
+        return _left_out(ceiling, "does not grow", never=True)
     room = max(0.0, (ceiling.capacity - base) / growth.high)
     if (growth.unit == "bytes" and growth.high < 1) or room >= MOST:
-        return LeftOut(ceiling, "does not grow")
+        return _left_out(ceiling, "does not grow", never=True)
     unit = " B" if growth.unit == "bytes" else ""
     most = f"{growth.high:.2g}" if growth.high < 100 else f"{growth.high:,.0f}"
-    return LeftOut(ceiling, f"does not grow measurably: {most}{unit} a connection at most", int(room))
+    return _left_out(ceiling, f"does not grow measurably: {most}{unit} a connection at most", int(room))
+
+
+def _left_out(
+    ceiling: Ceiling, reason: str, not_before: int | None = None, *, never: bool = False
+) -> LeftOut:
+    return LeftOut(
+        resource=ceiling.resource,
+        scope=ceiling.scope,
+        capacity=ceiling.capacity,
+        reason=reason,
+        not_before=not_before,
+        never=never,
+        metric=ceiling.metric,
+        unit=ceiling.unit,
+        source=ceiling.source,
+    )
 
 
 def _limit(
     ceiling: Ceiling, each: float, base: float, reached: Crossing, held: int, notes: Sequence[str]
 ) -> Limit | LeftOut:
     if reached.connections >= MOST:
-        return LeftOut(ceiling, "beyond any number of connections")
+        return _left_out(ceiling, "beyond any number of connections", never=True)
     said = [*([ceiling.note] if ceiling.note else []), *notes]
     # So many were held: no limit lies below.
     least = max(0, held)
@@ -125,7 +160,7 @@ def _limit(
     if reached.connections < least:
         said.append("at its end already, by this arithmetic: so many were held all the same")
     beyond = number / held if held > 0 else None
-    if beyond is not None and beyond > FAR:
+    if beyond is not None and beyond > FAR and low != high:
         said.append(f"{beyond:,.0f} times what was held: a guess")
     metrics = APPROXIMATE.get(ceiling.resource)
     return Limit(

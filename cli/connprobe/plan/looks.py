@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from connprobe.model import Growth, Reading
+from connprobe.plan.hostcounts import OF_ALL, of_all
 from connprobe.plan.prediction import unit_of
-from connprobe.plan.unsettled import fit_of, of_threads
+from connprobe.plan.unsettled import fit_of
 
 VARIED = 0.25  # of the most connections seen: less between the fewest and the most tells nothing
 VARIED_LEAST = 16
@@ -86,7 +87,9 @@ class Looks:
                 if growth is not None:
                     found[metric] = _rounded(growth, still or calm)
                     break
-        return found | of_threads(found, max(calm, key=lambda each: each.connections).use)
+        most = max(calm, key=lambda each: each.connections)
+        own = {metric: growth for metric, growth in found.items() if metric not in OF_ALL}
+        return own | of_all(own, most.use, most.connections, ends=1)
 
 
 def _rounded(growth: Growth, readings: Sequence[Reading]) -> Growth:

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from connprobe.model import Ceiling, Growth, Limit, Reading, Stage
+from msgspec.structs import replace
+
+from connprobe.model import Ceiling, Growth, LeftOut, Limit, Reading, Stage
 from connprobe.plan.growth import FEWEST, fit
-from connprobe.plan.limits import LeftOut, left_out, limits
+from connprobe.plan.hostcounts import OF_ALL, of_all
+from connprobe.plan.limits import left_out, limits
+from connprobe.plan.settle import BOUND_S
 
 # The first connections make a server load and reserve what later ones share: they are no measure.
 FITTED: Final[frozenset[Stage]] = frozenset({"ramp"})
@@ -22,26 +26,35 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    readings: Sequence[Reading], ceilings: Sequence[Ceiling], held: int, *, at: int, off_bytes: float = 0.0
+    readings: Sequence[Reading],
+    ceilings: Sequence[Ceiling],
+    held: int,
+    *,
+    at: int,
+    off_bytes: float = 0.0,
+    ends: int = 1,
 ) -> Prediction:
     """The growth of each metric over the ramp, and the limits that it leads to, sorted.
 
     held: connections that there were at once. at: those there were when the ceilings were read. off_bytes:
-    by how much memory may be off, as it had not settled; 0: it had.
+    by how much memory may be off, as it had not settled; 0: it had. ends: 2 where both of a connection are on
+    this host.
     """
-    growth = growths(readings)
+    growth = growths(readings, ends=ends)
+    if off_bytes:
+        off_bytes = max(off_bytes, off_bytes / BOUND_S * _ramp_s(readings) / 2)
     off = dict.fromkeys(DRIFTS, off_bytes) if off_bytes else {}
     return Prediction(
-        growth=tuple(growth.values()),
+        growth=tuple(_widened(each, off.get(each.metric, 0.0)) for each in growth.values()),
         limits=limits(ceilings, growth, held, at=at, off=off),
         left_out=left_out(ceilings, growth, held, at=at),
     )
 
 
-def growths(readings: Sequence[Reading]) -> Mapping[str, Growth]:
+def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growth]:
     """By metric. Of the ramp's readings, and the start's too where those alone are too few."""
-    metrics = sorted({metric for reading in readings for metric in reading.use})
-    found = {}
+    metrics = sorted({metric for reading in readings for metric in reading.use} - OF_ALL)
+    found: dict[str, Growth] = {}
     for metric in metrics:
         known = [reading for reading in readings if metric in reading.use]
         points = [reading for reading in known if reading.stage in FITTED]
@@ -55,7 +68,30 @@ def growths(readings: Sequence[Reading]) -> Mapping[str, Growth]:
         )
         if growth is not None:
             found[metric] = growth
-    return found
+    last = next((each for each in reversed(readings) if each.stage in FITTED), None)
+    return found if last is None else found | of_all(found, last.use, last.connections, ends=ends)
+
+
+def _ramp_s(readings: Sequence[Reading]) -> float:
+    """From the first reading that is fitted to the last: so long a leak adds to what connections take."""
+    at_s = [each.at_s for each in readings if each.stage in FITTED]
+    return max(at_s, default=0.0) - min(at_s, default=0.0)
+
+
+def _widened(growth: Growth, off: float) -> Growth:
+    """Of readings that are off by so much, the first one way and the last the other, as a limit takes it."""
+    span = growth.last - growth.first
+    if not off or not span:
+        return growth
+    each = 2 * off / span
+    base = max(off, each * growth.center)
+    return replace(
+        growth,
+        low=growth.low - each,
+        high=growth.high + each,
+        base_low=growth.base_low - base,
+        base_high=growth.base_high + base,
+    )
 
 
 def unit_of(metric: str) -> Literal["bytes", "count"]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from connprobe.model import Limit
+from connprobe.model import LeftOut, Limit
 
 NAMES: Final = {
     "nofile": "file descriptors",
@@ -30,7 +30,7 @@ SIZES: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 MOST_WHOLE = 10_000
 
 
-def name(limit: Limit) -> str:
+def name(limit: Limit | LeftOut) -> str:
     """In the middle of a sentence: "the V8 heap", "file descriptors"."""
     if limit.resource == "heap":
         told = f"{limit.scope} {limit.source}".lower()
@@ -40,7 +40,7 @@ def name(limit: Limit) -> str:
     return NAMES.get(limit.resource, limit.resource.replace("_", " "))
 
 
-def is_client(limit: Limit) -> bool:
+def is_client(limit: Limit | LeftOut) -> bool:
     return limit.scope.startswith("client")
 
 

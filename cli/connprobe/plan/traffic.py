@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
-from connprobe.model import Interval, Limit, ListenerFigures
+from connprobe.model import Interval, Limit, ListenerFigures, Trial
+from connprobe.plan.stages import SHORTEST_S
 
 MOST = 1 << 53
+CERTAIN = 1.1  # times: less is the ticks that CPU time is told in
 
 
 def burst_limit(
@@ -61,6 +64,33 @@ def burst_limits(listeners: Sequence[ListenerFigures], rate_per_s: float | None)
     return found
 
 
+def cpus_used(trials: Sequence[Trial]) -> float:
+    """CPUs that the server was seen to use at once, at the most, over a stage or between two readings."""
+    shares = [0.0]
+    for trial in trials:
+        for before, after in pairwise(trial.readings):
+            took = after.at_s - before.at_s
+            if before.cpu_s is not None and after.cpu_s is not None and took >= SHORTEST_S:
+                shares.append((after.cpu_s - before.cpu_s) / took)
+        if trial.message_cpu_s is not None and trial.messaging_s and trial.messaging_s >= SHORTEST_S:
+            shares.append(trial.message_cpu_s / trial.messaging_s)
+    return max(shares)
+
+
+def cpus_of(used: float, processes: int, threads: int | None, host: int) -> tuple[float, str | None]:
+    """(CPUs that a server can use as far as is known, what to know of that figure).
+
+    used: that it was seen to use. A process with threads may use one CPU (Node) or all (Go): which cannot be
+    told from the outside before it does.
+    """
+    least = min(processes, host)
+    if used > CERTAIN * least:
+        return min(used, host), f"it used {used:.2g} CPUs at once: as many at the least"
+    if host > processes and threads != processes:
+        return least, "one CPU for each process: more if it is threaded"
+    return least, None
+
+
 def cpu_limit(
     message_cpu_s: Interval | None,
     idle_cpu_share: Interval | None,
@@ -71,6 +101,7 @@ def cpu_limit(
     source: str,
     fix: str,
     messages_per_s: float = 1.0,
+    note: str | None = None,
 ) -> Limit | None:
     """Connections that keep `cpus` busy (1 for a server of one thread), each with messages_per_s messages.
 
@@ -88,6 +119,7 @@ def cpu_limit(
         return None
     connections = math.floor(cpus / each + 1e-9)
     messages = f"{messages_per_s:,.3g} messages" if messages_per_s != 1 else "one message"
+    what = f"at {messages} a second on each connection" if message_cpu_s and messages_per_s else "idle"
     return Limit(
         resource="cpu",
         scope=scope,
@@ -99,5 +131,5 @@ def cpu_limit(
         fix=fix,
         source=source,
         beyond=connections / held if held > 0 else None,
-        note=f"at {messages} a second on each connection" if message_cpu_s and messages_per_s else "idle",
+        note="; ".join(it for it in (what, note) if it),
     )

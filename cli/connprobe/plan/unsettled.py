@@ -7,10 +7,9 @@ a look at a ramp is paired with the connections that the server itself had then,
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from connprobe.model import Growth, Reading
 from connprobe.plan.growth import FEWEST, fit
+from connprobe.plan.hostcounts import OF_ALL, of_all
 from connprobe.plan.prediction import unit_of
 
 Use = Mapping[str, float]
@@ -18,7 +17,6 @@ Use = Mapping[str, float]
 LEAST_FDS = 0.95  # a connection takes a descriptor at the least; some may have been closed a moment ago
 ONE_OFF = 0.01  # of the connections: so many descriptors, and no more, may be a log, a pipe, a worker's own
 ONE_OFF_LEAST = 8
-OF_THREADS = frozenset({"host_threads", "pids"})  # others' threads are in them
 SLABS_OFF = 3e6  # bytes that other sockets and files of a busy host moved in the slabs during a minute
 
 
@@ -54,44 +52,18 @@ def of_hold(
             found = fit_of(metric, points)
         if found is not None:
             growth[metric] = found
-    growth |= of_threads(growth, idle.use)
-    growth.pop("files", None)  # of the whole host, where others open and close them
     own = _whole("fds", start, idle) if "fds" in start.use.keys() & idle.use.keys() else None
-    if own is not None and "files" in idle.use:
-        each = own.per_connection + ends - 1
-        files, extra = idle.use["files"] - each * idle.connections, own.base_high - own.base
-        growth["files"] = replace(
-            own,
-            metric="files",
-            base=files,
-            base_low=files - extra,
-            base_high=files + extra,
-            per_connection=each,
-            low=own.low + ends - 1,
-            high=own.high + ends - 1,
-        )
+    counted = {metric: each for metric, each in growth.items() if metric not in OF_ALL}
+    growth = counted | of_all(
+        {**counted, "fds": own} if own else {metric: it for metric, it in counted.items() if metric != "fds"},
+        idle.use,
+        idle.connections,
+        ends=ends,
+    )
     moved = max(plateau, default=0.0) - min(plateau, default=0.0)
     off = {metric: moved for metric in ("rss_bytes", "cgroup_bytes") if moved}
     off["memory_bytes"] = moved + SLABS_OFF
     return Held(growth, off, unknown)
-
-
-def of_threads(growth: Mapping[str, Growth], use: Use) -> dict[str, Growth]:
-    """Counts of the host and of a cgroup grow by the server's own threads, not by those of others."""
-    own = growth.get("threads")
-    if own is None or "threads" not in use:
-        return {}
-    found = {}
-    for metric in OF_THREADS & use.keys():
-        others = use[metric] - use["threads"]
-        found[metric] = replace(
-            own,
-            metric=metric,
-            base=own.base + others,
-            base_low=own.base_low + others,
-            base_high=own.base_high + others,
-        )
-    return found
 
 
 def fit_of(metric: str, readings: Sequence[Reading]) -> Growth | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from connprobe.model import KernelFigures, ListenerFigures, NetworkFigures, ProbeUse, RunRecord
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
+from connprobe.report.rows import Rows
 
 _SLABS_SHOWN = 8
 _LISTENERS_SHOWN = 10
@@ -30,7 +31,7 @@ def render_listeners(listeners: tuple[ListenerFigures, ...], page: Page) -> None
         row = (each.address, fmt.count(each.depth_max), fmt.count(each.capacity), fmt.count(each.overflows))
         rows.append((*row, *map(fmt.ms, waits), sockets + each.source))
     header = ("", "deepest", "capacity", "overflows", "wait p50", "p99", "max", "")
-    page.table(rows, header=header)
+    page.figures(Rows(header, rows))
     for each in listeners[:_LISTENERS_SHOWN]:
         if each.reason:
             page.paragraph(each.reason, "dim", indent=2)
@@ -95,15 +96,16 @@ def render_network(network: NetworkFigures, page: Page) -> None:
 def _memory(kernel: KernelFigures, page: Page) -> None:
     page.heading("Kernel memory of one connection")
     ends = {1: "one end on this host", 2: "both ends on this host", None: ""}[kernel.ends]
-    rows = [("in all", fmt.nbytes(kernel.bytes_per_connection), "", f"{kernel.source}, {ends}")]
+    rows = [("in all", fmt.nbytes(kernel.bytes_per_connection), "", "")]
     for name, size in list(kernel.slabs.items())[:_SLABS_SHOWN]:
         number = kernel.objects_per_connection.get(name)
-        objects = f"{fmt.number(round(number, 2))} objects" if number is not None else ""
+        objects = fmt.number(round(number, 2)) if number is not None else ""
         rows.append((f"  {name}", fmt.nbytes(size), objects, ""))
     if len(kernel.slabs) > _SLABS_SHOWN:
         rest = sum(list(kernel.slabs.values())[_SLABS_SHOWN:])
         rows.append(("  others", fmt.nbytes(rest), "", ""))
-    page.table(rows)
+    page.figures(Rows(("", "a connection", "objects", ""), rows))
+    page.paragraph(", ".join(it for it in (kernel.source, ends) if it), "dim", indent=2)
     if kernel.reason:
         page.paragraph(kernel.reason + (f"; fix: {kernel.fix}" if kernel.fix else ""), "dim", indent=2)
 

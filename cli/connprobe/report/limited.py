@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from connprobe.model import RunRecord
+from connprobe.plan.costs import with_time
 from connprobe.report import format as fmt
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
@@ -13,6 +14,7 @@ from connprobe.report.trialrows import (
     CLASSIC,
     COMPONENTS,
     cost_rows,
+    cpu_of_a_message,
     message_cpu,
     over_start_rows,
     stage_rows,
@@ -35,6 +37,7 @@ def render_limit_record(
         record.headline or no_limit(record),
         max([record.held, *(it.held for it in record.trials)]),
         page,
+        left_out=record.left_out,
     )
     render_verified(record, page)
     render_stages(record, page)
@@ -90,7 +93,16 @@ def cost_note(record: RunRecord) -> str:
     how = "the fit of one trial" if number == 1 else f"the spread of {number} trials"
     said = f"±: half of the 95 % interval, by {how}"
     if (spent := message_cpu(record.trials)) is not None:
-        said += f"; a message takes the server {fmt.ms(spent.mean * 1000)} of CPU"
+        each = cpu_of_a_message(spent.mean, max(it.messages for it in record.trials))
+        said += f"; a message takes the server {each} of CPU"
+    for trial in record.trials:
+        if (found := with_time(trial)) is not None:
+            coming, still = map(fmt.nbytes, found)
+            which = f"trial {trial.number}: " if number > 1 else ""
+            said += (
+                f"; {which}memory grew by {coming} a second while connections came and by {still} while none "
+                "did: with time, not with connections"
+            )
     return said
 
 

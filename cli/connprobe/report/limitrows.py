@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from connprobe.model import Limit
+from connprobe.model import LeftOut, Limit
 from connprobe.plan.headline import OF_TRAFFIC, rounded
 from connprobe.plan.limits import MOST
 from connprobe.plan.resources import capacity, is_client, name
@@ -157,10 +157,27 @@ def notes(limits: Sequence[Limit]) -> list[tuple[str, str]]:
     return [(", ".join(numbers), part) for part, numbers in found.items()]
 
 
+def not_known(left_out: Sequence[LeftOut], limits: Sequence[Limit]) -> str:
+    """What may end and is no limit, in one line: "file descriptors: room for at least 12,000 ...".
+
+    limits: beside them those that have room for far more than the first of them are not worth a word.
+    """
+    most = min((it.connections for it in limits if it.resource not in OF_TRAFFIC), default=MOST)
+    doubtful = [it for it in left_out if not it.never and (it.not_before or 0) <= FOLDED_BEYOND * most]
+    plain = [name(each) for each in doubtful]
+    parts = []
+    for each, called in zip(doubtful, plain, strict=True):
+        whose = f" ({each.scope})" if plain.count(called) > 1 else ""
+        room = f"room for at least {fmt.many(each.not_before)} connections, " if each.not_before else ""
+        parts.append(f"{called}{whose}: {room}{each.reason}")
+    return f"not known: {'; '.join(parts)}" if parts else ""
+
+
 def folded(limits: Sequence[Limit], record: str) -> str:
     """One line for those too far away."""
     if not limits:
         return ""
     least = fmt.many(min(rounded(limit)[0] for limit in limits))
-    which = ", ".join(dict.fromkeys(names(limits)))
-    return f"{len(limits)} more beyond {FOLDED_BEYOND} times the first, from {least} on: {which} ({record})"
+    called = list(dict.fromkeys(names(limits)))
+    which = ", ".join(called)
+    return f"{len(called)} more beyond {FOLDED_BEYOND} times the first, from {least} on: {which} ({record})"

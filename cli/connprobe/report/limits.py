@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 
-from connprobe.model import Limit
+from connprobe.model import LeftOut, Limit
 from connprobe.report.layout import Page
-from connprobe.report.limitrows import folded, limit_rows, notes, shown, traffic_rows
+from connprobe.report.limitrows import folded, limit_rows, not_known, notes, shown, traffic_rows
 
 
 def render_limits(
-    limits: Sequence[Limit], headline: str | None, held: int, page: Page, *, record: str = "run.json"
+    limits: Sequence[Limit],
+    headline: str | None,
+    held: int,
+    page: Page,
+    *,
+    left_out: Sequence[LeftOut] = (),
+    record: str = "run.json",
 ) -> None:
     """`limits` as sorted by plan.limits, of which `held` were held. record: the file that has them all."""
     if headline is not None:
@@ -17,6 +23,8 @@ def render_limits(
         else:
             page.line(headline)  # one line, for grep
     if not limits:
+        if said := not_known(left_out, limits):
+            page.paragraph(said, "dim", indent=2)
         return
     parts = shown(limits)
     if parts.held:
@@ -24,6 +32,8 @@ def render_limits(
         page.figures(limit_rows(parts.held))
     if parts.folded:
         page.paragraph(folded(parts.folded, record), "dim", indent=2)
+    if said := not_known(left_out, limits):
+        page.paragraph(said, "dim", indent=2)
     if parts.traffic:
         page.heading("Limits of traffic: they count otherwise than connections held")
         page.figures(traffic_rows(parts.traffic, len(parts.held) + 1))

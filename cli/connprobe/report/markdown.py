@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from connprobe.model import RunRecord
 from connprobe.report import format as fmt
 from connprobe.report.limited import cost_note
-from connprobe.report.limitrows import folded, limit_rows, notes, shown, traffic_rows
+from connprobe.report.limitrows import folded, limit_rows, not_known, notes, shown, traffic_rows
 from connprobe.report.rows import Rows
 from connprobe.report.trialrows import (
     cost_rows,
@@ -26,6 +26,8 @@ def limit_markdown(record: RunRecord) -> str:
     lines += _section("Limits", limit_rows(parts.held))
     if parts.folded:
         lines += ["", escaped(folded(parts.folded, "run.json"))]
+    if said := not_known(record.left_out, record.limits):
+        lines += ["", escaped(said)]
     lines += _section("Limits of traffic", traffic_rows(parts.traffic, len(parts.held) + 1))
     if numbered:
         lines += ["", "What lifts them:", ""]

@@ -9,6 +9,7 @@ from connprobe.report import format as fmt
 
 _DIGITS = 2  # of an uncertainty: more say nothing
 _MOST_DECIMALS = 3
+_NO_BYTE = 1e-3  # what arithmetic leaves of nothing
 _WHOLE_BYTES = 100_000  # up to here the cost of a connection is told to the byte
 _METRICS = {
     "rss_bytes": "RSS",
@@ -78,9 +79,10 @@ def plus_minus(value: Interval | None, unit: str, *, each: bool = False) -> str:
     half = (value.high - value.low) / 2
     if unit != "bytes":
         return plain if half == 0 else _rounded(value.mean, half)
-    _, _, prefix = plain.partition(" ")
+    mean = value.mean if abs(value.mean) >= _NO_BYTE else 0.0
+    _, _, prefix = (cost if each else amount)(max(abs(mean), half), unit).partition(" ")
     scale = 1000.0 ** ("B", "kB", "MB", "GB", "TB", "PB").index(prefix) if prefix else 1.0
-    return f"{_rounded(value.mean / scale, half / scale)} {prefix}".rstrip()
+    return f"{_rounded(mean / scale, half / scale)} {prefix}".rstrip()
 
 
 def share(value: Interval | None) -> str:

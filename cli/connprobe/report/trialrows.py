@@ -6,6 +6,7 @@ from connprobe.model import Growth, Interval, Limit, RunRecord, StageFigures, Tr
 from connprobe.plan.costs import Cost, costs
 from connprobe.plan.interval import interval
 from connprobe.plan.resources import NAMES
+from connprobe.plan.stages import TICK_S
 from connprobe.report import format as fmt
 from connprobe.report.limitrows import span
 from connprobe.report.rows import (
@@ -79,6 +80,8 @@ def shape(growth: Growth) -> str:
     """In words."""
     match growth.shape:
         case "flat":
+            if growth.high < 0:
+                return f"falls by {cost(-growth.per_connection, growth.unit)} a connection"
             return _NO_GROWTH
         case "bent":
             curvature = growth.curvature or 0.0
@@ -112,7 +115,8 @@ def trial_rows(trials: Sequence[Trial]) -> Rows:
     rows = []
     for trial in trials:
         took = trial.message_ms
-        each_s = trial.message_cpu_s / trial.messages if trial.message_cpu_s and trial.messages else None
+        spent = trial.message_cpu_s
+        each_s = spent / trial.messages if spent is not None and trial.messages else None
         rate = trial.messages / trial.messaging_s if trial.messages and trial.messaging_s else None
         idle = trial.idle_cpu_share
         rows.append(
@@ -122,13 +126,20 @@ def trial_rows(trials: Sequence[Trial]) -> Rows:
                 fmt.count(trial.messages) if took is not None or trial.messages else fmt.DASH,
                 fmt.rate(rate),
                 *(fmt.ms(value) for value in ((took.p50, took.p99, took.max) if took else (None,) * 3)),
-                fmt.DASH if each_s is None else fmt.ms(each_s * 1000),
+                fmt.DASH if each_s is None else cpu_of_a_message(each_s, trial.messages),
                 fmt.DASH if idle is None else f"{fmt.number(idle * 100)}%",
                 _wrong(trial),
             )
         )
     header = ("", "held", "messages", "rate", "p50", "p99", "max", "CPU a message", "idle CPU", "remarks")
     return Rows(header, rows)
+
+
+def cpu_of_a_message(each_s: float, messages: int) -> str:
+    """All of them may take less than the tick that CPU is told in: that is not nothing."""
+    if each_s > 0 or not messages:
+        return fmt.ms(each_s * 1000)
+    return f"under {fmt.number(TICK_S / messages * 1000)} ms"
 
 
 def _wrong(trial: Trial) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from msgspec.structs import replace
-
 from connprobe.model import Ceiling, Growth, HostFacts, Limit, Phase, Reading
 from connprobe.observe.ceilings import server_ceilings
 from connprobe.observe.reading import ServerMeter
@@ -24,7 +22,6 @@ HEAPS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("node", "nodejs"), "V8"),
     "java": "the JVM",
 }
-OF_SLABS = frozenset({"kernel_bytes", "memory_bytes"})
 DEEPER = "connprobe limit"
 
 
@@ -81,11 +78,8 @@ class Costing:
             return
         at_s = time.monotonic() - self._began
         idle = self._meter.reading("idle", connections, at_s, False)
-        kernel = self._meter.kernel
-        if kernel is None or not kernel.complete:
-            self._unknown["limits.memory"] = (kernel and kernel.reason) or self._meter.unknown["kernel_bytes"]
-            use = {metric: value for metric, value in idle.use.items() if metric not in OF_SLABS}
-            idle = replace(idle, use=use)
+        if "kernel_bytes" not in idle.use:
+            self._unknown["limits.memory"] = self._meter.unknown["kernel_bytes"]
         self._idle = idle
 
     def costed(
@@ -139,8 +133,8 @@ def table(
     why = "; ".join(found.unknown.values())
     unread = []
     for each in left_out(ceilings, found.growth, held, at=at):
-        resource = each.ceiling.resource
-        if each.ceiling.metric is not None and each.ceiling.metric not in found.growth:
+        resource = each.resource
+        if each.metric is not None and each.metric not in found.growth:
             if found.growth:
                 reason = f"these readings do not tell what a connection takes: {DEEPER} can"
                 said.setdefault(f"limits.{resource}", why or reason)

@@ -29,11 +29,11 @@ from connprobe.observe.listeners import sockets_of
 from connprobe.observe.runtimes import Preparation
 from connprobe.observe.runtimes import prepare as prepare_runtime
 from connprobe.observe.sockdiag import listen_sockets
-from connprobe.plan.combine import combine
-from connprobe.plan.headline import broke, headline
+from connprobe.plan.combine import combine, combine_left_out
+from connprobe.plan.headline import broke, headline, unread
 from connprobe.plan.interval import interval
-from connprobe.plan.stages import stage_figures
-from connprobe.plan.traffic import burst_limits, cpu_limit
+from connprobe.plan.stages import SHORTEST_S, TICK_S, stage_figures
+from connprobe.plan.traffic import burst_limits, cpu_limit, cpus_of, cpus_used
 from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
 from connprobe.report.plan import render_obstacles, render_plan
@@ -260,6 +260,7 @@ def _record(
     last, run, trial = records[-1], runs[-1], trials[-1]
     limits = combine([each.limits for each in trials if each.limits])
     held = max(each.held for each in trials)
+    left_out = combine_left_out([each.left_out for each in trials], limits)
     limits = (*limits, *_traffic(trials, last, run))
     broken = next((each.broken for each in trials if each.broken), None)
     outcome = "interrupted" if last.outcome == "interrupted" else "missed" if broken else "done"
@@ -294,7 +295,8 @@ def _record(
         server=server,
         runtime=runtime,
         limits=limits,
-        headline=_headline(limits, held, trial),
+        headline=_headline(limits, held, trial, unread(left_out, limits)),
+        left_out=left_out,
         verified=trial.verified,
         verdicts=(*_verdicts(trials, asked, request), *last.verdicts),
         limit_request=asked,
@@ -304,13 +306,13 @@ def _record(
     )
 
 
-def _headline(limits: Sequence[Limit], held: int, last: Trial) -> str | None:
+def _headline(limits: Sequence[Limit], held: int, last: Trial, unread: str | None) -> str | None:
     """Where it broke before it had all connections, that is the answer, and no arithmetic."""
     if last.broken is None:
-        return headline(limits, held)
+        return headline(limits, held, unread=unread)
     if last.verified is not None and last.verified.side == "server":
         return broke(last.verified, limits)
-    return headline(limits, held) if held else None
+    return headline(limits, held, unread=unread) if held else None
 
 
 def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
@@ -347,23 +349,27 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
         if each.message_cpu_s is not None and each.messages
     ]
     held = max(each.held for each in trials)
+    last_use = run.seen.server_idle
     processes = len(last.server.pids) if last.server is not None else 1
-    cpus = min(processes, last.host.cpus)
+    threads = last_use.threads if last_use is not None else None
+    cpus, note = cpus_of(cpus_used(trials), processes, threads, last.host.cpus)
     spent = cpu_limit(
         _ticked(messages, trials[-1].messages),
-        _ticked(idle, held),
+        _ticked(idle, held * max(last.hold_s, SHORTEST_S)),
         cpus,
         held=held,
         scope="server",
         source="CPU of the server while messages went round, and while all was idle",
         fix="fewer messages, or more processes of the server and CPUs for them",
+        note=note,
     )
     return [*found, spent] if spent is not None else found
 
 
-def _ticked(each: Sequence[float], number: int) -> Interval | None:
+def _ticked(each: Sequence[float], number: float) -> Interval | None:
     """CPU seconds for one of `number`: the kernel tells them in ticks, which is all that one trial knows."""
-    found, tick = interval(each), 1 / os.sysconf("SC_CLK_TCK") / max(1, number)
+    tick = TICK_S / max(1, number)
+    found = interval(each, least=tick)
     if found is None or found.low is not None:
         return found
     return replace(found, low=max(0.0, found.mean - tick), high=found.mean + tick)

@@ -27,6 +27,7 @@ from connprobe.plan.distribution import distribution
 from connprobe.plan.prediction import Prediction, predict
 from connprobe.plan.ramp import is_near, next_goal, steps
 from connprobe.plan.settle import Settling
+from connprobe.plan.stages import SHORTEST_S
 from connprobe.plan.verify import End, is_of_server, verified
 from connprobe.session.climbing import SOON_S, Climbing, Over
 from connprobe.session.costs import Costs
@@ -101,6 +102,7 @@ class TrialRun(Climbing):
             readings=tuple(self.readings),
             growth=found.growth if found else (),
             limits=found.limits if found else (),
+            left_out=found.left_out if found else (),
             held=self.held,
             message_ms=distribution(counts, totals.message_sum_us, totals.message_max_us),
             messages=totals.messages_answered,
@@ -239,7 +241,7 @@ class TrialRun(Climbing):
         before, at = self._meter.quick(), time.monotonic()
         self._go("idle", lambda totals: False, at + self.request.hold_s)
         after, took = self._meter.quick(), time.monotonic() - at
-        if before is not None and after is not None and took > 0:
+        if before is not None and after is not None and took >= SHORTEST_S:
             self.idle_cpu_share = (after[1] - before[1]) / took
         self.seen.hold_s = took
         self._measure_client()
@@ -262,7 +264,12 @@ class TrialRun(Climbing):
     def _predict(self) -> None:
         """None of the limits is known before the ramp has been read."""
         self.prediction = predict(
-            self.readings, self.ceilings, self.held, at=self.ceilings_at, off_bytes=self._off_bytes
+            self.readings,
+            self.ceilings,
+            self.held,
+            at=self.ceilings_at,
+            off_bytes=self._off_bytes,
+            ends=2 if self.kernel.has_listeners else 1,
         )
 
     def _message(self) -> None:
@@ -362,6 +369,8 @@ class TrialRun(Climbing):
     def _read(self, stage: Stage) -> None:
         settled = stage not in self.unsettled
         reading = self._meter.reading(stage, self._taken(), self._at_s(), settled)
+        why = self._meter.unknown
+        self.seen.unknown |= {it: why[it] for it in ("kernel_bytes", "memory_bytes") if it in why}
         self.readings.append(replace(reading, use={**reading.use, **self.heap.read()}))
 
     def _read_ceilings(self, at: int) -> None:
@@ -372,6 +381,7 @@ class TrialRun(Climbing):
             ports=(self.target.port,),
             between_requests=self.between_requests,
             same_host=self.kernel.has_listeners,
+            ended=self.server is not None,
         )
         if found.found or not self.ceilings:
             self.ceilings = (*found.found, *self.heap.ceilings(), *self._launch.ceilings())

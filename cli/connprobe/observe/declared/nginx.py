@@ -73,6 +73,7 @@ def ceilings(pids: Sequence[int], ports: Sequence[int], between_requests: bool) 
             fix=fix,
             metric="process_fds_grown",
             unit="connections",
+            processes=max(1, len(workers)),
             note="; ".join(notes),
         )
     ]

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from connprobe.model import Limit, RunRecord
+from connprobe.model import LeftOut, Limit, RunRecord
 from connprobe.report.html.markup import Html, code, join, table, tag
 from connprobe.report.limited import KERNEL_NOTE, cost_note
-from connprobe.report.limitrows import limit_rows, origin, shown, traffic_rows
+from connprobe.report.limitrows import limit_rows, not_known, origin, shown, traffic_rows
 from connprobe.report.rows import Rows
 from connprobe.report.trialrows import (
     cost_rows,
@@ -17,13 +17,15 @@ from connprobe.report.trialrows import (
 )
 
 
-def limits_table(limits: Sequence[Limit]) -> Html:
+def limits_table(limits: Sequence[Limit], left_out: Sequence[LeftOut] = ()) -> Html:
     """All of them: those of connections held, then those of traffic."""
     parts = shown(limits)
     held = parts.held + parts.folded
     made = []
     if held:
         made.append(_limits("Limits", limit_rows(held), held))
+    if said := not_known(left_out, limits):
+        made.append(tag("p", said, class_="quiet"))
     if parts.traffic:
         made.append(tag("h3", "Limits of traffic"))
         made.append(tag("p", "They count otherwise than connections held.", class_="quiet"))

@@ -44,7 +44,7 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
         parts.section(
             "Limits",
             add("limits", "Where each resource ends", limit_chart(record), _LIMITS_NOTE),
-            limited.limits_table(record.limits),
+            limited.limits_table(record.limits, record.left_out),
             limited.verified(record),
         ),
         parts.section(
