@@ -92,17 +92,19 @@ def markdown(comparison: Comparison) -> str:
     lines = [f"- **{run.label}** `{_in_code(run.path)}`: {escaped(run.headline)}" for run in comparison.runs]
     lines += ["", *(f"> {escaped(text)}" for text in comparison.notes)]
     header, rows = figure_rows(comparison)
-    lines += ["", *_table(header, rows, left=2)]
+    lines += ["", *markdown_table(header, rows, left=2)]
     lines += ["", "What was set otherwise:", ""]
     if comparison.differences:
         different = [[it.part, it.name, *shown_values(it)] for it in comparison.differences]
-        lines += _table(["", "", *labels], different, left=2 + len(labels))
+        lines += markdown_table(["", "", *labels], different, left=2 + len(labels))
     else:
         lines.append("nothing: the same machine, settings and plan")
     return "\n".join(lines) + "\n"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Lines of a table whose first `left` columns are words, the others figures."""
+
     def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
 
