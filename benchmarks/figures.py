@@ -5,9 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-BEGIN = "<!-- figures: begin -->"
-END = "<!-- figures: end -->"
-
 PAIRS = {
     "floor": "C client, C server",
     "hold": "connprobe hold, C server",
@@ -161,10 +158,11 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def replace_block(text: str, block: str) -> str:
+def replace_block(text: str, block: str, name: str = "figures") -> str:
     """Puts `block` between the two markers. Raises ValueError where they are missing or out of order."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, begin, rest = text.partition(first)
+    _, end, tail = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"expected {BEGIN} and then {END}")
-    return f"{head}{BEGIN}\n\n{block}\n\n{END}{tail}"
+        raise ValueError(f"expected {first} and then {last}")
+    return f"{head}{first}\n\n{block}\n\n{last}{tail}"

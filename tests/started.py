@@ -7,21 +7,30 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-# keep N: keeps N more arrays of 100, and says how many there are; waste N: makes them and lets them go.
+# keep N: keeps N more arrays of 100, and says how many there are. waste N: makes them and lets them go.
+# spin MS: does nothing else for that long.
 KEEPING = """
 const kept = [];
 const lines = require('readline').createInterface({ input: process.stdin });
 lines.on('line', (line) => {
   const [word, count] = line.split(' ');
   if (word === 'exit') process.exit(+count);
-  if (word === 'spin') { console.log('"spins"'); for (;;); }
+  if (word === 'spin') {
+    console.log('"spins"');
+    for (const until = Date.now() + +count; Date.now() < until; );
+    return;
+  }
   if (word === 'waste') for (let i = 0; i < +count; i++) new Array(100).fill(null);
-  if (word === 'keep') for (let i = 0; i < +count; i++) kept.push(new Array(100).fill(null));
-  console.log(JSON.stringify(kept.length));
+  if (word === 'keep') kept.push(Array.from({ length: +count }, () => new Array(100).fill(null)));
+  console.log(JSON.stringify(kept.flat().length));
 });
 lines.on('close', () => process.exit());
 console.log(JSON.stringify(process.pid));
 """
+
+
+class Ended(Exception):
+    """The program ended without a word more; what it had written on stderr."""
 
 
 class Started:
@@ -43,7 +52,8 @@ class Started:
     def listen(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self.process.communicate()
+        if not line:
+            raise Ended(self.process.communicate())
         return json.loads(line)
 
     def ask(self, line: str) -> Any:

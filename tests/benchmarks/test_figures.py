@@ -114,7 +114,8 @@ def test_the_table_shows_spread_and_what_was_missed(figures: ModuleType) -> None
 
 
 def test_only_what_is_between_the_markers_is_replaced(figures: ModuleType) -> None:
-    text = f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n"
-    assert figures.replace_block(text, "new") == f"before\n{figures.BEGIN}\n\nnew\n\n{figures.END}\nafter\n"
+    text = "before\n<!-- limits: begin -->\nold\n<!-- limits: end -->\nafter\n"
+    changed = text.replace("old", "\nnew\n")
+    assert figures.replace_block(text, "new", "limits") == changed
     with pytest.raises(ValueError, match="expected"):
         figures.replace_block("no markers", "new")

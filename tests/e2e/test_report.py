@@ -13,9 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from connprobe.plan.compare import compare
 from connprobe.report.html import render_html
+from connprobe.report.html.comparison import render_comparison_html
+from connprobe.report.timeline import read_timeline
 from connprobe.store.samples import read_samples
-from report.limited import limited
+from report.limited import LIMITS, limit_samples, limited
 from running import Command, Run, check
 
 Start = Callable[..., Command]
@@ -36,6 +39,7 @@ addEventListener("load", () => setTimeout(() => {
       width: frame.contentWindow.innerWidth, scrolls: root.scrollWidth,
       charts: Object.fromEntries([...page.querySelectorAll(".chart")].map((each) =>
         [each.id, shown(each) ? each.querySelectorAll(".main-svg").length : -1])),
+      marks: [...page.querySelectorAll(".annotation-text")].map((each) => each.textContent),
       traces: page.querySelectorAll(".main-svg .trace").length,
       tables: [...page.querySelectorAll("table")].filter(shown).map((each) => each.rows.length),
       text: page.body.innerText,
@@ -107,12 +111,16 @@ def test_in_a_browser_every_chart_is_drawn_and_nothing_complains(
 ) -> None:
     place = directory(runs[0])
     shutil.copy(place / "report.html", tmp_path / "hold.html")
-    text = render_html(limited(runs[0].record), read_samples(place))
-    (tmp_path / "limit.html").write_text(text)
+    (tmp_path / "limit.html").write_text(render_html(limited(runs[0].record), limit_samples(2)))
+    two = [limited(runs[0].record), limited(runs[1].record, limits=LIMITS[1:])]
+    text = render_comparison_html(
+        compare(two, ["x", "y"], ["", ""]), [read_timeline(limit_samples(1)), read_timeline(limit_samples(2))]
+    )
+    (tmp_path / "limits.html").write_text(text)
     report(start, "--format", "html", "--output", tmp_path / "both.html", place, directory(runs[1]))
     frames = "".join(
         f'<iframe id="{name}-{width}" src="{name}.html" width="{width}" style="border:0"></iframe>'
-        for name in ("hold", "limit", "both")
+        for name in ("hold", "limit", "both", "limits")
         for width in (390, 1200)
     )
     seen = look(tmp_path, frames)
@@ -121,6 +129,7 @@ def test_in_a_browser_every_chart_is_drawn_and_nothing_complains(
         "hold": {"memory", "connections", "rate", "cpu", "queue", "growth"},
         "limit": {"memory", "connections", "rate", "cpu", "queue", "growth", "limits"},
         "both": {"rss", "held", "rate", "time", "cpu"},
+        "limits": {"rss", "held", "rate", "time", "cpu", "limits"},
     }
     for frame, found in seen.frames.items():
         name, _, width = frame.partition("-")
@@ -129,6 +138,27 @@ def test_in_a_browser_every_chart_is_drawn_and_nothing_complains(
         assert set(found["charts"]) == expected[name]
         assert all(number > 0 for number in found["charts"].values()), found["charts"]
         assert found["loaded"] == []
+    for size in (390, 1200):
+        found = seen.frames[f"limit-{size}"]
+        assert {"start", "ramp", "peak", "idle", "messaging", "drain"} <= set(found["text"].split())
+        assert "trial 2" in found["marks"]
+        assert "trial 2" not in seen.frames[f"hold-{size}"]["marks"]
+
+
+def test_a_limit_is_shown_as_markdown_and_on_the_terminal(
+    runs: list[Run], start: Start, tmp_path: Path
+) -> None:
+    record = limited(runs[0].record)
+    (tmp_path / "run.json").write_bytes(msgspec.json.encode(record))
+    out, _ = report(start, tmp_path)
+    assert out.splitlines()[0] == record.headline
+    assert "82.00 ± 0.82 MB" in out
+    text, _ = report(start, "--format", "markdown", tmp_path)
+    assert "### Predicted and found" in text
+    both, _ = report(start, tmp_path, directory(runs[1]))
+    assert re.search(r"verified +predicted +16,951", both)
+    page, _ = report(start, "--format", "html", "--output", tmp_path / "r.html", tmp_path)
+    assert page.strip() == str(tmp_path / "r.html")
 
 
 def test_without_javascript_the_tables_are_there(runs: list[Run], tmp_path: Path) -> None:
@@ -138,7 +168,7 @@ def test_without_javascript_the_tables_are_there(runs: list[Run], tmp_path: Path
     found = look(tmp_path, frame).frames["plain"]
     assert set(found["charts"].values()) == {-1}
     assert sum(rows > 1 for rows in found["tables"]) >= 8
-    for said in ("The charts need JavaScript", "16,951", "16,300 to 17,500", "the server died: SIGABRT"):
+    for said in ("The charts need JavaScript", "16,951", "82.00 ± 0.82 MB", "the server died: SIGABRT"):
         assert said in found["text"]
     assert found["scrolls"] <= found["width"]
 

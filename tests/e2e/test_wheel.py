@@ -108,3 +108,14 @@ def test_the_reference_servers_came_along(installed: Installed) -> None:
     listing = f"from connprobe.data import data_dir; print(*{names})"
     found = installed.run(installed.python, "-c", listing).split()
     assert sorted(found) == sorted(path.name for path in (CHECKOUT / "targets").iterdir() if path.is_file())
+
+
+@pytest.mark.timeout(300)
+def test_what_is_loaded_into_node_came_along(installed: Installed) -> None:
+    listing = "from connprobe.observe.runtimes.preloaded import PRELOAD; print(PRELOAD.parent)"
+    place = Path(installed.run(installed.python, "-c", listing).strip())
+    assert place.is_relative_to(installed.environment)
+    sources = list((CHECKOUT / "cli/connprobe/observe/runtimes").glob("*.cjs"))
+    assert len(sources) == 2
+    for source in sources:
+        assert (place / source.name).read_bytes() == source.read_bytes()

@@ -164,3 +164,15 @@ def test_a_goal_is_raised_in_steps(run: Run, listener: socket.socket) -> None:
         assert (totals.started, totals.in_flight) == (goal, 0)
     for each in accepted:
         each.close()
+
+
+def test_a_goal_may_be_reached_slowly(run: Run, listener: socket.socket) -> None:
+    worker = run(share=9, goal=2, target=listener.getsockname())
+    worker.until(lambda totals: totals.held == 2)
+    worker.tell("goal", 5, 3600.0, 0.0)
+    worker.until(lambda totals: totals.held == 3)
+    before = worker.counted(counters.TICKED_NS)
+    totals = worker.until(lambda totals: worker.counted(counters.TICKED_NS) > before)
+    assert totals.started == 3
+    worker.tell("goal", 9)
+    worker.until(lambda totals: totals.held == 9)

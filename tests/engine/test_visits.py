@@ -243,6 +243,25 @@ def test_requests_on_a_connection_that_is_kept(run: Run, status: int) -> None:
         assert (totals.messages_wrong, totals.visited) == (7, 0)
 
 
+@pytest.mark.parametrize("closing", [3, 2], ids=["the last", "the one before"])
+def test_a_server_that_closes_after_so_many_requests(run: Run, closing: int) -> None:
+    """As nginx with keepalive_requests 3: nothing is lost where no more than that was to be asked."""
+
+    def serve(connection: Connection) -> None:
+        for number in range(1, closing + 1):
+            connection.read_head()
+            last = b"Connection: close\r\n" if number == closing else b""
+            connection.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n" + last + b"\r\nok\n")
+
+    with OddServer(serve) as server:
+        worker = run(share=7, target=("127.0.0.1", server.port), protocol="http", visits=visits(2))
+        totals = over(worker)
+    if closing == 3:
+        assert (totals.visited, totals.drops) == (7, {})
+    else:
+        assert worker.said[2] == {causes.EOF: {"the server closes after this response": 7}}
+
+
 def test_no_messages_at_all(run: Run, listener: socket.socket) -> None:
     worker = run(share=31, target=listener.getsockname(), concurrency=9, visits=visits(0))
     totals = over(worker)

@@ -110,6 +110,19 @@ def test_a_client_that_resets_while_it_waits(waits: AcceptWaits, sockets: Socket
     assert found == (0, 1)
 
 
+def test_clients_of_one_port_that_reset_by_both_families(waits: AcceptWaits, sockets: Sockets) -> None:
+    four = sockets.listen(10)
+    port = four.getsockname()[1]
+    six = sockets.keep(socket.create_server(("::1", port), family=socket.AF_INET6))
+    for listener, address in ((four, "127.0.0.1"), (six, "::1")):
+        client = sockets.keep(socket.create_connection((address, port)))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        listener.close()
+    rows = [one for one in waits.read().vanished if one.at.port == port]
+    assert [(one.at.address.version, one.abandoned) for one in rows] == [(4, 1), (6, 1)]
+
+
 def test_a_client_that_closes_while_it_waits_has_waited(waits: AcceptWaits, sockets: Sockets) -> None:
     listener = sockets.listen(10)
     sockets.connect(listener)[0].close()

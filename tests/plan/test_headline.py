@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from connprobe.model import Limit
 from connprobe.plan.headline import headline, rounded
+from connprobe.plan.limits import MOST
 from connprobe.plan.resources import NAMES, capacity, name
 
 HEAP = Limit(
@@ -93,6 +94,20 @@ def test_rounding_never_narrows(connections: int, below: int, above: int) -> Non
     width = max(connections - limit.low, above)
     assert abs(number - connections) <= width
     assert high - low <= 4 * width + 1
+    assert (number > 0) == (connections > 0)
+
+
+def test_an_interval_wider_than_the_figure_leaves_it_a_digit() -> None:
+    memory = replace(HEAP, resource="memory", connections=1_665_777, low=0, high=12_345_678)
+    assert rounded(memory) == (2_000_000, 0, 20_000_000)
+
+
+def test_an_interval_without_an_end_takes_no_digit_from_the_other_side() -> None:
+    cpu = replace(HEAP, connections=15_384, low=7_340, high=MOST)
+    assert rounded(cpu) == (15_000, 7_000, MOST)
+    text = headline([cpu], 4000)
+    assert text is not None
+    assert "about 15,000 connections (7,000 or more)" in text
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,9 @@ def trial(number: int) -> Trial:
     readings = [_reading("start", 3.0, 0, wobble[0] * number)]
     for step in range(1, 6):
         readings.append(_reading("ramp", 4.0 * step, 800 * step, wobble[step] * number, settled=step != 2))
-    for at_s, stage in ((23.0, "peak"), (33.0, "idle"), (37.0, "messaging")):
-        readings.append(_reading(stage, at_s, 4000, wobble[number]))  # type: ignore[arg-type]
+    later: tuple[tuple[float, Stage], ...] = ((23.0, "peak"), (33.0, "idle"), (37.0, "messaging"))
+    for at_s, stage in later:
+        readings.append(_reading(stage, at_s, 4000, wobble[number % 6]))
     readings.append(_reading("drain", 43.0, 0, 8.0))
     heap = {"steps": (Step(connections=2048, size=65_536.0),), "shape": "stepped"}
     off = 13.0 * number

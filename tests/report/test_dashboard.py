@@ -1,11 +1,13 @@
 import io
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from connprobe.model import KernelSample, QueueSample, Sample, ServerUse
+from connprobe.model.sample import Phase
 from connprobe.report.dashboard import Dashboard, progress
 from connprobe.report.plain import PlainProgress
 
@@ -170,3 +172,77 @@ def test_overflows_stand_in_the_plain_lines(make_sample: Make) -> None:
         view.update(make_sample(1.0, kernel=KernelSample(queues=(queue,))))
     assert isinstance(console.file, io.StringIO)
     assert "1,009 accept queue overflows" in console.file.getvalue()
+
+
+def test_every_phase_of_a_limit_has_its_name(make_sample: Make) -> None:
+    phases = get_args(Phase)
+    console = terminal(100)
+    with Dashboard(console, asked=12_345, title="limit", hold_s=None) as view:
+        for at_s, phase in enumerate(phases):
+            view.update(make_sample(float(at_s), phase=phase))
+            assert len(frames(console).split("since start")) == at_s + 2
+    text = frames(console)
+    for said in (
+        "waiting for memory to settle",
+        "at the peak",
+        "messaging",
+        "on until it breaks",
+        "starting",
+    ):
+        assert said in text
+
+
+def test_where_it_goes_on_until_it_breaks_there_is_no_share(make_sample: Make) -> None:
+    console = terminal(100)
+    with Dashboard(console, asked=100, title="limit", hold_s=None) as view:
+        view.update(make_sample(1.0, held=100, established=100))
+        view.update(make_sample(2.0, phase="verify", held=1009, established=1009))
+        view.update(make_sample(3.0, phase="drain", held=1009, established=1009))
+    last = frames(console).rpartition("limit \u2500")[2]
+    assert "1,009 held   on until it breaks" in frames(console)
+    assert "1,009 held   closing all" in last
+    assert "of 100 held" not in last
+    assert "%" not in last.partition("3 s since start")[2].splitlines()[1]
+    assert "of 1,009" in last  # the scale of the chart
+    plain = Console(file=io.StringIO(), width=80)
+    with PlainProgress(plain, asked=100, title="limit", hold_s=None) as lines:
+        lines.update(make_sample(2.0, phase="verify", held=1009))
+    assert isinstance(plain.file, io.StringIO)
+    assert plain.file.getvalue().splitlines()[0] == "limit: opening 100"
+    assert plain.file.getvalue().splitlines()[1].startswith("verify 1,009 held, ")
+
+
+def test_waiting_between_steps_is_no_part_of_the_rate(make_sample: Make) -> None:
+    console = terminal()
+    with Dashboard(console, asked=100, title="t", hold_s=None) as view:
+        view.update(make_sample(1.0, phase="start", started=0, established=0, held=0))
+        view.update(make_sample(2.0, established=23, held=23))
+        view.update(make_sample(9.0, phase="settle", established=23, held=23))
+        view.update(make_sample(10.0, established=46, held=46))
+        assert "23/s mean" in frames(console).rpartition("46 of 100")[2]
+        view.update(make_sample(0.5, phase="start", started=0, established=0, held=0))  # the next trial
+        view.update(make_sample(1.5, established=31, held=31))
+    assert "31/s mean" in frames(console).rpartition("31 of 100")[2]
+
+
+@pytest.mark.parametrize("asked", [10_000, 0], ids=["so many", "as many as there is time for"])
+def test_of_connections_that_do_not_stay_those_that_are_over_are_shown(make_sample: Make, asked: int) -> None:
+    console = terminal()
+    now = {"phase": "load", "started": 2600, "held": 97, "in_flight": 3}
+    with Dashboard(console, asked=asked, title="ws to x", hold_s=None, stays=False) as view:
+        view.update(make_sample(0.0, **(now | {"started": 0, "established": 0, "held": 0})))
+        view.update(make_sample(1.0, established=1597, **now))
+        view.update(make_sample(2.0, established=2597, **now))
+    last = frames(console).rpartition("ws to x")[2]
+    assert ("2,500 of 10,000 over" if asked else "2,500 over") in last
+    assert "1,298/s mean" in last
+    assert "loading" in last
+    assert "held" not in last
+    piped = io.StringIO()
+    with PlainProgress(
+        Console(file=piped, width=200), asked=asked, title="ws to x", hold_s=None, stays=False
+    ) as lines:
+        lines.update(make_sample(2.0, established=2597, **now))
+    first, second = piped.getvalue().splitlines()
+    assert first == ("ws to x: opening 10,000" if asked else "ws to x")
+    assert second.startswith("load 2,500/10,000 over, " if asked else "load 2,500 over, ")

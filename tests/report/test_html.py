@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from msgspec.structs import replace
 
 import connprobe.report.html
 from connprobe.model import Sample
@@ -19,7 +20,7 @@ from connprobe.report.html.figures import label
 from connprobe.report.html.markup import embedded_json, tag, text
 from connprobe.report.timeline import read_timeline
 from report.conftest import a_record, a_sample, a_server
-from report.limited import LIMITS, limit_samples, limited
+from report.limited import HEAP_EACH, LIMITS, limit_samples, limited, trial
 
 CSS = (Path(connprobe.report.html.__file__).parent / "page.css").read_text()
 COLOURS = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", CSS))
@@ -95,6 +96,13 @@ def test_the_charts_hold_the_figures() -> None:
     assert "4.7 kB a connection" in held[1]["name"]
 
 
+def test_an_interval_without_an_end_does_not_press_the_bars_flat() -> None:
+    wide = (LIMITS[0], replace(LIMITS[1], high=1 << 53))
+    drawn = figures(render_html(limited(a_record(), limits=wide), []))["limits"]
+    assert drawn["layout"]["xaxis"]["range"][1] < 6.5  # 19,970 is 4.3
+    assert drawn["data"][1]["x"][1] == 199_700
+
+
 def test_the_same_input_gives_the_same_text() -> None:
     assert render_html(a_record(), samples()) == render_html(a_record(), iter(samples()))
 
@@ -123,6 +131,20 @@ def test_trials_and_their_phases_are_marked() -> None:
     layout = figures(render_html(limited(a_record()), limit_samples(2)))["memory"]["layout"]
     assert {"ramp", "verify", "trial 2"} <= {it["text"] for it in layout["annotations"]}
     assert [it["x0"] for it in layout["shapes"] if it["type"] == "line"] == line.trials
+
+
+def test_the_line_goes_on_dashed_to_where_more_were_held() -> None:
+    one = trial(1)
+    far = replace(one.readings[-2], stage="verify", connections=16_000, settled=False)
+    verified = replace(one, readings=(*one.readings, far))
+    drawn = figures(render_html(limited(a_record(), trials=(verified,)), []))["growth"]["data"]
+    dashed = [it for it in drawn if it["line"].get("dash") == "dash"]
+    assert {it["x"][0] for it in dashed} == {4000}
+    assert {it["x"][-1] for it in dashed} == {16_000}
+    heap = next(it for it in dashed if it["name"].startswith("heap"))
+    assert heap["y"][-1] == 3.66e6 + (HEAP_EACH + 0.1 * 13) * 16_000
+    without = figures(render_html(limited(a_record(), trials=(one,)), []))["growth"]["data"]
+    assert not any(it["line"].get("dash") for it in without)
 
 
 def test_the_tables_of_a_limit_hold_its_figures() -> None:

@@ -1,4 +1,5 @@
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,12 @@ from rich.console import Console
 from connprobe.model import RunRecord, Verdict
 from connprobe.report import format as fmt
 from connprobe.report.format import DASH
+from connprobe.report.html import render_html
 from connprobe.report.limited import render_limit_record
+from connprobe.report.markdown import limit_markdown
 from connprobe.report.trialrows import cost_rows, over_start_rows, stage_rows, trial_rows, verified_rows
 from report.conftest import a_record
-from report.limited import STAGES, limited, trial, verified
+from report.limited import LIMITS, STAGES, limited, trial, verified
 
 Make = Callable[..., RunRecord]
 
@@ -119,6 +122,9 @@ def test_without_a_limit_it_says_why() -> None:
     text = rendered(record)
     assert text.splitlines()[0] == "No limit can be told: it died."
     assert "Predicted" not in text
+    assert "<h1>No limit can be told: it died.</h1>" in render_html(record, [])
+    broken = replace(record, unknown={}, trials=(replace(trial(1), broken="it answered nothing"),))
+    assert rendered(broken).startswith("No limit can be told: it answered nothing.")
 
 
 def test_what_was_not_read_has_its_reason() -> None:
@@ -169,3 +175,16 @@ def test_no_number_of_the_record_is_lost_at_any_width(width: int, terminal: bool
         assert each.verified is not None
         for said in (fmt.ms(each.message_ms.max), fmt.count(each.held), fmt.count(each.verified.connections)):
             assert said in text
+
+
+def test_markdown_has_the_same_tables_and_no_markup_of_a_strangers() -> None:
+    evil = "</table>|x`\n# y"
+    limits = (replace(LIMITS[0], fix=evil, note=evil), *LIMITS[1:])
+    text = limit_markdown(limited(a_record(), limits=limits))
+    for title in ("Limits", "Limits of traffic", "Predicted and found", "Stages", "Trials"):
+        assert f"\n### {title}\n" in text
+    for said in ("82.00 ± 0.82 MB", "16,852", "does not grow measurably", "2. `LimitNOFILE=400000`"):
+        assert said in text
+    assert "1. `</table>|x' # y`" in text
+    assert not re.search(r"(?<!\\)<", re.sub(r"`[^`\n]*`", "", text))
+    assert limit_markdown(a_record()) == ""

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from connprobe.model import Limit
 from connprobe.plan.headline import headline, rounded
+from connprobe.plan.limits import MOST
 from connprobe.plan.resources import NAMES, capacity
 from connprobe.report import format as fmt
 from connprobe.report.format import DASH
@@ -73,6 +74,12 @@ def test_one_that_may_bind_before_the_first_is_marked() -> None:
     close = replace(LIMITS[1], connections=17_100, low=17_100, high=17_100)
     text = rendered([LIMITS[0], close], width=120, terminal=True)
     assert "file descriptors (perhaps first: too close to tell)" in text
+
+
+def test_what_has_no_upper_end_says_no_number_for_it() -> None:
+    text = rendered([LIMITS[0], replace(CPU, high=MOST)])
+    assert "\u2265 40,000" in text
+    assert "9.0" not in text
 
 
 def test_those_far_away_are_one_line() -> None:
@@ -153,7 +160,8 @@ def test_no_number_and_no_fix_is_lost_at_any_width(found: list[Limit], width: in
             number, low, high = rounded(it)
             assert it.fix in text
             assert fmt.many(number) in text
-            assert low == high or f"{fmt.many(low)}{DASH}{fmt.many(high)}" in text
+            to = f"\u2265 {fmt.many(low)}" if high >= MOST else f"{fmt.many(low)}{DASH}{fmt.many(high)}"
+            assert low == high or to in text
             assert it.unit != "bytes" or capacity(it) in text
             assert it.unit != "bytes" or fmt.nbytes(it.used) in text
     for row in limit_rows(shown(found).held).rows:

@@ -3,7 +3,7 @@
 import shutil
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ from connprobe.plan.parse import (
 class MessageBy(StrEnum):
     client = "client"
     server = "server"
+    none = "none"
 
 
 EXAMPLES = """
@@ -81,7 +82,8 @@ def limit(
     ] = None,
     message: Annotated[str, typer.Option(help="What each connection sends, once.")] = "connprobe",
     message_by: Annotated[
-        MessageBy | None, typer.Option(help="client: it sends, and is echoed. server: it sends by itself.")
+        MessageBy | None,
+        typer.Option(help="client: it sends, and is answered. server: it sends by itself. none."),
     ] = None,
     message_path: Annotated[
         str | None, typer.Option(help="GET of this path makes the server send its message to all.")
@@ -156,7 +158,9 @@ def limit(
     )
     options.check_request(request)
     message_path = message_path or (own.message_path if own else None)
-    by = message_by.value if message_by is not None else "server" if message_path else "client"
+    by: Literal["client", "server", "none"] = "server" if message_path else "client"
+    if message_by is not None:
+        by = message_by.value
     asked = LimitRequest(
         command=tuple(command or ()),
         server=server,
@@ -164,7 +168,7 @@ def limit(
         steps=options.between(steps, 2, 100, "--steps"),
         repeat=options.between(repeat, 1, 1000, "--repeat"),
         message=message,
-        message_by="server" if by == "server" else "client",
+        message_by=by,
         message_path=message_path,
         verify=verify,
         verify_up_to=None

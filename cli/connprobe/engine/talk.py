@@ -16,11 +16,12 @@ from connprobe.wire.websocket import frame
 class Awaited:
     """A message under way on one connection."""
 
-    __slots__ = ("armed", "began", "reader", "received", "unsent")
+    __slots__ = ("armed", "began", "last", "reader", "received", "unsent")
 
-    def __init__(self, began: float, unsent: bytes) -> None:
+    def __init__(self, began: float, unsent: bytes, *, last: bool = False) -> None:
         self.began = began
         self.unsent = unsent
+        self.last = last  # after its answer the connection is not needed any more
         self.armed = False  # waits for room in the send buffer
         self.received = bytearray()
         self.reader: ResponseReader | None = None
@@ -69,7 +70,7 @@ class HttpTalk:
             raise Lost(causes.PROTOCOL, str(violation)) from violation
         if not reader.complete:
             return None
-        if not reader.keep_alive:
+        if not (reader.keep_alive or awaited.last):
             raise Lost(causes.EOF, "the server closes after this response")
         assert reader.head is not None
         return reader.head.status // 100 == 2 and not reader.excess

@@ -98,7 +98,7 @@ class Visits(Exchange):
 
     def _say(self, fd: int) -> None:
         self._tally.messages_sent += 1
-        self._send(fd, self._says.message())
+        self._send(fd, self._says.message(), last=self._left[fd] == 1)
 
     def _part(self, fd: int, how: str) -> None:
         """RFC 6455, section 7.1.1: the client waits for the server's close frame, and for it to close."""

@@ -48,6 +48,7 @@ class Worker:
         self.pings = Pings(self.held, self._drop, task.ping_s, task.timeout_s)
         self.backoff = Backoff(task.reconnect_attempts)
         self.to_open = self.goal = task.goal
+        self.interval_s = task.interval_s
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
         self.ramping = True
@@ -116,7 +117,7 @@ class Worker:
     def _room(self) -> int:
         """How many may begin in this turn. Without a rate, none until there is room for a few."""
         room = min(OPENS_PER_TURN, self.task.concurrency - self._under_way())
-        return room if self.task.interval_s or room >= self.burst else 0
+        return room if self.interval_s or room >= self.burst else 0
 
     def _under_way(self) -> int:
         """How many the concurrency counts."""
@@ -125,11 +126,11 @@ class Worker:
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
         most = min(most, self.to_open)
-        if not self.task.interval_s:
+        if not self.interval_s:
             return most if self.next_open <= now else 0
         due = 0
         while due < most and self.next_open <= now:
-            self.next_open = max(self.next_open, now - BURST_S) + self.task.interval_s
+            self.next_open = max(self.next_open, now - BURST_S) + self.interval_s
             due += 1
         return due
 
@@ -249,13 +250,19 @@ class Worker:
             self.checking, self.unread = True, self.held.count + len(self.flights) + 1
             self.next_tick = 0.0
         elif command == "goal":
-            self.to_open += told[0] - self.goal
-            self.goal = told[0]
-            self.ramping, self.row[counters.RAMPED_NS] = True, 0
+            self._raise_goal(*told)
         elif command == "message":
             self._begin_messages(*told)
         elif command in ("quit", "abandoned"):
             self.quitting = True
+
+    def _raise_goal(self, goal: int, interval_s: float = 0.0, delay_s: float = 0.0) -> None:
+        """interval_s: between two that begin, if that is slower than the rate that was asked for."""
+        self.to_open += goal - self.goal
+        self.goal = goal
+        now, self.interval_s = time.monotonic(), max(self.task.interval_s, interval_s)
+        self.next_open = now + delay_s if interval_s else min(self.next_open, now + self.interval_s)
+        self.ramping, self.row[counters.RAMPED_NS] = True, 0
 
     def _begin_messages(self, payload: bytes | None) -> None:
         """One on each held connection. None: the server sends them by itself."""

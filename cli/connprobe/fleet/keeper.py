@@ -57,6 +57,8 @@ def _become(command: list[str], nofile: int, directory: str, fails: int) -> None
         os.chdir(directory)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (nofile if nofile >= 0 else hard, hard))
+        # It may be driven to its end on purpose: no core of many gigabytes for that.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         os.execvp(command[0], command)  # noqa: S606
     except OSError as error:
         os.write(fails, marshal.dumps((error.errno, error.strerror)))

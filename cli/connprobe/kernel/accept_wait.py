@@ -138,10 +138,11 @@ class AcceptWaits:
             if closed:
                 forget(inode, (maps["listeners"], maps["waits"]))
         found.sort(key=lambda wait: (wait.at.netns, wait.at.port, wait.inode))
-        vanished = (
-            Vanished(decode_endpoint(key), *_GONE.unpack(raw)) for key, (raw,) in maps["vanished"].items()
+        vanished = sorted(
+            (Vanished(decode_endpoint(key), *_GONE.unpack(raw)) for key, (raw,) in maps["vanished"].items()),
+            key=lambda each: (each.at.netns, each.at.port, str(each.at)),
         )
-        return Reading(tuple(found), tuple(sorted(vanished)), waiting, self._live.lost(_LOST))
+        return Reading(tuple(found), tuple(vanished), waiting, self._live.lost(_LOST))
 
     def _check(self) -> int:
         """Look after those that have waited for long; how many wait."""

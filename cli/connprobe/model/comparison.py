@@ -18,11 +18,14 @@ class ComparedRun(Record, frozen=True):
 
 
 class ComparedFigure(Record, frozen=True):
-    """One figure of every run. ratios: to the first run; None where either is unknown, or the first is 0."""
+    """One figure of every run. unit number: not a whole one; share: 1 is all.
+
+    ratios: to the first run; None where either is unknown, the first is 0, or it is a share.
+    """
 
     group: str
     name: str
-    unit: Literal["count", "bytes", "s", "ms", "per_s"]
+    unit: Literal["count", "number", "share", "bytes", "s", "ms", "per_s"]
     values: tuple[float | None, ...]
     ratios: tuple[float | None, ...]
 

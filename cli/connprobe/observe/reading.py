@@ -48,6 +48,10 @@ class ServerMeter:
         self._find, self._ends = find, ends
         self._group = ProcessGroup(pids)
         self._first_fds: dict[int, int] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Growth counts from now."""
         first = self._sample(pss=False)
         self._first_rss_bytes = first.rss_bytes if first is not None else 0
         self._taken_bytes: float | None = 0.0

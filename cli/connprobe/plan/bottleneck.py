@@ -77,10 +77,12 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None, what: str = "
     )
 
 
-def queue_verdict(listener: ListenerFigures, elapsed_s: float, *, ours: bool) -> Verdict | None:
+def queue_verdict(
+    listener: ListenerFigures, elapsed_s: float, *, ours: bool, what: str = "ramp"
+) -> Verdict | None:
     """Did this listener's accept queue overflow, at what rate, and what was its capacity? None: unknown.
 
-    ours: the load was made by this run, in a ramp of elapsed_s.
+    ours: the load was made by this run, in a ramp (or `what` it was) of elapsed_s.
     """
     if listener.overflows is None:
         return None
@@ -99,7 +101,7 @@ def queue_verdict(listener: ListenerFigures, elapsed_s: float, *, ours: bool) ->
         return Verdict(
             level="good", text=f"{listener.address}: the accept queue did not overflow{full}.{bound}"
         )
-    over = " over the ramp" if ours else ""
+    over = f" over the {what}" if ours else ""
     rate = f", {_rate(listener.overflows / elapsed_s)}{over}" if elapsed_s else ""
     times = "once" if listener.overflows == 1 else f"{listener.overflows:,} times"
     fix = (

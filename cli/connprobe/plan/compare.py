@@ -11,9 +11,11 @@ from connprobe.model.comparison import (
     Comparison,
     Difference,
 )
+from connprobe.plan.costs import costs
+from connprobe.plan.headline import OF_TRAFFIC
 from connprobe.plan.settings import flatten
 
-Unit = Literal["count", "bytes", "s", "ms", "per_s"]
+Unit = Literal["count", "number", "share", "bytes", "s", "ms", "per_s"]
 Get = Callable[[RunRecord], float | None]
 _LABELS = "abcdefghijklmnopqrstuvwxyz"
 MOST_RUNS = len(_LABELS)
@@ -68,11 +70,11 @@ def compare(records: Sequence[RunRecord], paths: Sequence[str], headlines: Seque
         for label, path, it, said in zip(_LABELS, paths, records, headlines, strict=False)
     ]
     figures = [_figure(group, name, unit, [get(it) for it in records]) for group, name, unit, get in _FIGURES]
-    known = [it for it in figures if any(value is not None for value in it.values)]
+    known = _known(figures)
     return Comparison(
         schema=COMPARISON_SCHEMA,
         runs=tuple(runs),
-        figures=tuple(_limits(records) + known),
+        figures=tuple(_limits(records) + _verified(records) + _costs(records) + _stages(records) + known),
         differences=tuple(_differences(records)),
         notes=tuple(_notes(records)),
     )
@@ -87,9 +89,10 @@ def _over(
 
 
 def _limits(records: Sequence[RunRecord]) -> list[ComparedFigure]:
-    """The first limit of each, then each resource that any run names; the lowest where there are several."""
-    if not any(it.limits for it in records):
-        return []
+    """The first limit of each, then each resource that any run names; the lowest where there are several.
+
+    Those of traffic count otherwise, and do not come first.
+    """
     lowest: list[dict[str, float]] = []
     for record in records:
         ends: dict[str, float] = {}
@@ -97,21 +100,87 @@ def _limits(records: Sequence[RunRecord]) -> list[ComparedFigure]:
             ends[limit.resource] = min(limit.connections, ends.get(limit.resource, float("inf")))
         lowest.append(ends)
     names = dict.fromkeys(limit.resource for record in records for limit in record.limits)
-    first = _figure("limits", "the first", "count", [min(it.values(), default=None) for it in lowest])
+    held = [{name: it[name] for name in it if name not in OF_TRAFFIC} for it in lowest]
+    first = _figure("limits", "the first", "count", [min(it.values(), default=None) for it in held])
     each = [
-        _figure("limits", name.replace("_", " "), "count", [it.get(name) for it in lowest]) for name in names
+        _figure(
+            "limits of traffic" if name in OF_TRAFFIC else "limits",
+            name.replace("_", " "),
+            "count",
+            [it.get(name) for it in lowest],
+        )
+        for name in sorted(names, key=lambda name: name in OF_TRAFFIC)
     ]
-    broke = [
-        it.verified.connections if it.verified is not None and it.verified.side == "server" else None
-        for it in records
+    return _known([first, *each])
+
+
+def _verified(records: Sequence[RunRecord]) -> list[ComparedFigure]:
+    """Prediction and truth, means over the trials in which the server broke, not the client."""
+    found = [
+        [trial.verified for trial in record.trials if trial.verified is not None]
+        or ([record.verified] if record.verified is not None else [])
+        for record in records
     ]
-    if any(value is not None for value in broke):
-        each.append(_figure("limits", "broke at (verified)", "count", broke))
-    return [first, *each]
+    broke = [[it for it in each if it.side == "server"] for each in found]
+    inside = [[it.inside for it in each if it.inside is not None] for each in broke]
+    figures = [
+        _figure("verified", "predicted", "count", [_mean([it.predicted for it in each]) for each in broke]),
+        _figure("verified", "broke at", "count", [_mean([it.connections for it in each]) for each in broke]),
+        _figure("verified", "error", "share", [_mean([it.error for it in each]) for each in broke]),
+        _figure("verified", "trials", "count", [len(each) or None for each in broke]),
+        _figure("verified", "inside", "count", [sum(each) if each else None for each in inside]),
+    ]
+    return _known(figures)
+
+
+def _costs(records: Sequence[RunRecord]) -> list[ComparedFigure]:
+    """What one more connection costs, by metric."""
+    found = [{cost.metric: cost for cost in costs(record.trials)} for record in records]
+    figures = []
+    for metric in dict.fromkeys(name for each in found for name in each):
+        values = [each[metric].each.mean if metric in each else None for each in found]
+        unit: Unit = "bytes" if metric.endswith("_bytes") else "number"
+        figures.append(_figure("one more connection", _metric(metric), unit, values))
+    return figures
+
+
+def _stages(records: Sequence[RunRecord]) -> list[ComparedFigure]:
+    """RSS at each stage but the steps of the ramp; CPU of a message."""
+    found = [{stage.stage: stage for stage in it.stages if stage.stage != "ramp"} for it in records]
+    figures = []
+    for name in dict.fromkeys(stage for each in found for stage in each):
+        for metric in ("rss_bytes", "heap_bytes"):
+            used = [each[name].use.get(metric) if name in each else None for each in found]
+            values = [None if value is None else value.mean for value in used]
+            figures.append(_figure("stages", f"{name}, {_metric(metric)}", "bytes", values))
+    spent = [
+        _mean([it.message_cpu_s / it.messages for it in record.trials if it.message_cpu_s and it.messages])
+        for record in records
+    ]
+    p99 = [_mean([it.message_ms.p99 for it in record.trials if it.message_ms]) for record in records]
+    figures.append(
+        _figure("messages", "CPU a message", "ms", [None if it is None else it * 1000 for it in spent])
+    )
+    figures.append(_figure("messages", "round trip p99", "ms", p99))
+    return _known(figures)
+
+
+def _metric(name: str) -> str:
+    short = name.removesuffix("_bytes").replace("_", " ")
+    return short.upper() if short in ("rss", "pss", "uss") else short
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _known(figures: Sequence[ComparedFigure]) -> list[ComparedFigure]:
+    return [it for it in figures if any(value is not None for value in it.values)]
 
 
 def _figure(group: str, name: str, unit: Unit, values: Sequence[float | None]) -> ComparedFigure:
-    first = values[0]
+    first = values[0] if unit != "share" else None
     ratios = [None if value is None or not first else value / first for value in values]
     return ComparedFigure(group=group, name=name, unit=unit, values=tuple(values), ratios=tuple(ratios))
 

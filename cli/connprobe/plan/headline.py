@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from connprobe.model import Limit
 from connprobe.plan.crossing import FAR
+from connprobe.plan.limits import MOST
 from connprobe.plan.resources import capacity, is_client, name
 
 # They bound bursts and messages, not how many connections are held.
@@ -43,14 +44,22 @@ def headline(limits: Sequence[Limit], held: int) -> str | None:
 
 
 def rounded(limit: Limit) -> tuple[int, int, int]:
-    """(connections, low, high) with no more digits than the interval justifies."""
-    width = max(limit.connections - limit.low, limit.high - limit.connections)
-    unit: int = 10 ** math.floor(math.log10(width)) if width >= 1 else 1
+    """(connections, low, high) with no more digits than the interval justifies; high MOST: it has no end.
+
+    Each side by its own width. Of the figure itself one digit stays, however wide the interval: it is not 0.
+    """
+    below, above = limit.connections - limit.low, limit.high - limit.connections
+    units = [_unit(min(below or above, limit.connections)), _unit(above or below)]
+    unit = min(units)
     return (
         unit * round(limit.connections / unit),
-        unit * math.floor(limit.low / unit),
-        unit * math.ceil(limit.high / unit),
+        units[0] * (limit.low // units[0]),
+        MOST if limit.high >= MOST else units[1] * -(-limit.high // units[1]),
     )
+
+
+def _unit(width: int) -> int:
+    return 10 ** math.floor(math.log10(width)) if width >= 1 else 1
 
 
 def _about(limit: Limit, *, bare: bool = False) -> str:
@@ -58,7 +67,7 @@ def _about(limit: Limit, *, bare: bool = False) -> str:
     connections = "" if bare else " connections"
     if low == high:
         return f"{number:,}{connections}"
-    return f"about {number:,}{connections} ({low:,} to {high:,})"
+    return f"about {number:,}{connections} ({low:,} {f'to {high:,}' if high < MOST else 'or more'})"
 
 
 def _number(limit: Limit) -> str:

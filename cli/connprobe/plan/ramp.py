@@ -6,8 +6,9 @@ from typing import Final
 from connprobe.model import Limit
 
 # Of what was predicted, from here on in small steps, with a rest after each: memory may end early, as it is
-# approached, and a capacity that is kept to the letter may not.
-NEAR: Final = {True: 0.75, False: 0.95}
+# approached, and a table that is kept to the letter may be defended: nginx closes connections whose request
+# is still under way once 15/16 of its table is taken.
+NEAR: Final = {True: 0.75, False: 0.9}
 APPROACHED: Final = frozenset({"heap", "memory", "cgroup_memory"})
 LARGE, SMALL = 0.10, 0.01  # of what was predicted
 BLIND = 0.02  # of the most that may be opened, where nothing was predicted
@@ -18,15 +19,20 @@ def steps(count: int, number: int) -> tuple[int, ...]:
     return tuple(sorted({-(-count * step // number) for step in range(1, number + 1)}))
 
 
-def shares(total: int, capacities: Sequence[int]) -> list[int]:
-    """`total` connections over workers with room for `capacities`: in proportion, never more than that."""
-    room = sum(capacities)
-    goals, before, done = [], 0, 0
-    for capacity in capacities:
-        before += capacity
-        upto = min(total, room) * before // room
-        goals.append(upto - done)
-        done = upto
+def shares(total: int, capacities: Sequence[int], before: Sequence[int] | None = None) -> list[int]:
+    """`total` connections over workers with room for `capacities`; none has less than it had `before`.
+
+    What is new goes to each in proportion to the room that it has left.
+    """
+    goals = list(before or [0] * len(capacities))
+    free = [capacity - goal for capacity, goal in zip(capacities, goals, strict=True)]
+    room, new = sum(free), total - sum(goals)
+    passed = dealt = 0
+    for index, each in enumerate(free):
+        passed += each
+        upto = min(new, room) * passed // room if room and new > 0 else 0
+        goals[index] += upto - dealt
+        dealt = upto
     return goals
 
 

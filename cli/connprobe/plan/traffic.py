@@ -21,7 +21,8 @@ def burst_limit(
         return None
     most = math.floor(capacity / stall_s + 1e-9)
     used = None if rate_per_s is None else min(float(capacity), rate_per_s * stall_s)
-    note = f"new connections a second, in a stall of {stall_s * 1000:,.3g} ms"
+    stall = f"{stall_s:,.3g} s" if stall_s >= 1 else f"{stall_s * 1000:,.3g} ms"
+    note = f"new connections a second, in a stall of {stall}"
     if rate_per_s is not None and rate_per_s * stall_s > capacity:
         note += f"; at the {rate_per_s:,.0f} a second seen, such a stall overflows it"
     return Limit(

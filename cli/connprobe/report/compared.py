@@ -1,6 +1,5 @@
 """Several runs side by side, on a terminal and in Markdown."""
 
-import re
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -9,7 +8,9 @@ from rich.text import Text
 from connprobe.model.comparison import ComparedFigure, Comparison, Difference
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
+from connprobe.report.markdown import escaped, in_code, markdown_table
 from connprobe.report.plots import plots
+from connprobe.report.rows import cost
 from connprobe.report.timeline import Timeline
 
 _VALUE_LENGTH = 60
@@ -65,7 +66,7 @@ def figure_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 def shown(figure: ComparedFigure, value: float | None) -> str:
     match figure.unit:
         case "bytes":
-            return fmt.nbytes(value)
+            return cost(value, "bytes")
         case "s":
             return fmt.duration(value)
         case "ms":
@@ -74,6 +75,10 @@ def shown(figure: ComparedFigure, value: float | None) -> str:
             return fmt.rate(value)
         case "count":
             return fmt.many(value)
+        case "number":
+            return fmt.number(value)
+        case "share":
+            return fmt.DASH if value is None else f"{value * 100:+.1f}%"
 
 
 def ratio(value: float | None) -> str:
@@ -89,7 +94,7 @@ def shown_values(difference: Difference) -> list[str]:
 def markdown(comparison: Comparison) -> str:
     """The same as GitHub-flavoured Markdown, for an issue or a README."""
     labels = [run.label for run in comparison.runs]
-    lines = [f"- **{run.label}** `{_in_code(run.path)}`: {escaped(run.headline)}" for run in comparison.runs]
+    lines = [f"- **{run.label}** `{in_code(run.path)}`: {escaped(run.headline)}" for run in comparison.runs]
     lines += ["", *(f"> {escaped(text)}" for text in comparison.notes)]
     header, rows = figure_rows(comparison)
     lines += ["", *markdown_table(header, rows, left=2)]
@@ -100,22 +105,3 @@ def markdown(comparison: Comparison) -> str:
     else:
         lines.append("nothing: the same machine, settings and plan")
     return "\n".join(lines) + "\n"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Lines of a table whose first `left` columns are words, the others figures."""
-
-    def row(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
-
-    rule = "|" + "|".join(":--" if index < left else "--:" for index in range(len(header))) + "|"
-    return [row(header), rule, *map(row, rows)]
-
-
-def escaped(text: str) -> str:
-    """A stranger's text in Markdown: no markup, no HTML, no cell that ends early."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", fmt.printable(text, limit=400))
-
-
-def _in_code(text: str) -> str:
-    return fmt.printable(text).replace("`", "'")

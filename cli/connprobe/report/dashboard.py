@@ -12,14 +12,27 @@ from rich.text import Text
 
 from connprobe.model import KernelSample, Sample, ServerUse
 from connprobe.report import format as fmt
-from connprobe.report.plain import PlainProgress, over
+from connprobe.report.plain import UNBOUNDED, PlainProgress, over
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
 
 _LABEL = 13  # columns of the names at the left
 _CELL = 15  # columns of one figure, or a multiple
 _CHART_MIN_WIDTH = 30
 _Row = tuple[str, list[tuple[str, str]], str]  # name, figures with what they are, style
-_PHASES = {"load": "loading", "ramp": "opening", "hold": "holding", "check": "checking", "close": "closing"}
+_PHASES = {
+    "load": "loading",
+    "start": "starting",
+    "ramp": "opening",
+    "settle": "waiting for memory to settle",
+    "hold": "holding",
+    "peak": "at the peak",
+    "idle": "idle",
+    "messaging": "messaging",
+    "drain": "closing all, to see what memory comes back",
+    "verify": "on until it breaks",
+    "check": "checking",
+    "close": "closing",
+}
 
 
 class Progress(Protocol):
@@ -35,15 +48,21 @@ class Progress(Protocol):
 
 
 def progress(
-    console: Console, *, asked: int, title: str, hold_s: float | None, plain: bool = False
+    console: Console,
+    *,
+    asked: int,
+    title: str,
+    hold_s: float | None,
+    stays: bool = True,
+    plain: bool = False,
 ) -> Progress:
     """The view that fits `console` (stderr): live on a terminal unless `plain`, else lines.
 
-    hold_s: None: connections do not stay. asked: 0: as many as there is time for.
+    asked: 0: nobody said how many. stays: False: connections come and go, and those are shown that are over.
     """
     if plain or not console.is_terminal or console.is_dumb_terminal:
-        return PlainProgress(console, asked=asked, title=title, hold_s=hold_s)
-    return Dashboard(console, asked=asked, title=title, hold_s=hold_s)
+        return PlainProgress(console, asked=asked, title=title, hold_s=hold_s, stays=stays)
+    return Dashboard(console, asked=asked, title=title, hold_s=hold_s, stays=stays)
 
 
 class _Rates:
@@ -52,6 +71,8 @@ class _Rates:
     def __init__(self) -> None:
         self._last: Sample | None = None
         self._began_s = 0.0
+        self._ramp_s = 0.0
+        self._opened = 0
         self.mean_per_s: float | None = None
         self.server_cpu: float | None = None  # cores in use, 1.0 = one core
         self.server_seen: ServerUse | None = None
@@ -59,12 +80,18 @@ class _Rates:
     def add(self, sample: Sample) -> bool:
         """Takes a sample in. False if it is the one already seen: the loop draws more often than it reads."""
         last = self._last
-        if last is not None and sample.at_s <= last.at_s:
+        if last is not None and sample.at_s == last.at_s:
             return False
+        if last is not None and sample.at_s < last.at_s:  # the next trial
+            last, self._began_s, self._ramp_s, self._opened = None, 0.0, 0.0, 0
         if sample.started == 0:
             self._began_s = sample.at_s
-        elif sample.phase == "ramp" and sample.at_s > self._began_s:
-            self.mean_per_s = sample.established / (sample.at_s - self._began_s)
+        elif sample.phase in ("ramp", "load") and sample.at_s > self._began_s:
+            # A ramp in steps waits between them, which is none of its time.
+            since_s, before = (last.at_s, last.established) if last else (self._began_s, 0)
+            self._ramp_s += sample.at_s - since_s
+            self._opened += sample.established - before
+            self.mean_per_s = self._opened / self._ramp_s
         elif self.mean_per_s is None and sample.at_s > self._began_s:
             self.mean_per_s = sample.established / (sample.at_s - self._began_s)  # over before a reading
         self.server_cpu = None
@@ -82,11 +109,13 @@ class Dashboard:
     `title` says what is opened where, e.g. "ws to 127.0.0.1:8080"; it may hold anything, and is escaped.
     """
 
-    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float | None) -> None:
+    def __init__(
+        self, console: Console, *, asked: int, title: str, hold_s: float | None, stays: bool = True
+    ) -> None:
         self._console = console
         self._asked = asked
         self._title = title
-        self._hold_s = hold_s
+        self._hold_s, self._stays = hold_s, stays
         self._held = History()
         self._rate = History()
         self._rates = _Rates()
@@ -139,10 +168,10 @@ class Dashboard:
 
     @property
     def _what(self) -> str:
-        return "over" if self._hold_s is None else "held"
+        return "held" if self._stays else "over"
 
     def _reached(self, sample: Sample) -> int:
-        return over(sample) if self._hold_s is None else sample.held
+        return sample.held if self._stays else over(sample)
 
     def _text(self, text: str, style: str = "") -> Text:
         return Text(fmt.printable(text, encoding=self._console.encoding, limit=400), style)
@@ -151,19 +180,17 @@ class Dashboard:
         reached = self._reached(sample)
         share = reached / self._asked if self._asked else None
         colour = "green" if reached >= self._asked else "cyan"
-        phase = _PHASES.get(sample.phase, sample.phase)
-        if sample.phase == "hold":
+        phase = _PHASES[sample.phase]
+        if sample.phase == "hold" and self._hold_s is not None:
             phase += f" {fmt.duration(self._hold_s)}"
         left = f"{fmt.duration(round(left_s))} left   " if left_s is not None else ""
         clock = f"{left}{fmt.duration(round(sample.at_s))} since start"
-        head = Text.assemble(
-            (fmt.count(reached), f"bold {colour}"),
-            (f" of {fmt.count(self._asked)} {self._what}" if self._asked else f" {self._what}", "bold"),
-            "   ",
-        )
+        beyond = sample.phase in UNBOUNDED or not self._asked
+        asked = f" {self._what}" if beyond else f" of {fmt.count(self._asked)} {self._what}"
+        head = Text.assemble((fmt.count(reached), f"bold {colour}"), (asked, "bold"), "   ")
         head.append(phase, "bold magenta")
         head.append(clock.rjust(max(width - head.cell_len, len(clock) + 3)), "dim")
-        percent = self._text(fmt.percent(share).rjust(7), "bold").plain
+        percent = "" if beyond else self._text(fmt.percent(share).rjust(7), "bold").plain
         room = max(width - len(percent), 0)
         filled = min(int(room * (share or 0.0)), room)
         full, rest = ("━", "─") if self._fancy else ("#", "-")
@@ -176,8 +203,9 @@ class Dashboard:
         levels = BLOCKS if self._fancy else ASCII
         room = width - _LABEL
         lines = []
+        most = max([float(self._asked), *self._held.values])
         for name, values, top, scale, colour in (
-            (self._what, self._held.values, float(self._asked), f"of {fmt.count(self._asked)}", "green"),
+            (self._what, self._held.values, most, f"of {fmt.count(most)}", "green"),
             ("rate", self._rate.values, None, f"max {fmt.rate(max(self._rate.values, default=0.0))}", "cyan"),
         ):
             upper, lower = sparkline(values, room, top=top, levels=levels)

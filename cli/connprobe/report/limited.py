@@ -11,6 +11,7 @@ from connprobe.report.rows import metric_name
 from connprobe.report.summary import headline, render_causes, render_ending
 from connprobe.report.trialrows import (
     CLASSIC,
+    COMPONENTS,
     cost_rows,
     message_cpu,
     over_start_rows,
@@ -29,10 +30,12 @@ def render_limit_record(
 ) -> None:
     """Prints `record` on `console` (stdout); the directory of the run and its report.html are shown last."""
     page = Page(console)
-    said = record.headline
-    if said is None:
-        said = f"{NO_LIMIT}: {record.unknown.get('limits', 'no resource grew with the connections')}."
-    render_limits(record.limits, said, max([record.held, *(it.held for it in record.trials)]), page)
+    render_limits(
+        record.limits,
+        record.headline or no_limit(record),
+        max([record.held, *(it.held for it in record.trials)]),
+        page,
+    )
     render_verified(record, page)
     render_stages(record, page)
     page.heading("The run")
@@ -43,6 +46,13 @@ def render_limit_record(
     render_kernel(record, page)
     render_verdicts(record.verdicts, page)
     render_ending(record, page, results=results, report=report)
+
+
+def no_limit(record: RunRecord) -> str:
+    """In place of the headline: why there is none."""
+    broken = [it.broken for it in record.trials if it.broken]
+    why = record.unknown.get("limits") or (broken[-1] if broken else "no resource grew with the connections")
+    return f"{NO_LIMIT}: {why}."
 
 
 def render_stages(record: RunRecord, page: Page) -> None:
@@ -62,7 +72,7 @@ def render_stages(record: RunRecord, page: Page) -> None:
     if (table := over_start_rows(record.stages)).rows:
         page.heading("A connection, over the start")
         page.figures(table)
-    if (table := cost_rows(record.trials)).rows:
+    if (table := cost_rows(record.trials, COMPONENTS)).rows:
         page.heading("What one more connection costs")
         page.figures(table)
         page.paragraph(cost_note(record), "dim", indent=2)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from connprobe.model import Limit
 from connprobe.plan.headline import OF_TRAFFIC, rounded
+from connprobe.plan.limits import MOST
 from connprobe.plan.resources import capacity, is_client, name
 from connprobe.report import format as fmt
 from connprobe.report.rows import Rows, amount, between, cost
@@ -78,12 +79,12 @@ def limit_rows(limits: Sequence[Limit]) -> Rows:
     rows = []
     called = zip(limits, names(limits), marks(limits), strict=True)
     for number, (limit, title, mark) in enumerate(called, 1):
-        about, low, high = rounded(limit)
+        about = rounded(limit)[0]
         rows.append(
             (
                 f"{number}. {title}" + (f" ({mark})" if mark else ""),
                 fmt.many(about),
-                "exact" if low == high else between(low, high),
+                span(limit),
                 limit_capacity(limit),
                 amount(limit.used, limit.unit),
                 takes(limit),
@@ -98,12 +99,12 @@ def traffic_rows(limits: Sequence[Limit], first: int) -> Rows:
     """Of bursts and messages; numbered from `first` on."""
     rows = []
     for number, (limit, title) in enumerate(zip(limits, names(limits), strict=True), first):
-        about, low, high = rounded(limit)
+        about = rounded(limit)[0]
         rows.append(
             (
                 f"{number}. {title}",
                 fmt.many(about) + ("/s" if limit.resource == "accept_queue" else ""),
-                "exact" if low == high else between(low, high),
+                span(limit),
                 limit_capacity(limit),
                 amount(limit.used, limit.unit),
                 takes(limit),
@@ -111,6 +112,14 @@ def traffic_rows(limits: Sequence[Limit], first: int) -> Rows:
             )
         )
     return Rows(("", "at most", "95 %", "capacity", "used", "each takes", "from"), rows)
+
+
+def span(limit: Limit) -> str:
+    """The interval: a count that is kept to the letter has none, and of a longest stall it is not known."""
+    _, low, high = rounded(limit)
+    if low == high:
+        return "\u2013" if limit.resource == "accept_queue" else "exact"
+    return between(low, high) if high < MOST else f"\u2265 {fmt.many(low)}"
 
 
 def limit_capacity(limit: Limit) -> str:

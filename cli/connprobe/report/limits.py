@@ -30,6 +30,7 @@ def render_limits(
     numbered = parts.held + parts.traffic
     page.heading("What lifts them")
     for number, limit in enumerate(numbered, 1):
-        page.line(f"  {number}. ", (limit.fix, "green"))
+        if limit.fix:
+            page.line(f"  {number}. ", (limit.fix, "green"))
     for which, said in notes(numbered):
         page.paragraph(f"{which}: {said}", "dim", indent=2)

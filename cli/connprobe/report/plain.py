@@ -10,6 +10,7 @@ from connprobe.model import Sample
 from connprobe.report import format as fmt
 
 _EVERY_S = 5.0
+UNBOUNDED = frozenset({"verify", "drain"})  # what was asked is no bound where it goes on, and after
 
 
 def over(sample: Sample) -> int:
@@ -20,20 +21,21 @@ def over(sample: Sample) -> int:
 class PlainProgress:
     """One line about every five seconds, and one at each change of phase: for logs and pipes."""
 
-    def __init__(self, console: Console, *, asked: int, title: str, hold_s: float | None) -> None:
-        """hold_s: None: connections do not stay, and those are told that are over."""
+    def __init__(
+        self, console: Console, *, asked: int, title: str, hold_s: float | None, stays: bool = True
+    ) -> None:
+        """stays: False: connections come and go, and those are told that are over."""
         self._console = console
         self._asked = asked
         self._title = title
-        self._hold_s = hold_s
+        self._hold_s, self._stays = hold_s, stays
         self._phase: str | None = None
         self._next_s = 0.0
 
     def __enter__(self) -> Self:
-        goal = f"opening {fmt.count(self._asked)}"
-        if self._hold_s is not None:
-            goal += f", holding {fmt.duration(self._hold_s)}"
-        self._print(f"{self._title}: {goal}" if self._asked else self._title)
+        goal = f": opening {fmt.count(self._asked)}" if self._asked else ""
+        holding = "" if self._hold_s is None else f", holding {fmt.duration(self._hold_s)}"
+        self._print(f"{self._title}{goal}{holding}")
         return self
 
     def __exit__(
@@ -47,10 +49,11 @@ class PlainProgress:
             return
         self._phase = sample.phase
         self._next_s = sample.at_s + _EVERY_S
-        number, what = (sample.held, "held") if self._hold_s is not None else (over(sample), "over")
-        of = f"/{fmt.count(self._asked)}" if self._asked else ""
+        number, what = (sample.held, "held") if self._stays else (over(sample), "over")
+        bounded = self._asked and sample.phase not in UNBOUNDED
+        asked = f"/{fmt.count(self._asked)}" if bounded else ""
         parts = [
-            f"{sample.phase} {fmt.count(number)}{of} {what}",
+            f"{sample.phase} {fmt.count(number)}{asked} {what}",
             fmt.rate(sample.rate_per_s),
             f"{fmt.count(sum(sample.failures.values()))} failed",
         ]

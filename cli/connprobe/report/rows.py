@@ -1,7 +1,7 @@
 """Tables before they have a form: the terminal, Markdown and HTML show the same words and figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from connprobe.model import Interval
@@ -17,8 +17,9 @@ _METRICS = {
     "heap_bytes": "heap",
     "kernel_bytes": "kernel slabs",
     "cgroup_bytes": "cgroup",
-    "memory_bytes": "available memory, fall",
+    "memory_bytes": "RSS and kernel slabs",
     "fds": "file descriptors",
+    "threads": "threads",
     "process_fds": "descriptors of the fullest process",
     "process_fds_grown": "descriptors, growth in one process",
     "files": "open files of the host",
@@ -38,6 +39,12 @@ class Rows(NamedTuple):
 
 def metric_name(metric: str) -> str:
     return _METRICS.get(metric) or metric.removesuffix("_bytes").replace("_", " ")
+
+
+def in_order(metrics: Iterable[str]) -> list[str]:
+    """Memory first, from what is the server's own to what is the host's; what has no place here, last."""
+    places = list(_METRICS)
+    return sorted(set(metrics), key=lambda it: (places.index(it) if it in places else len(places), it))
 
 
 def unit_of(metric: str) -> str:

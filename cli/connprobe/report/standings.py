@@ -8,8 +8,9 @@ from rich.console import Console
 from connprobe.model.bout import Bout, CompareRecord, Spread, Standing
 from connprobe.model.suite import Workload
 from connprobe.report import format as fmt
-from connprobe.report.compared import escaped, markdown_table, ratio
+from connprobe.report.compared import ratio
 from connprobe.report.layout import Page
+from connprobe.report.markdown import escaped, markdown_table
 from connprobe.report.rows import Rows
 from connprobe.report.verdicts import render_verdicts
 
@@ -173,8 +174,10 @@ def markdown(record: CompareRecord) -> str:
     lines = [escaped(sentence(record)), "", escaped(NOTE)]
     for it in tables(record):
         lines += ["", f"### {escaped(it.title)}", "", escaped(it.about)]
-        for rows in (it.speed, it.cost):
-            lines += ["", *markdown_table(rows.header, rows.rows, left=1)]
+        for table in (it.speed, it.cost):
+            end = None if any(row[-1] for row in table.rows) else -1
+            rows = [row[:end] for row in table.rows]
+            lines += ["", *markdown_table(table.header[:end], rows, left=1)]
     if missed := not_done(record):
         lines += ["", "Runs that are in no figure:", ""]
         lines += markdown_table(("run", "outcome", "why"), missed, left=3)

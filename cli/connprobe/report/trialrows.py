@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from connprobe.model import Growth, Interval, Limit, RunRecord, StageFigures, Trial, Verified
 from connprobe.plan.costs import Cost, costs
-from connprobe.plan.headline import rounded
 from connprobe.plan.interval import interval
 from connprobe.plan.resources import NAMES
 from connprobe.report import format as fmt
+from connprobe.report.limitrows import span
 from connprobe.report.rows import (
     Rows,
     amount,
-    between,
     cost,
+    in_order,
     metric_name,
     plus_minus,
     share,
@@ -20,13 +20,14 @@ from connprobe.report.rows import (
 )
 
 CLASSIC = ("rss_bytes", "heap_bytes", "kernel_bytes")
+COMPONENTS = (*CLASSIC, "pss_bytes", "uss_bytes", "cgroup_bytes", "memory_bytes", "fds", "threads")
 _STEPS_SHOWN = 6
 _NO_GROWTH = "does not grow measurably"
 
 
 def stage_rows(stages: Sequence[StageFigures], metrics: Sequence[str] | None = None) -> Rows:
     """metrics: None: all that were read."""
-    used = list(dict.fromkeys(it for stage in stages for it in stage.use if metrics is None or it in metrics))
+    used = in_order(it for stage in stages for it in stage.use if metrics is None or it in metrics)
     rows = [
         (
             stage.stage,
@@ -43,7 +44,7 @@ def stage_rows(stages: Sequence[StageFigures], metrics: Sequence[str] | None = N
 def over_start_rows(stages: Sequence[StageFigures]) -> Rows:
     """Bytes of one connection over the start, by component, at the stages after the ramp."""
     there = [it for it in stages if it.stage != "ramp" and it.bytes_per_connection]
-    metrics = dict.fromkeys(metric for stage in there for metric in stage.bytes_per_connection)
+    metrics = in_order(metric for stage in there for metric in stage.bytes_per_connection)
     rows = [
         (
             metric_name(metric),
@@ -55,10 +56,11 @@ def over_start_rows(stages: Sequence[StageFigures]) -> Rows:
     return Rows(("", *(it.stage for it in there), ""), rows)
 
 
-def cost_rows(trials: Sequence[Trial]) -> Rows:
-    """By component, with the shape of its growth in words."""
+def cost_rows(trials: Sequence[Trial], metrics: Sequence[str] | None = None) -> Rows:
+    """By component, with the shape of its growth in words. metrics: None: all that were fitted."""
     rows = []
-    for each in costs(trials):
+    found = {each.metric: each for each in costs(trials) if metrics is None or each.metric in metrics}
+    for each in map(found.__getitem__, in_order(found)):
         unit = each.last.unit
         rows.append(
             (
@@ -168,10 +170,7 @@ def verified_rows(record: RunRecord) -> Rows:
 def _predicted_interval(true: Verified, limits: Sequence[Limit]) -> str:
     same = [it for it in limits if it.connections == true.predicted]
     limit = next((it for it in same if it.resource == true.resource), same[0] if same else None)
-    if limit is None:
-        return fmt.DASH
-    _, low, high = rounded(limit)
-    return "exact" if low == high else between(low, high)
+    return fmt.DASH if limit is None else span(limit)
 
 
 def _broke(true: Verified) -> str:

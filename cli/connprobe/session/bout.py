@@ -9,6 +9,8 @@ from connprobe.model import HoldRequest, LoadRequest, RunRecord, Sample, TlsRequ
 from connprobe.model.bout import Bout, Others, Turn
 from connprobe.model.suite import Workload
 from connprobe.observe.process import ProcessGroup
+from connprobe.observe.snmp import deltas, read_counters
+from connprobe.plan.acceptqueue import reconcile_overflows
 from connprobe.plan.message import parse_message
 from connprobe.session.certificate import Certificate
 from connprobe.session.contest import ADDRESS, Contest
@@ -71,6 +73,16 @@ class BoutLoad(Load):
         self._group: ProcessGroup
         self._peak_rss_bytes = 0
         self._ends_at: float | None = None
+        self._counters = read_counters()
+
+    def overflows(self, record: RunRecord) -> int | None:
+        """The most that there can have been: sk_drops alone counts each connection of a deferred accept."""
+        drops = [it.overflows for it in record.listeners]
+        known = [value for value in drops if value is not None]
+        if not drops or len(known) < len(drops):
+            return None
+        moved = deltas(self._counters, read_counters())
+        return reconcile_overflows(sum(known), None, moved["ListenOverflows"], moved["ListenDrops"]).high
 
     def _reach_server(self, undo: ExitStack, log: IO[bytes]) -> ProcessGroup | None:
         self._group = self._contest.group()
@@ -133,7 +145,6 @@ def bout_of(turn: Turn, record: RunRecord, run: BoutLoad, where: str, others: Ot
         for cause in sorted({*record.failures, *record.drops})
     }
     lost = {cause: number for cause, number in lost.items() if number}
-    overflows = [it.overflows for it in record.listeners]
     unknown = {
         path: why
         for path, why in record.unknown.items()
@@ -157,15 +168,10 @@ def bout_of(turn: Turn, record: RunRecord, run: BoutLoad, where: str, others: Ot
         connections_per_s=record.connections_per_s,
         server=record.server,
         client_cpu_s=record.client.cpu_s,
-        overflows=_sum(overflows),
+        overflows=run.overflows(record),
         others=others,
         unknown=unknown,
     )
-
-
-def _sum(values: list[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if values and len(known) == len(values) else None
 
 
 def _why(record: RunRecord, lost: dict[str, int], run: BoutLoad, size: int) -> str | None:

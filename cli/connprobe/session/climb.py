@@ -43,7 +43,7 @@ class Climb:
         if done != self._moved or not now.in_flight:
             self._moved, self._since = done, at
         lost = now.failed + now.dropped - self.before.failed - self.before.dropped
-        self.failing = lost > self._tolerated or (lost > 0 and done >= self.goal and lost >= self._tolerated)
+        self.failing = lost > self._tolerated
         self.stalled = at - self._since > self._stall_s
         return self.failing or self.stalled or done >= self.goal
 

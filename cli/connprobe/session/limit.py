@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -16,6 +15,7 @@ from connprobe.errors import RunFailed, UsageError
 from connprobe.model import (
     Ceiling,
     HoldRequest,
+    Interval,
     Limit,
     LimitRequest,
     Obstacle,
@@ -43,7 +43,7 @@ from connprobe.session.interrupts import Interrupts
 from connprobe.session.outcome import Details
 from connprobe.session.prepare import Prepared, prepare
 from connprobe.session.reports import write_report
-from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored, write
+from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored, write
 from connprobe.session.started import StartedServer, free_port, taken
 from connprobe.session.target import route_to
 from connprobe.session.trial import Launch, TrialRun
@@ -77,10 +77,12 @@ def run_limit(
     obstacles = (*prepared.obstacles, *(_port_taken(asked) if starts else ()))
     if obstacles:
         render_obstacles(obstacles, err)
-        return REFUSED
-    if dry_run:
+    if dry_run and json:
+        print_json(out, {"plan": prepared.plan, "obstacles": obstacles})
+    elif dry_run and not obstacles:
         render_plan(prepared.plan, out)
-        return DONE
+    if obstacles or dry_run:
+        return REFUSED if obstacles else DONE
     label = asked.server or (Path(asked.command[0]).name if asked.command else request.target or "server")
     with Interrupts() as interrupts, RunDirectory.create(results, "limit", label) as directory:
         directory.write_plan(prepared.plan)
@@ -89,7 +91,7 @@ def run_limit(
             view.__enter__()
         runs: list[TrialRun] = []
         records: list[RunRecord] = []
-        began = time.monotonic()
+        began, failed = time.monotonic(), None
         try:
             for number in range(1, asked.repeat + 1):
                 launch = _launch(prepared, asked, options, directory, number, nofile)
@@ -103,7 +105,13 @@ def run_limit(
                     launch=launch,
                     began=began,
                 )
-                records.append(run.execute())
+                try:
+                    records.append(run.execute())
+                except RunFailed as failure:
+                    if not records:
+                        raise
+                    failed = f"Trial {number} failed: {failure.message}; what follows is of those before it."
+                    break
                 runs.append(run)
                 if interrupts.by is not None:
                     break
@@ -111,11 +119,14 @@ def run_limit(
             with suppress(OSError):
                 view.__exit__(None, None, None)
         record = _record(request, asked, prepared, runs, records)
+        if failed is not None:
+            verdict = Verdict(level="bad", text=failed)
+            record = replace(record, outcome="failed", verdicts=(verdict, *record.verdicts))
         unwritten = write(directory, record)
         no_report = write_report(directory, record)
         with suppress(OSError):
             if json:
-                out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+                print_json(out, record)
             else:
                 report = None if no_report else str(directory.path.absolute() / REPORT)
                 render_limit_record(record, out, results=str(directory.path.absolute()), report=report)
@@ -123,7 +134,7 @@ def run_limit(
                 err.print(f"no {REPORT}: {no_report}", markup=False)
     if unwritten is not None:
         raise unwritten
-    return {"interrupted": INTERRUPTED, "missed": MISSED}.get(record.outcome, DONE)
+    return EXIT[record.outcome]
 
 
 def reference(name: str, options: dict[str, str]) -> tuple[Ready, str, int]:
@@ -311,7 +322,7 @@ def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
 def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Limit]:
     """The limits that bursts and messages meet."""
     found = []
-    for listener in last.listeners:
+    for listener in run.listeners:
         if listener.wait_ms is None or listener.capacity is None:
             continue
         stall = burst_limit(
@@ -331,20 +342,29 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
         for each in trials
         if each.message_cpu_s is not None and each.messages
     ]
+    held = max(each.held for each in trials)
     processes = len(last.server.pids) if last.server is not None else 1
     cpus = min(processes, last.host.cpus)
     found.append(
         cpu_limit(
-            interval(messages),
-            interval(idle),
+            _ticked(messages, trials[-1].messages),
+            _ticked(idle, held),
             cpus,
-            held=max(each.held for each in trials),
+            held=held,
             scope="server",
             source="CPU of the server while messages went round, and while all was idle",
             fix="fewer messages, or more processes of the server and CPUs for them",
         )
     )
     return [limit for limit in found if limit is not None]
+
+
+def _ticked(each: Sequence[float], number: int) -> Interval | None:
+    """CPU seconds for one of `number`: the kernel tells them in ticks, which is all that one trial knows."""
+    found, tick = interval(each), 1 / os.sysconf("SC_CLK_TCK") / max(1, number)
+    if found is None or found.low is not None:
+        return found
+    return replace(found, low=max(0.0, found.mean - tick), high=found.mean + tick)
 
 
 def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest) -> list[Verdict]:
@@ -361,6 +381,14 @@ def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest
                     text=f"{which}The server's memory did not settle within {asked.settle_s:g} s ({stage}): "
                     "the intervals are wider for it.",
                     fix="--settle with a longer time",
+                )
+            )
+        if asked.message_by != "none" and trial.messaging_s is not None and not trial.messages:
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}Not one message was answered within {request.timeout_s:g} s.",
+                    fix="--message-by server where it sends by itself, or --message-by none",
                 )
             )
         if trial.verified is not None and trial.verified.side == "client":

@@ -18,7 +18,7 @@ from connprobe.session.sampling import Progress
 from connprobe.store.rundir import RunDirectory
 
 UNCOUNTED = 10**12  # connections of a load that its duration alone bounds
-AT_ONCE_PER_WORKER = 50
+AT_ONCE_PER_WORKER = 200  # one takes some 8,000 connections a second, and fewer take less CPU for each
 
 
 def planned(request: HoldRequest) -> HoldRequest:

@@ -263,7 +263,7 @@ def _verdicts(
         overflows = sum(each.overflows or 0 for each in seen.listeners)
         rated = request.rate_per_s is not None and not seen.behind
         found = [bottleneck(seen.cpu, rated=rated, overflows=overflows, what=seen.what)]
-        found += [queue_verdict(each, seen.ramp_s, ours=True) for each in seen.listeners]
+        found += [queue_verdict(each, seen.ramp_s, ours=True, what=seen.what) for each in seen.listeners]
         verdicts += [verdict for verdict in found if verdict is not None]
     for what in seen.made_otherwise:
         verdicts.append(Verdict(level="note", text=f"--sysctl: {what}"))

@@ -59,8 +59,10 @@ def report_run(path: Path, out: Console, form: Format, output: str | None) -> No
             _put(render_html(record, read_samples(directory)), out, output or str(directory / REPORT))
         case "markdown":
             from connprobe.report.compared import markdown
+            from connprobe.report.markdown import limit_markdown
 
-            _put(markdown(compare([record], [str(path)], [_said(record)])), out, output)
+            figures = markdown(compare([record], [str(path)], [_said(record)]))
+            _put(figures + limit_markdown(record), out, output)
 
 
 def report_runs(paths: Sequence[Path], out: Console, form: Format, output: str | None) -> None:

@@ -27,7 +27,7 @@ from connprobe.session.undo import restore_stale
 from connprobe.store.rundir import REPORT, RunDirectory
 
 DONE, FAILED, REFUSED, MISSED, INTERRUPTED = 0, 1, 3, 4, 130
-_EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
+EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
 
 
 class _Kind(NamedTuple):
@@ -78,7 +78,7 @@ def _carry_out(kind: _Kind, results: Path, out: Console, err: Console, *, dry_ru
     if prepared.obstacles:
         render_obstacles(prepared.obstacles, err)
     if dry_run and json:
-        _print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
+        print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
     elif dry_run and not prepared.obstacles:
         render_plan(prepared.plan, out)
     if prepared.obstacles:
@@ -89,7 +89,8 @@ def _carry_out(kind: _Kind, results: Path, out: Console, err: Console, *, dry_ru
     with Interrupts() as interrupts, RunDirectory.create(results, kind.command, label) as directory:
         directory.write_plan(prepared.plan)
         title = f"{kind.request.protocol} {label}"
-        view = progress(err, asked=kind.asked, title=title, hold_s=kind.hold_s, plain=json)
+        stays = kind.hold_s is not None
+        view = progress(err, asked=kind.asked, title=title, hold_s=kind.hold_s, stays=stays, plain=json)
         with suppress(OSError):  # a terminal that goes away takes its view along, not the run
             view.__enter__()
         try:
@@ -101,7 +102,7 @@ def _carry_out(kind: _Kind, results: Path, out: Console, err: Console, *, dry_ru
         no_report = write_report(directory, record)
         with suppress(OSError):
             if json:
-                _print_json(out, record)
+                print_json(out, record)
             else:
                 report = None if no_report else str(directory.path.absolute() / REPORT)
                 render = render_load_record if record.command == "load" else render_summary
@@ -110,7 +111,7 @@ def _carry_out(kind: _Kind, results: Path, out: Console, err: Console, *, dry_ru
                 err.print(f"no {REPORT}: {no_report}", markup=False)
     if unwritten is not None:
         raise unwritten
-    return _EXIT[record.outcome]
+    return EXIT[record.outcome]
 
 
 def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
@@ -126,7 +127,8 @@ def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
     return None
 
 
-def _print_json(out: Console, record: object) -> None:
+def print_json(out: Console, record: object) -> None:
+    """Alone on standard output."""
     out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
 
 

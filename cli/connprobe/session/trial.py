@@ -14,8 +14,8 @@ from connprobe.fleet.fleet import Fleet
 from connprobe.model import (
     Ceiling,
     KernelFigures,
-    Limit,
     LimitRequest,
+    ListenerFigures,
     Phase,
     Reading,
     Stage,
@@ -43,8 +43,10 @@ from connprobe.session.started import StartedServer
 from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
-AFTERMATH_S = 2.0  # after something broke: until what is under way is over, or the server is dead
+AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
+PACE_S = 0.5  # a small step is spread over so long: a crowd breaks servers that could take one after another
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
+TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
 
 
@@ -94,13 +96,14 @@ class TrialRun(Hold):
         self.message_cpu_s: float | None = None
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
+        self.listeners: tuple[ListenerFigures, ...] = ()  # before --verify
         self._messaged: set[int] = set()
+        self._goals = [0] * len(prepared.plan.shards)  # of each worker, in all
         self._kept: counters.Totals | None = None
         self._climbing: Climb | None = None
         self._served = True  # connections are still wanted
         self._gone = False
         self._off_bytes = 0.0
-        self._heap_count = 0
         self._meter: ServerMeter
 
     def trial(self) -> Trial:
@@ -193,6 +196,7 @@ class TrialRun(Hold):
 
     def _phases(self, costs: Costs) -> None:
         self._settle("start")
+        self._meter.begin()  # what went on before on this host has settled too
         self._launch.heap.attach(self._meter.pids)
         self._read("start")
         self._read_ceilings(0)
@@ -237,6 +241,7 @@ class TrialRun(Hold):
     def _snapshot(self) -> None:
         """What is counted for the record; what --verify breaks afterwards is told by `verified`."""
         self._kept = super()._read_totals()
+        self.listeners = self.kernel.listeners()
         self.seen.table = self.fleet.table.copy()
 
     def _idle(self, costs: Costs) -> None:
@@ -270,6 +275,9 @@ class TrialRun(Hold):
         )
 
     def _message(self) -> None:
+        if self.asked.message_by == "none":
+            self.seen.unknown["server.messaging_rss_bytes"] = "no messages were asked for"
+            return
         server = self.asked.message_by == "server"
         if not server and self.request.http_mode != "keepalive" and self.request.protocol == "http":
             self.seen.unknown["server.messaging_rss_bytes"] = (
@@ -307,9 +315,9 @@ class TrialRun(Hold):
                 end = End(alive, f"nothing broke: {alive:,} were held", {}, {}, reached=True)
                 break
             goal = next_goal(begun, first, self.plan.count)
-            end = self._climb(goal, "verify").end
+            end = self._climb(goal, "verify", PACE_S if is_near(begun, first) else 0.0).end
             if end is None and is_near(goal, first):
-                end = self._rest(first)
+                end = self._rest()
         self._conclude(end)
 
     def _bury(self, climb: Climb) -> None:
@@ -317,7 +325,7 @@ class TrialRun(Hold):
         if self.prediction is None:
             self.held = max((each.connections for each in self.readings), default=0)
             self._predict()
-        self._conclude(self._death(climb, super()._read_totals()))
+        self._conclude(self._death(climb, "verify"))
 
     def _conclude(self, end: End) -> None:
         limits = self.prediction.limits if self.prediction else ()
@@ -332,7 +340,8 @@ class TrialRun(Hold):
             if use is None:
                 raise Over("the server ended when its connections did")
             state = settling.feed(time.monotonic(), *use)
-            self._sampler.tick("drain", self._read_totals(), self.fleet.table, None)
+            closed = self._read_totals()._replace(held=0, in_flight=0)
+            self._sampler.tick("drain", closed, self.fleet.table, None)
             if state.state != "waiting":
                 break
             time.sleep(0.1)
@@ -345,26 +354,24 @@ class TrialRun(Hold):
         end: End | None
         took_s: float
 
-    def _climb(self, goal: int, phase: Phase) -> _Climbed:
-        """Up to `goal` connections begun; how it ended where the server could take no more."""
+    def _climb(self, goal: int, phase: Phase, pace_s: float = 0.0) -> _Climbed:
+        """Up to `goal` connections begun, in `pace_s` or more; how it ended where it could take no more."""
         before, began = self._read_totals(), time.monotonic()
         handshakes = counters.read_handshakes(self.fleet.table)
         climb = self._climbing = Climb(goal, before)
-        for index, share in enumerate(shares(goal, [shard.count for shard in self.plan.shards])):
-            self.fleet.tell(index, "goal", share)
+        self._open_up_to(goal, pace_s)
         self._watch(phase, lambda totals: self._is_gone() or self._hopeless(totals) or climb.over(totals))
         took_s = time.monotonic() - began
         self._stop_if_interrupted()
         waiting = 0
         if climb.failing or climb.stalled or self._gone:
-            aftermath = time.monotonic() + AFTERMATH_S
-            self._watch(phase, lambda totals: self._is_gone() or not totals.in_flight, aftermath)
+            self._wait_for_aftermath(phase)
         else:
             waiting = self._wait_for_accepts(phase)
         self._stop_if_interrupted()
-        totals = self._read_totals()
         if self._gone:
-            return self._Climbed(self._death(climb, totals), took_s)
+            return self._Climbed(self._death(climb, phase), took_s)
+        totals = self._read_totals()
         if climb.failing or climb.stalled or waiting:
             return self._Climbed(climb.end(totals, self._alive(), self._waiting()), took_s)
         late = slow(handshakes, counters.read_handshakes(self.fleet.table), self.asked.latency_limit_ms)
@@ -376,16 +383,37 @@ class TrialRun(Hold):
             return self._Climbed(End(before.held, cause, {}, {}), took_s)
         return self._Climbed(None, took_s)
 
-    def _death(self, climb: Climb, totals: counters.Totals) -> End:
+    def _open_up_to(self, goal: int, pace_s: float) -> None:
+        before = self._goals
+        self._goals = shares(goal, [shard.count for shard in self.plan.shards], before)
+        for index, (share, had) in enumerate(zip(self._goals, before, strict=True)):
+            interval_s = pace_s / max(1, share - had)
+            self.fleet.tell(index, "goal", share, interval_s, interval_s * index / len(self._goals))
+
+    def _wait_for_aftermath(self, phase: Phase) -> None:
+        """A process that is killed closes its connections before it is gone, and there may be thousands."""
+        lost, since = -1, time.monotonic()
+
+        def over(totals: counters.Totals) -> bool:
+            nonlocal lost, since
+            now, seen = time.monotonic(), totals.failed + totals.dropped
+            if seen != lost:
+                lost, since = seen, now
+            return self._is_gone() or (not totals.in_flight and now - since >= CALM_S)
+
+        self._watch(phase, over, time.monotonic() + AFTERMATH_S)
+
+    def _death(self, climb: Climb, phase: Phase) -> End:
         ending, status, words = "its processes are gone", None, ""
         if self.server is not None:
-            self.server.pids()
+            server, until = self.server, time.monotonic() + SOON_S
+            self._watch(phase, lambda totals: not server.pids() and server.status is not None, until)
             ending, status, words = self.server.ending(), self.server.status, self.server.tail()
-        return climb.died(totals, ending, status, words)
+        return climb.died(self._read_totals(), ending, status, words)
 
-    def _rest(self, first: Limit | None) -> End | None:
+    def _rest(self) -> End | None:
         """Until the CPU is quiet: memory that is never left in peace breaks earlier than it has to."""
-        before = climb = Climb(self._begun(), self._read_totals())
+        before = Climb(self._begun(), self._read_totals())
         until, since, last = time.monotonic() + REST_MOST_S, time.monotonic(), self._meter.quick()
 
         def rested(totals: counters.Totals) -> bool:
@@ -400,12 +428,15 @@ class TrialRun(Hold):
             return share < QUIET_CPU
 
         self._watch("verify", rested, until)
+        if lost := self._read_totals().dropped > before.before.dropped + TOLERATED_AT_REST:
+            self._wait_for_aftermath("verify")
         self._stop_if_interrupted()
         if self._is_gone():
-            return self._death(before, self._read_totals())
+            return self._death(before, "verify")
+        if lost:
+            return before.end(self._read_totals(), self._alive(), 0)
         self.readings.append(self._meter.reading("verify", self._alive(), self._at_s(), False))
-        totals = self._read_totals()
-        return climb.end(totals, totals.held, 0) if totals.dropped > climb.before.dropped + 2 else None
+        return None
 
     def _wait_for_accepts(self, phase: Phase) -> int:
         """Connections that lie in the accept queue and are not taken from it; 0: it gets there."""

@@ -1,5 +1,6 @@
 """What is asked of a managed runtime, whichever it is."""
 
+import time
 from typing import NamedTuple, Protocol
 
 from connprobe.model import Ceiling
@@ -29,10 +30,10 @@ class HeapUnknown(Exception):
 
 
 class Runtime(Protocol):
-    """A runtime that one or more of a server's processes run on.
+    """What one or more of a server's processes run on.
 
-    name: "Node 20.20 (V8)". heap: asks for a full collection first, takes at most `TIMEOUT_S`, and raises
-    HeapUnknown. ceilings: what the heap ends at, without a collection; raises HeapUnknown.
+    name: "Node 20.20 (V8)". heap: asks for a full collection first, takes `TIMEOUT_S` at most, and raises
+    HeapUnknown. ceilings: what the heap that was the fullest at the last reading ends at; asks nobody.
     """
 
     @property
@@ -50,3 +51,11 @@ class Attached(NamedTuple):
 
     runtime: Runtime | None
     reason: str | None
+
+
+def left(until: float) -> float:
+    """Seconds until a moment of time.monotonic(), to wait on a socket. TimeoutError: it has passed."""
+    seconds = until - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds

@@ -7,15 +7,12 @@ const COLLECT = 'g'.charCodeAt(0);
 const HELPER = /^(npm|npx|yarn|yarnpkg|pnpm|pnpx|corepack)(-cli)?(\.[cm]?js)?$/;
 
 const collect = (then) => {
-  const v8 = require('v8');
   const { Session } = require('inspector');
   const session = new Session();
   session.connect();
-  // V8 ends a process whose collections free little above 80 % of its limit, four in a row. Ours are not the
-  // program's: they may not be counted.
-  v8.setFlagsFromString('--no-detect-ineffective-gcs-near-heap-limit');
+  const restore = require('./heap.cjs').guardless();
   session.post('HeapProfiler.collectGarbage', (error) => {
-    v8.setFlagsFromString('--detect-ineffective-gcs-near-heap-limit');
+    restore();
     // Later: V8 calls back with a lock held that disconnect() takes too.
     setImmediate(() => {
       session.disconnect();
@@ -28,7 +25,7 @@ const serve = (socket) => {
   const answer = (error) => {
     try {
       if (error) throw error;
-      socket.end(JSON.stringify(require('./heap.cjs')()) + '\n');
+      socket.end(JSON.stringify(require('./heap.cjs').heap()) + '\n');
     } catch {
       socket.destroy();
     }
@@ -62,5 +59,6 @@ const listen = (directory) => {
 try {
   const directory = process.env.CONNPROBE_HEAP_SOCKETS;
   const helper = HELPER.test(require('path').basename(process.argv[1] || ''));
-  if (directory && !helper && require('worker_threads').isMainThread) listen(directory);
+  const other = process.versions.electron; // its V8 aborts when a flag is set
+  if (directory && !helper && !other && require('worker_threads').isMainThread) listen(directory);
 } catch {}

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from connprobe.observe.runtimes.interface import TIMEOUT_S, HeapUnknown
+from connprobe.observe.runtimes.interface import TIMEOUT_S, HeapUnknown, left
 from connprobe.observe.runtimes.v8 import Heap, read_answer
 
 PRELOAD: Final = Path(__file__).with_name("preload.cjs")
@@ -92,7 +92,7 @@ def _connections(directory: Path, stack: ExitStack, until: float) -> list[tuple[
     for name in filter(_is_socket, names):
         connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
-            connection.settimeout(_left(until))
+            connection.settimeout(left(until))
             connection.connect(f"/proc/self/fd/{opened}/{name}")
             raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except OSError:  # its process has ended
@@ -106,7 +106,7 @@ def _heap(pid: int, connection: socket.socket, until: float) -> Heap:
     line = bytearray()
     while not line.endswith(b"\n"):
         try:
-            connection.settimeout(_left(until))
+            connection.settimeout(left(until))
             data = connection.recv(MOST_BYTES)
         except TimeoutError:
             raise HeapUnknown(
@@ -124,10 +124,6 @@ def _heap(pid: int, connection: socket.socket, until: float) -> Heap:
         return read_answer(bytes(line))
     except ValueError as error:
         raise _odd(pid) from error
-
-
-def _left(until: float) -> float:
-    return max(until - time.monotonic(), 0.001)
 
 
 def _gone(pid: int) -> HeapUnknown:

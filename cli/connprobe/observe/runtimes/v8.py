@@ -28,12 +28,12 @@ SEMI_SPACE_SIZES: Final = tuple(MiB << power for power in range(5))  # 1 to 16 M
 
 
 class Heap(msgspec.Struct, frozen=True):
-    """What heap.cjs answers. flags: NODE_OPTIONS, then the arguments of node itself: the last one counts."""
+    """What heap.cjs answers. flags: of sizes, from NODE_OPTIONS, then node's arguments: the last counts."""
 
     version: Annotated[str, Meta(pattern=r"^v[0-9]{1,4}\.[0-9]{1,4}\.[!-~]{1,40}$")]
     limit: Annotated[int, Meta(ge=MiB, le=1 << 53)]
     spaces: Annotated[dict[str, Bytes], Meta(max_length=100)]
-    flags: list[str]
+    flags: Annotated[list[str], Meta(max_length=1000)]
     worker: bool
 
     @property
@@ -98,7 +98,7 @@ def _power_of_two(size: int) -> int:
 
 
 def _megabytes(flag: str, flags: Sequence[str]) -> int | None:
-    """In bytes; None where it is not among the flags, or is none of a heap (V8 takes _ for -)."""
-    pattern = rf"(?:^|\s)--{flag.replace('-', '[-_]')}=\"?([0-9]{{1,9}})(?=[\s\"]|$)"
-    found = [match for text in flags for match in re.findall(pattern, text)]
+    """In bytes; None where it is not among the flags. V8 takes _ for -."""
+    pattern = re.compile(rf'"?--{flag.replace("-", "[-_]")}=([0-9]{{1,9}})"?')
+    found = [match[1] for match in map(pattern.fullmatch, flags) if match]
     return int(found[-1]) * MiB if found else None

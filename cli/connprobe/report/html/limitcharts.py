@@ -16,6 +16,7 @@ from connprobe.report.timeline import Timeline
 
 LIMITS_SHOWN = 20
 BESIDE_POINT = 10_000  # times the first limit: a bar that long would press the others flat
+WHISKER_SHOWN = 10  # times the longest bar
 _DRAWN_AT_FIRST = ("heap_bytes", "rss_bytes", "cgroup_bytes", "kernel_bytes")
 _METRICS = (
     "rss_bytes",
@@ -40,6 +41,8 @@ def limit_chart(record: RunRecord) -> Figure | None:
     called = limit_names(limits)
     values = [max(1, limit.connections) for limit in limits]
     highs = [max(value, limit.high) for value, limit in zip(values, limits, strict=True)]
+    # An interval that has no end runs out of the chart, which ends soon after the last bar.
+    edges = [min(high, max(values) * WHISKER_SHOWN) for high in highs]
     colours = ["@vermilion", *("@sky" if is_client(limit) else "@blue" for limit in limits[1:])]
     bars = {
         "type": "bar",
@@ -66,7 +69,7 @@ def limit_chart(record: RunRecord) -> Figure | None:
     figures = {  # beyond the interval: text at the end of a bar would lie under its whisker
         "type": "scatter",
         "mode": "text",
-        "x": highs,
+        "x": edges,
         "y": called,
         "text": [f"  {fmt.many(rounded(limit)[0])}" for limit in limits],
         "textposition": "middle right",
@@ -77,7 +80,7 @@ def limit_chart(record: RunRecord) -> Figure | None:
     if record.verified is not None and record.verified.side == "server" and record.verified.connections > 0:
         marks.append(upright(record.verified.connections, "broke", "@purple", anchor="left"))
     ends = [*values, *(shape["x0"] for shape, _ in marks if shape["x0"] > 1)]
-    low, high = log10(min(ends)) - 0.4, log10(max(highs + ends))
+    low, high = log10(min(ends)) - 0.4, log10(max(edges + ends))
     room = 0.3 * (high - low) + 0.15  # for the figure beyond the longest bar, on a phone too
     x = axis("connections (log scale)", type="log", rangemode="normal", range=[low, high + room])
     y = {"autorange": "reversed", "automargin": True, "type": "category", "ticklabelstandoff": 6}
@@ -117,6 +120,7 @@ def growth_chart(trials: Sequence[Trial]) -> Figure | None:
         return None
     last = trials[-1]
     data: list[dict[str, Any]] = []
+    reach = max((reading.connections for trial in trials for reading in trial.readings), default=0)
     fitted = {growth.metric: growth for growth in last.growth if growth.unit == "bytes"}
     found = {name for trial in trials for reading in trial.readings for name in reading.use}
     metrics = [name for name in _METRICS if name in found or name in fitted]
@@ -127,7 +131,7 @@ def growth_chart(trials: Sequence[Trial]) -> Figure | None:
         if name not in drawn:
             more["visible"] = "legendonly"
         if (growth := fitted.get(name)) is not None:
-            data += [it | more for it in _fitted(growth, last, name, colour)]
+            data += [it | more for it in _fitted(growth, reach, name, colour)]
         for settled in (True, False):
             data += [it | more for it in _readings(trials, name, colour, settled, growth is None)]
     if not data:
@@ -156,14 +160,24 @@ def _readings(
     return [points_shown | {"hovertemplate": "%{x:,} connections: %{y:.4~s}B<extra></extra>"}]
 
 
-def _fitted(growth: Growth, trial: Trial, metric: str, colour: str) -> list[dict[str, Any]]:
-    width = growth.last or 1
-    xs = [width * step / _STEPS for step in range(_STEPS + 1)]
-    ys = [value_at(growth, x) for x in xs]
+def _fitted(growth: Growth, reach: int, metric: str, colour: str) -> list[dict[str, Any]]:
+    """The line and its band; dashed from the last reading of the fit to `reach`, where more were held."""
+    last = growth.last or 1
+    inside = [last * step / _STEPS for step in range(_STEPS + 1)]
+    beyond = [last + (reach - last) * step / _STEPS for step in range(_STEPS + 1)] if reach > last else []
+    xs = inside + beyond
     low, high = zip(*(band_at(growth, x) for x in xs), strict=True)
     slope = f"{metric_name(metric)}: {cost(growth.per_connection, 'bytes')} each"
-    shade = band(xs, list(low), list(high), "95 %", f"{colour}-band") | {"showlegend": False}
-    return [shade, curve(xs, ys, slope, colour, "B", hoverinfo="skip", hovertemplate=None)]
+    more: dict[str, Any] = {"hoverinfo": "skip", "hovertemplate": None}
+    data = [
+        band(xs, list(low), list(high), "95 %", f"{colour}-band") | {"showlegend": False},
+        curve(inside, [value_at(growth, x) for x in inside], slope, colour, "B", **more),
+    ]
+    if beyond:
+        ys = [value_at(growth, x) for x in beyond]
+        dashed = curve(beyond, ys, f"{slope}, beyond", colour, "B", line={"dash": "dash"}, **more)
+        data.append(dashed | {"showlegend": False})
+    return data
 
 
 def held_chart(line: Timeline) -> Figure | None:

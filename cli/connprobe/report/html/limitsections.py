@@ -36,7 +36,9 @@ def _limits(label: str, rows: Rows, limits: Sequence[Limit]) -> Html:
     for index, (row, limit) in enumerate(zip(rows.rows, limits, strict=True)):
         about = "; ".join(it for it in (origin(limit), limit.note) if it)
         name = tag("b", row[0]) if index in rows.strong else row[0]
-        told.append((name, *row[1:-1], join([code(limit.fix), tag("br"), tag("small", about)])))
+        told.append(
+            (name, *row[1:-1], join([code(limit.fix), tag("br") if limit.fix else "", tag("small", about)]))
+        )
     return table((*rows.header[:-1], "what lifts it; from"), told, label=label)
 
 

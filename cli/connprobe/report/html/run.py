@@ -14,6 +14,7 @@ from connprobe.report.html.loadsections import load
 from connprobe.report.html.markup import Html, join, pairs, tag
 from connprobe.report.html.page import chart, no_script, page
 from connprobe.report.html.timecharts import time_charts
+from connprobe.report.limited import no_limit
 from connprobe.report.summary import headline
 from connprobe.report.timeline import Timeline, read_timeline
 
@@ -35,7 +36,7 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
         figures[name] = figure
         return chart(name, title, note)
 
-    said = record.headline or headline(record)
+    said = record.headline or (no_limit(record) if record.command == "limit" else headline(record))
     body = [
         _header(record, said),
         parts.section("What was seen", parts.verdicts(record.verdicts)),
@@ -119,7 +120,8 @@ def _reached(record: RunRecord) -> tuple[str, str]:
 
 def _growth(record: RunRecord, line: Timeline, add: Callable[..., Html]) -> Html:
     if record.trials:
-        note = "Dots: settled readings of all trials (open: not settled). Line and 95 % band: the last trial."
+        note = "Dots: settled readings of all trials (open: not settled). "
+        note += "Line and 95 % band: the last trial, dashed beyond its fit."
         return add("growth", "Memory over connections", growth_chart(record.trials), note)
     note = "Dots: samples of the run. The line is descriptive: a hold does not wait for memory to settle."
     return add("growth", "Server memory over connections", held_chart(line), note)
