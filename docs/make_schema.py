@@ -1,4 +1,4 @@
-"""Writes docs/run.schema.json and docs/watch.schema.json from `connprobe.model`, so that they cannot drift.
+"""Writes the schemas of run.json, watch.json and compare.json from the model: they cannot drift from it.
 
 `--check` writes nothing and fails when a file is not what the model says.
 """
@@ -12,6 +12,7 @@ import msgspec
 
 from connprobe.causes import CAUSES
 from connprobe.model import SCHEMA, WATCH_SCHEMA, RunRecord, WatchRecord, WatchSample
+from connprobe.model.bout import COMPARE_SCHEMA, Bout, CompareRecord
 
 DOCS = Path(__file__).parent
 
@@ -27,6 +28,11 @@ def run_schema() -> dict[str, Any]:
 def watch_schema() -> dict[str, Any]:
     """That of watch.json, with $defs/WatchSample for a line of its samples.jsonl and of --json."""
     return _schema(WatchRecord, WATCH_SCHEMA, "watch", WatchSample)
+
+
+def compare_schema() -> dict[str, Any]:
+    """That of compare.json, with $defs/Bout for a line of its bouts.jsonl."""
+    return _schema(CompareRecord, COMPARE_SCHEMA, "compare", Bout)
 
 
 def _schema(
@@ -56,7 +62,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not current")
     check = parser.parse_args().check
     stale = False
-    for schema in (run_schema(), watch_schema()):
+    for schema in (run_schema(), watch_schema(), compare_schema()):
         file, text = DOCS / schema["$id"], _encoded(schema)
         if not check:
             file.write_text(text)

@@ -33,7 +33,11 @@ Examples:
 
 def compare(
     suite: Annotated[
-        Path | None, typer.Argument(metavar="SUITE.toml", help="The contestants and their workloads.")
+        Path | None,
+        typer.Argument(
+            metavar="SUITE.toml",
+            help="The contestants and their workloads; or balancerbattle, which comes with connprobe.",
+        ),
     ] = None,
     sizes: Annotated[
         str | None, typer.Option(help="Numbers of connections, as 2000,5000. Default: the suite's.")
@@ -58,7 +62,7 @@ def compare(
 ) -> None:
     """Start each contestant of a SUITE in turn, load it, and put all of them into one table per workload."""
     from connprobe.session.compare import chosen_names, run_compare
-    from connprobe.session.suite import place_of, read_suite
+    from connprobe.session.suite import find_suite, place_of, read_suite
 
     if resume is not None:
         if suite is not None or sizes or repeats is not None or only or skip_missing:
@@ -72,6 +76,7 @@ def compare(
             raise UsageError(
                 "compare needs a suite", fix="connprobe compare targets/balancerbattle.toml, or --resume DIR"
             )
+        suite = find_suite(suite)
         found = read_suite(suite)
         request = CompareRequest(
             suite=found,

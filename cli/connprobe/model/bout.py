@@ -55,8 +55,9 @@ class Bout(Record, frozen=True):
     total_s: float | None = None
     connections_per_s: float | None = None
     server: ServerFigures | None = None  # all processes of the contestant, and of its counted backends
+    server_pss_bytes: int | None = None  # of the same, after the last connection: shared pages count once
     client_cpu_s: float | None = None
-    overflows: int | None = None  # of its accept queues
+    overflows: int | None = None  # of its accept queues: there cannot have been more
     others: Others | None = None
     unknown: dict[str, str] = field(default_factory=dict)
 

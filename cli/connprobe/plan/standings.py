@@ -20,6 +20,7 @@ FIGURES: Mapping[str, Get] = {
     "total_s": lambda it: it.total_s,
     "start_rss_bytes": lambda it: it.server.start_rss_bytes if it.server else None,
     "peak_rss_bytes": lambda it: it.server.peak_rss_bytes if it.server else None,
+    "end_pss_bytes": lambda it: it.server_pss_bytes,
     "cpu_s": lambda it: it.server.cpu_s if it.server else None,
     "client_cpu_s": lambda it: it.client_cpu_s,
     "overflows": lambda it: it.overflows,

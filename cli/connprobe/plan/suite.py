@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from connprobe.errors import UsageError
-from connprobe.model.suite import Contestant, Program, Suite, serves
+from connprobe.model.suite import Contestant, Program, Suite, Workload, serves
 from connprobe.plan import template
 from connprobe.plan.message import parse_message
 from connprobe.plan.toml_line import line_of
@@ -76,55 +76,61 @@ def _understood(message: str) -> Mistake:
 
 def _mistakes(suite: Suite) -> Iterator[Mistake]:
     """What the types do not say."""
-    yield from _repeated("sizes", suite.sizes)
-    for key, names in (
-        ("workload", [it.name for it in suite.workloads]),
-        ("backend", [it.name for it in suite.backend_programs]),
-        ("contestant", [(it.name, it.protocol, it.tls) for it in suite.contestants]),
-    ):
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                called = name if isinstance(name, str) else name[0]
-                yield Mistake((key, index, "name"), f"there is another {key} {called!r}")
+    yield from _repeated(("sizes",), suite.sizes)
+    yield from _same_name("workload", [(it.name,) for it in suite.workloads])
+    yield from _same_name("backend", [(it.name,) for it in suite.backend_programs])
+    yield from _same_name("contestant", [(it.name, it.protocol, it.tls) for it in suite.contestants])
     for index, workload in enumerate(suite.workloads):
-        where: Path = ("workload", index)
-        if workload.message is not None:
-            if workload.protocol == "http":
-                yield Mistake((*where, "message"), "with HTTP a message is the request once more")
-            try:
-                parse_message(workload.message, "message")
-            except UsageError as error:
-                yield Mistake((*where, "message"), error.message)
-        there = [it for it in suite.contestants if serves(it, workload)]
-        if not there:
-            yield Mistake(where, f"no contestant has protocol {workload.protocol!r} and tls {workload.tls}")
-        for second in [it for it in there if it.control][1:]:
-            at = suite.contestants.index(second)
-            yield Mistake(("contestant", at, "control"), f"the workload {workload.name!r} has two controls")
-    known = {it.name for it in suite.backend_programs}
+        yield from _of_workload(("workload", index), workload, suite)
+    for index, contestant in enumerate(suite.contestants):
+        yield from _of_contestant(("contestant", index), contestant, suite)
     for index, backend in enumerate(suite.backend_programs):
         if not any(backend.name in it.backends for it in suite.contestants):
             yield Mistake(("backend", index), f"no contestant has {backend.name!r} among its backends")
-    for index, contestant in enumerate(suite.contestants):
-        where = ("contestant", index)
-        if not any(serves(contestant, it) for it in suite.workloads):
-            what = f"no workload has protocol {contestant.protocol!r} and tls {contestant.tls}"
-            yield Mistake(where, what)
-        for name in contestant.backends:
-            if name not in known:
-                yield Mistake((*where, "backends"), f"there is no [[backend]] {name!r}")
-        twice = [name for name, times in Counter(contestant.backends).items() if times > 1]
-        if twice:
-            yield Mistake((*where, "backends"), f"{twice[0]!r} is there twice")
-        yield from _templates(where, contestant, names_of(suite, contestant))
-    for index, backend in enumerate(suite.backend_programs):
         yield from _templates(("backend", index), backend, names_of(suite, backend))
 
 
-def _repeated(key: str, values: Sequence[object]) -> Iterator[Mistake]:
+def _of_workload(where: Path, workload: Workload, suite: Suite) -> Iterator[Mistake]:
+    if workload.message is not None:
+        if workload.protocol == "http":
+            yield Mistake((*where, "message"), "with HTTP a message is the request once more")
+        try:
+            parse_message(workload.message, "message")
+        except UsageError as error:
+            yield Mistake((*where, "message"), error.message)
+    there = [index for index, it in enumerate(suite.contestants) if serves(it, workload)]
+    if not there:
+        yield Mistake(where, f"no contestant has {_kind(workload)}")
+    for second in [index for index in there if suite.contestants[index].control][1:]:
+        what = f"the workload {workload.name!r} has two controls"
+        yield Mistake(("contestant", second, "control"), what)
+
+
+def _of_contestant(where: Path, contestant: Contestant, suite: Suite) -> Iterator[Mistake]:
+    if not any(serves(contestant, it) for it in suite.workloads):
+        yield Mistake(where, f"no workload has {_kind(contestant)}")
+    known = {it.name for it in suite.backend_programs}
+    for name in contestant.backends:
+        if name not in known:
+            yield Mistake((*where, "backends"), f"there is no [[backend]] {name!r}")
+    yield from _repeated((*where, "backends"), contestant.backends)
+    yield from _templates(where, contestant, names_of(suite, contestant))
+
+
+def _kind(it: Workload | Contestant) -> str:
+    return f'protocol = "{it.protocol}" and tls = {"true" if it.tls else "false"}'
+
+
+def _same_name(key: str, names: Sequence[tuple[object, ...]]) -> Iterator[Mistake]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Mistake((key, index, "name"), f"there is another {key} {name[0]!r}")
+
+
+def _repeated(path: Path, values: Sequence[object]) -> Iterator[Mistake]:
     for value, times in Counter(values).items():
         if times > 1:
-            yield Mistake((key,), f"{value} is there twice")
+            yield Mistake(path, f"{value} is there twice")
 
 
 def names_of(suite: Suite, program: Program) -> tuple[str, ...]:

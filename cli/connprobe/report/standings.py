@@ -37,6 +37,7 @@ _SPEED = (
 _COST = (
     _Column("start_rss_bytes", "RSS, start", fmt.nbytes, ratio=False),
     _Column("peak_rss_bytes", "RSS, peak", fmt.nbytes),
+    _Column("end_pss_bytes", "PSS, end", fmt.nbytes, ratio=False),
     _Column("cpu_s", "CPU", fmt.duration),
     _Column("client_cpu_s", "client's CPU", fmt.duration, ratio=False),
     _Column("overflows", "overflows", fmt.count, ratio=False),

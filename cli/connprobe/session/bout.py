@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import IO
 
 from connprobe.engine import counters
+from connprobe.errors import RunFailed
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, Sample, TlsRequest
 from connprobe.model.bout import Bout, Others, Turn
 from connprobe.model.suite import Workload
@@ -69,10 +70,12 @@ class BoutLoad(Load):
         super().__init__(prepared, directory, Silent(), interrupts, asked=asked, load=load, payload=payload)
         self.dead: str | None = None
         self.too_long = False
+        self.pss_bytes: int | None = None
         self._contest, self._longest_s = contest, longest_s
         self._group: ProcessGroup
         self._peak_rss_bytes = 0
         self._ends_at: float | None = None
+        self._stopped = False
         self._counters = read_counters()
 
     def overflows(self, record: RunRecord) -> int | None:
@@ -95,16 +98,19 @@ class BoutLoad(Load):
             self._peak_rss_bytes = max(self._peak_rss_bytes, use.rss_bytes)
         if self._ends_at is None:
             self._ends_at = now + self._longest_s
-        if not self.seen.gave_up:
+        if not self._stopped:
             self.dead = self._contest.dead()
             self.too_long = now >= self._ends_at
             if self.dead is not None or self.too_long:
-                self.seen.gave_up = True
+                self._stopped = True
                 self.fleet.send("stop")
         return super()._over(totals)
 
     def _record(self) -> RunRecord:
         self.dead = self.dead or self._contest.dead()
+        self._group.refresh()
+        use = self._group.sample(time.monotonic())
+        self.pss_bytes = use.pss_bytes if use is not None else None
         self.seen.server_peak_rss_bytes = max(self.seen.server_peak_rss_bytes, self._peak_rss_bytes)
         return super()._record()
 
@@ -130,6 +136,9 @@ def run_load_of(
         load=load,
         payload=payload,
     )
+    if prepared.obstacles:
+        first = prepared.obstacles[0]
+        raise RunFailed(f"{first.what}: have {first.have}, need {first.need}", fix=first.fix)
     directory.write_plan(prepared.plan)
     record = run.execute()
     directory.write_record(record)
@@ -167,6 +176,7 @@ def bout_of(turn: Turn, record: RunRecord, run: BoutLoad, where: str, others: Ot
         total_s=load.total_s,
         connections_per_s=record.connections_per_s,
         server=record.server,
+        server_pss_bytes=run.pss_bytes,
         client_cpu_s=record.client.cpu_s,
         overflows=run.overflows(record),
         others=others,

@@ -69,17 +69,16 @@ class Comparison:
         if not self.request.skip_missing or not self.turns:
             found |= {name: self._lacks[name] for name in self.skipped}
         for workload in self.request.suite.workloads:
-            for size in self.request.sizes:
-                asked, _, _ = requests(workload, size, UNKNOWN_PORT, None)
-                prepared = prepare(planned(asked), results)
-                self._host = HostRecord(
-                    kernel=prepared.facts.kernel,
-                    cpus=prepared.facts.cpus,
-                    memory_total_bytes=prepared.facts.memory_total_bytes,
-                    nofile=prepared.plan.nofile,
-                    python=platform.python_version(),
-                )
-                found |= {each.what: each for each in prepared.obstacles}
+            asked, _, _ = requests(workload, max(self.request.sizes), UNKNOWN_PORT, None)
+            prepared = prepare(planned(asked), results)
+            self._host = HostRecord(
+                kernel=prepared.facts.kernel,
+                cpus=prepared.facts.cpus,
+                memory_total_bytes=prepared.facts.memory_total_bytes,
+                nofile=prepared.plan.nofile,
+                python=platform.python_version(),
+            )
+            found |= {each.what: each for each in prepared.obstacles}
         return tuple(found.values())
 
     def carry_out(self, directory: RunDirectory, interrupts: Interrupts) -> CompareRecord:
@@ -140,24 +139,18 @@ class Comparison:
         contestant = self._contestant(turn)
         label = f"{turn.workload}-{turn.size}-{turn.contestant}-{turn.round}"
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        with RunDirectory.create(directory.path / "runs", "load", label) as place, ExitStack() as undo:
+        certificate = self._certificate if contestant.tls else None
+        with (
+            RunDirectory.create(directory.path / "runs", "load", label) as place,
+            Contest(self.request, contestant, place, certificate, self._nofile, interrupts) as contest,
+        ):
             where = str(place.path.relative_to(directory.path))
             try:
-                contest = Contest(
-                    self.request,
-                    contestant,
-                    place,
-                    self._certificate if contestant.tls else None,
-                    self._nofile,
-                    interrupts,
-                    undo,
-                )
-                self.notes += contest.notes
-                contest.settle()
+                contest.start()
                 if interrupts.by is not None:
                     raise RunFailed("interrupted")
                 before, began = spent(), time.monotonic()
-                record, run = run_load_of(workload, turn.size, contest, self._certificate, place, interrupts)
+                record, run = run_load_of(workload, turn.size, contest, certificate, place, interrupts)
                 seen = others(before, spent(), [os.getpid()], time.monotonic() - began)
                 return bout_of(turn, record, run, where, seen)
             except RunFailed as failure:
@@ -172,6 +165,8 @@ class Comparison:
                     started_at=started_at,
                     run=where,
                 )
+            finally:
+                self.notes += contest.notes
 
     def _workload(self, turn: Turn) -> Workload:
         return next(it for it in self.request.suite.workloads if it.name == turn.workload)
@@ -221,13 +216,11 @@ def run_compare(
         assert resume is not None
         request = read_request(resume)
     comparison = Comparison(request, out, err)
-    obstacles = comparison.obstacles(results)
+    obstacles = comparison.obstacles(results if resume is None else resume)
     if obstacles:
         render_obstacles(obstacles, err)
     if dry_run and (json or not obstacles):
-        _print(out, {"turns": comparison.turns, "skipped": comparison.skipped}) if json else _plan(
-            comparison, out
-        )
+        _plan(comparison, out, json=json)
     if obstacles:
         return REFUSED
     if dry_run:
@@ -286,7 +279,11 @@ def _write_report(directory: RunDirectory, record: CompareRecord) -> str | None:
     return None
 
 
-def _plan(comparison: Comparison, out: Console) -> None:
+def _plan(comparison: Comparison, out: Console, *, json: bool) -> None:
+    if json:
+        turns = [turn._asdict() for turn in comparison.turns]
+        _print(out, {"turns": turns, "skipped": comparison.skipped})
+        return
     out.print(f"{len(comparison.turns)} runs; nothing was touched", markup=False)
     for number, turn in enumerate(comparison.turns, 1):
         text = f"  {number:4} {turn.workload} {turn.size:,} {turn.contestant}, round {turn.round}"

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from connprobe.errors import RunFailed
 from connprobe.model.bout import CompareRequest
@@ -21,11 +23,11 @@ from connprobe.targets import find_program
 
 ADDRESS = "127.0.0.1"
 TRIES = 3  # a port that is free when it is looked for may be somebody's when the server asks for it
-QUIET_CPU, QUIET_S, QUIET_MOST_S = 0.05, 0.4, 5.0  # workers start behind a listener that is there already
+QUIET_CPU, QUIET_S, QUIET_MOST_S = 0.05, 0.4, 5.0
 
 
 class Contest:
-    """Starts everything in the order of the suite; `undo` ends it. Raises RunFailed naming who failed."""
+    """`start` starts everything in the order of the suite; leaving the context ends it."""
 
     def __init__(
         self,
@@ -35,23 +37,35 @@ class Contest:
         certificate: Certificate | None,
         nofile: int,
         interrupts: Interrupts,
-        undo: ExitStack,
     ) -> None:
-        self._request, self._directory, self._nofile = request, directory, nofile
-        self._interrupts, self._undo = interrupts, undo
+        self._request, self._contestant, self._directory = request, contestant, directory
+        self._certificate, self._nofile, self._interrupts = certificate, nofile, interrupts
+        self._undo = ExitStack()
         self.servers: list[tuple[Program, StartedServer]] = []
         self.notes: list[str] = []
         self.port = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    def start(self) -> None:
+        """Returns when all listen and are quiet, or at an interruption. Raises RunFailed."""
+        request, certificate = self._request, self._certificate
         values = {**early(Path(request.place)), "cpus": str(len(os.sched_getaffinity(0)))}
         if certificate is not None:
             values |= dict(zip(template.TLS, map(str, certificate), strict=True))
         behind: Mapping[str, str] = {}
-        self._place = files.private_directory(directory.path / "servers")
-        for program in (*request.suite.backends_of(contestant), contestant):
+        for program in (*request.suite.backends_of(self._contestant), self._contestant):
             self.port = self._start(program, {**values, **behind})
-            if interrupts.by is not None:
+            if self._interrupts.by is not None:
                 return
             behind = {"backend_port": str(self.port)}
+        self._settle()
 
     def group(self) -> ProcessGroup:
         """The processes whose memory and CPU are the contestant's."""
@@ -64,8 +78,8 @@ class Contest:
             ]
         )
 
-    def settle(self) -> None:
-        """Returns once all are quiet, or after a while."""
+    def _settle(self) -> None:
+        """Workers start behind a listener that is there: returns once all are quiet, or in a while."""
         group = ProcessGroup([pid for _, server in self.servers for pid in server.pids()])
         deadline = time.monotonic() + QUIET_MOST_S
         before = None
@@ -116,8 +130,8 @@ class Contest:
         return port
 
     def _run(self, program: Program, values: Mapping[str, str]) -> StartedServer:
-        name = sanitise(program.name)
-        directory = files.private_directory(self._place / name)
+        name = f"{len(self.servers) + 1}-{sanitise(program.name)}"
+        directory = files.private_directory(files.private_directory(self._directory.path / "servers") / name)
         filled = {**values, "directory": str(directory.absolute())}
         with files.directory(directory) as fd:
             for file, text in program.files.items():

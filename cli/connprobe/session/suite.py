@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
+from connprobe.data import data_dir
 from connprobe.errors import UsageError
 from connprobe.model import Obstacle
 from connprobe.model.bout import CompareRequest
@@ -46,6 +48,15 @@ def read_suite(path: Path) -> Suite:
     contestants = msgspec.convert(changed[:count], tuple[Contestant, ...])
     backends = msgspec.convert(changed[count:], tuple[Backend, ...])
     return replace(suite, contestants=contestants, backend_programs=backends)
+
+
+def find_suite(path: Path) -> Path:
+    """`balancerbattle` is the suite of that name in targets/, where no file is called that."""
+    if path.name == str(path) and not path.suffix and not path.exists():
+        with suppress(FileNotFoundError):
+            ours = data_dir("targets") / f"{path.name}.toml"
+            return ours if ours.is_file() else path
+    return path
 
 
 def place_of(path: Path) -> Path:
@@ -87,7 +98,7 @@ def key_of(contestant: Contestant) -> str:
 def _lacks(program: Program, contestant: Contestant, values: Mapping[str, str]) -> Iterator[Obstacle]:
     what = f"contestant {key_of(contestant)}"
     fix = program.install or "install it, or name it by its path in the suite"
-    command = template.fill(program.command[0], {**values, **_PLACEHOLDERS})
+    command = template.fill(program.command[0], {**_PLACEHOLDERS, **values})
     if find_program(command) is None:
         yield Obstacle(what=what, have=f"no program {command}", need=command, fix=fix)
     for text in program.requires:
