@@ -11,7 +11,7 @@ import pytest
 from running import Namespace
 
 CHECKOUT = Path(__file__).parent.parent
-SCRIPTS = ("apt-install", "check", "demo", "kernel-vm", "kernels", "setup", "test")
+SCRIPTS = ("apt-install", "balancerbattle", "check", "demo", "kernel-vm", "kernels", "setup", "test")
 # What the scripts themselves are written with; no python3, no apt-get, no gcc, no qemu.
 BASICS = ("sh", "basename", "cat", "cksum", "dirname", "id", "mktemp", "readlink", "rm", "uname")
 

@@ -116,6 +116,11 @@ def _load(path: Path) -> RunRecord:
     try:
         return load_record(path)
     except RunFailed:
+        if (path / COMPARE).is_file():
+            raise RunFailed(
+                f"{path} is of connprobe compare: it stands beside nothing else",
+                fix=f"connprobe report {path}, or the directories of its runs: {path}/runs/*",
+            ) from None
         if (path / WATCH).is_file():
             raise RunFailed(
                 f"{path} is of connprobe watch, not a run: it has a {WATCH} and no run.json",
