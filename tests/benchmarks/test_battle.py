@@ -28,7 +28,7 @@ def battletable() -> Iterator[ModuleType]:
 
 
 def test_a_hundred_at_a_time_cannot_have_taken_less_than_their_handshakes(battletable: ModuleType) -> None:
-    """A slip of a digit would show: N connections, 100 at once, take at least N/100 handshakes and answers."""
+    """A slip of a digit would show: N connections, 100 at once, take N/100 handshakes and answers."""
     for (_, size, contestant), (handshake, latency, total) in battletable.ARTICLE.items():
         least = (handshake + latency) * size / CONCURRENCY
         assert least * 0.8 < total < 2 * least, (size, contestant)
