@@ -8,12 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 HEAP_COUNT = 40  # connections for each MB of a heap
+HEAVY_COUNT = 30  # whose requests have a header of HEAVY_BYTES
+HEAVY_BYTES = 2000
+MOST_HEAP_COUNT = 240  # connections for each MB of a heap: more it never has room for
 CGROUP_COUNT = 15  # and of a cgroup's memory, which sockets take from as well
 
 
 @dataclass(frozen=True)
 class Case:
-    """resource: what is at its end. nofile: soft limit of the server. group: (controller, limit), its own."""
+    """resource: what is at its end. nofile: soft limit of the server. group: (controller, limit), its own.
+
+    arguments: of connprobe. descriptors: that it takes until its resource ends; a host that gives a process
+    fewer ends it by those.
+    """
 
     name: str
     server: str
@@ -22,12 +29,23 @@ class Case:
     options: Mapping[str, str] = field(default_factory=dict)
     nofile: int | None = None
     group: tuple[str, int] | None = None
+    arguments: tuple[str, ...] = ()
+    descriptors: int = 0
+
+    def expected(self, nofile: int) -> str:
+        """The resource that ends first where a process may have `nofile` descriptors."""
+        return "nofile" if nofile < self.descriptors else self.resource
 
 
-def _node(shape: str, heap_mb: int) -> Case:
-    options = {"heap_mb": str(heap_mb)}
+def _node(shape: str, heap_mb: int, heavy: bool = False) -> Case:
     return Case(
-        f"Node {shape}, {heap_mb} MB heap", f"node-{shape}", HEAP_COUNT * heap_mb, "heap", options=options
+        f"Node {shape}, {heap_mb} MB heap{f', headers of {HEAVY_BYTES:,} B' * heavy}",
+        f"node-{shape}",
+        (HEAVY_COUNT if heavy else HEAP_COUNT) * heap_mb,
+        "heap",
+        options={"heap_mb": str(heap_mb)},
+        arguments=("--header", f"X-Heavy: {'x' * HEAVY_BYTES}") * heavy,
+        descriptors=0 if heavy else MOST_HEAP_COUNT * heap_mb,
     )
 
 
@@ -50,6 +68,7 @@ def _memory(size_mb: int) -> Case:
 
 CASES: tuple[Case, ...] = (
     *(_node(shape, heap_mb) for shape in ("array", "object") for heap_mb in (40, 80, 120)),
+    *(_node(shape, 120, heavy=True) for shape in ("array", "object")),
     _nginx(3000),
     _nginx(9000),
     Case("HAProxy, maxconn 5,000", "haproxy", 1000, "server_config", options={"maxconn": "5000"}),

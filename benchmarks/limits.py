@@ -61,7 +61,7 @@ def run(case: Case, number: int, results: Path) -> Row:
         case=case.name,
         round=number,
         count=case.count,
-        expected=case.resource,
+        expected=case.expected(case.nofile or resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         commit=commit(),
         at=f"{at:%Y-%m-%dT%H:%M:%SZ}",
         wall_s=round(wall_s, 1),
@@ -82,7 +82,7 @@ def run(case: Case, number: int, results: Path) -> Row:
 def _command(case: Case, results: Path) -> Iterator[list[str]]:
     """What runs `connprobe limit` on that server, under the limit that the case is about."""
     limit = [sys.executable, "-m", "connprobe", "limit", "--verify", "--json", "--results", str(results)]
-    limit += ["--count", str(case.count)]
+    limit += ["--count", str(case.count), "--for", "2s", *case.arguments]
     with ExitStack() as undo:
         if case.group is not None:
             path = undo.enter_context(group(*case.group))

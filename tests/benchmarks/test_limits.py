@@ -68,8 +68,13 @@ def values(**changes: Any) -> dict[str, Any]:
 NO_TRUTH = {"predicted": None, "low": None, "high": None, "true": None, "failure": "exit 1: no such server"}
 
 
-def test_cases_are_fourteen_each_with_a_name_of_its_own(cases: ModuleType) -> None:
-    assert len({case.name for case in cases.CASES}) == len(cases.CASES) == 14
+def test_each_case_has_a_name_of_its_own(cases: ModuleType) -> None:
+    assert len({case.name for case in cases.CASES}) == len(cases.CASES)
+
+
+def test_a_heap_ends_only_where_descriptors_do_not(cases: ModuleType) -> None:
+    large = next(case for case in cases.CASES if case.options.get("heap_mb") == "120")
+    assert (large.expected(20_000), large.expected(100_000)) == ("nofile", "heap")
 
 
 def test_nothing_is_predicted_from_more_than_a_quarter(cases: ModuleType) -> None:

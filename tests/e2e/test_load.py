@@ -187,7 +187,7 @@ def test_a_server_that_dies_in_the_middle(load: Loads) -> None:
     with OddServer(behave) as server:
         record = load("--target", server.target, "--count", "499", "--timeout", "2s", code=4)
     assert record.load is not None
-    assert 50 <= record.load.visited < 499
+    assert 1 <= record.load.visited < 499  # up to 100 were under way
     assert record.failures["refused"] >= 100
 
 

@@ -240,6 +240,46 @@ def test_auto_makes_room_for_a_plan_that_would_be_refused(
     assert home.run("ls", "/run/connprobe") == "sysctl.lock\n"
 
 
+def test_limit_raises_them_before_its_server_listens(start: Start, home: Namespace) -> None:
+    """And so the server's accept queue is longer."""
+    raised = (
+        "--sysctl",
+        "gigabit",
+        "--server",
+        "python-asyncio",
+        "--count",
+        "23",
+        "--steps",
+        "2",
+        "--for",
+        "0s",
+    )
+    run = check(start("limit", *raised, prefix=home.prefix).finish(), 0)
+    assert [each.key for each in run.record.plan.sysctls if each.key.endswith("somaxconn")]
+    (listener,) = run.record.listeners
+    assert listener.capacity == 16384 + 1
+    assert now(home, "net.core.somaxconn") == "4096"
+    assert home.run("ls", "/run/connprobe") == "sysctl.lock\n"
+
+
+def test_load_raises_them_for_the_run(
+    start: Start, serve: Serves, namespace: Callable[[str], Namespace]
+) -> None:
+    home = namespace(NARROW)
+    target = serve("--protocol", "ws", "--mode", "echo", prefix=home.prefix).target
+    asked = ("--target", target, "--sources", "127.0.0.2", "--concurrency", "47")
+    refused = check(start("load", *asked, "--count", "97", prefix=home.prefix).finish(), 3)
+    assert refused.says("room for 20 connections")
+    command = start("load", *asked, "--count", "1000003", "--sysctl", "auto", prefix=home.prefix)
+    command.sampled("load")
+    assert now(home, PORTS) == "40000 65535"
+    command.interrupt()
+    run = check(command.finish(), 130)
+    assert run.record.load is not None
+    assert run.record.load.visited > 47
+    assert now(home, PORTS) == FEW
+
+
 @pytest.mark.parametrize("way", ["restore", "revert", "hold"])
 def test_after_a_kill_the_next_command_puts_back(
     start: Start, serve: Serves, namespace: Callable[[str], Namespace], way: str

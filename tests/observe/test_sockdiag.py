@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from connprobe.observe.sockdiag import _drops, listen_sockets, listen_sockets_from_proc
+from connprobe.observe.sockdiag import _drops, connected, listen_sockets, listen_sockets_from_proc
 
 Start = Callable[..., Any]
 NETNS = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
@@ -147,3 +147,23 @@ def test_sk_drops_of_older_kernels_are_unknown() -> None:
     assert _drops(struct.pack("=8I", *range(8))) is None
     assert _drops(b"") is None
     assert _drops(b"\1\2\3") is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_connections_are_counted_at_the_port_of_the_server(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family))
+        listener.bind((host, 0))
+        listener.listen(30)
+        port = listener.getsockname()[1]
+        assert connected([port]) == 0
+        clients = [stack.enter_context(socket.create_connection((host, port))) for _ in range(23)]
+        assert connected([port]) == 23
+        accepted = [stack.enter_context(listener.accept()[0]) for _ in range(23)]
+        assert connected([port]) == 23
+        clients[0].close()
+        assert accepted[0].recv(1) == b""
+        assert connected([port]) == 23  # the server's end is open still
+        accepted[0].close()
+        assert connected([port]) == 22

@@ -248,7 +248,7 @@ class Worker:
             self.backoff = Backoff(0)
             self.pings.begin_check()
             self.checking, self.unread = True, self.held.count + len(self.flights) + 1
-            self.next_tick = 0.0
+            self.next_tick = time.monotonic()  # in the next turn: the time of this one may be a second old
         elif command == "goal":
             self._raise_goal(*told)
         elif command == "message":

@@ -59,6 +59,7 @@ class Bout(Record, frozen=True):
     client_cpu_s: float | None = None
     overflows: int | None = None  # of its accept queues: there cannot have been more
     others: Others | None = None
+    notes: tuple[str, ...] = ()  # on how it was started
     unknown: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -7,7 +7,7 @@ from msgspec import field
 from connprobe.model.base import Record
 from connprobe.model.host import HostRecord
 from connprobe.model.kernel import Distribution, KernelFigures, ListenerFigures, NetworkFigures, ProbeUse
-from connprobe.model.limits import Limit, StageFigures, Trial, Verified
+from connprobe.model.limits import Growth, Limit, StageFigures, Trial, Verified
 from connprobe.model.plan import HoldPlan
 from connprobe.model.request import HoldRequest, LimitRequest, LoadRequest
 from connprobe.model.sample import ServerUse
@@ -126,7 +126,12 @@ class WatchRecord(Record, frozen=True, kw_only=True):
     server: ServerUse | None
     observer: ObserverFigures
     verdicts: tuple[Verdict, ...]
-    unknown: dict[str, str]
+    connections_fewest: int | None = None  # on the server's side, at a reading
+    connections_most: int | None = None
+    limits: tuple[Limit, ...] = ()
+    headline: str | None = None  # the limits in one sentence
+    growth: tuple[Growth, ...] = ()  # what the limits were extrapolated from
+    unknown: dict[str, str] = field(default_factory=dict)
 
 
 class RunRecord(Record, frozen=True, kw_only=True):
@@ -167,6 +172,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     plan: HoldPlan
     verdicts: tuple[Verdict, ...]
     headline: str | None = None  # the limits in one sentence
+    growth: tuple[Growth, ...] = ()  # of `hold`: what its limits were extrapolated from
     limit_request: LimitRequest | None = None
     load_request: LoadRequest | None = None
     load: LoadFigures | None = None

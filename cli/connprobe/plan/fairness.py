@@ -32,8 +32,8 @@ def fairness(bouts: Sequence[Bout], standings: Sequence[Standing]) -> Iterator[V
         if overflows is not None and overflows.high:
             yield Verdict(
                 level="warning",
-                text=f"{it.workload} {it.size:,} {it.contestant}: its accept queue overflowed, up to "
-                f"{overflows.high:,.0f} times in a run; whoever was turned away waited for a second or more.",
+                text=f"{it.workload} {it.size:,} {it.contestant}: its accept queue may have overflowed, at "
+                f"most {overflows.high:,.0f} times in a run; who is turned away waits for a second or more.",
                 fix="a larger backlog of the server, and net.core.somaxconn",
             )
 

@@ -12,8 +12,8 @@ from connprobe.plan.resources import capacity, is_client, name
 OF_TRAFFIC = frozenset({"accept_queue", "cpu"})
 
 
-def headline(limits: Sequence[Limit], held: int) -> str | None:
-    """`limits` as sorted by plan.limits. None: there is none.
+def headline(limits: Sequence[Limit], held: int, *, unread: str | None = None) -> str | None:
+    """`limits` as sorted by plan.limits. None: there is none. unread: what else may end first, unmeasured.
 
     Two whose intervals overlap may bind in either order, which is said. A limit of the client is no limit of
     the server. Traffic's limits (the accept queue, the CPU) count otherwise, and do not come in.
@@ -21,6 +21,8 @@ def headline(limits: Sequence[Limit], held: int) -> str | None:
     ours = [limit for limit in limits if limit.resource not in OF_TRAFFIC]
     if not ours:
         return None
+    if unread is not None:
+        return _at_the_latest(ours, held, unread)
     first, *others = ours
     if is_client(first):
         text = f"This client, not the server, stops at {_about(first)}: {_what(first)}."
@@ -41,6 +43,14 @@ def headline(limits: Sequence[Limit], held: int) -> str | None:
         side = "the client's " if is_client(second) else ""
         text += f" Next: {side}{name(second)} at {_number(second)}."
     return text + _guess(first, held)
+
+
+def _at_the_latest(limits: Sequence[Limit], held: int, unread: str) -> str:
+    """Not all that can end is known: the first of those that are is an upper bound."""
+    first = limits[0]
+    who = "client" if is_client(first) else "server"
+    text = f"This {who} stops at the latest at {_about(first)}: {_what(first)}.{_guess(first, held)}"
+    return f"{text} Not measured, and perhaps sooner: {unread}."
 
 
 def rounded(limit: Limit) -> tuple[int, int, int]:

@@ -97,7 +97,7 @@ def _grown(ceiling: Ceiling, growth: Growth | None, held: int, at: int, off: flo
         steps = ", ".join(f"{step.connections:,}" for step in growth.steps)
         notes.append(f"it grows in steps (at about {steps}): the next may come before the limit, or not")
     if off:
-        notes.append("memory had not settled: the interval is wider for it")
+        notes.append("memory still moved when it was read: the interval is wider for it")
     return _limit(ceiling, growth.per_connection, base, reached, held, notes)
 
 

@@ -8,7 +8,7 @@ from connprobe.model import Limit
 # Of what was predicted, from here on in small steps, with a rest after each: memory may end early, as it is
 # approached, and a table that is kept to the letter may be defended: nginx closes connections whose request
 # is still under way once 15/16 of its table is taken.
-NEAR: Final = {True: 0.75, False: 0.9}
+NEAR: Final = {True: 0.7, False: 0.9}
 APPROACHED: Final = frozenset({"heap", "memory", "cgroup_memory"})
 LARGE, SMALL = 0.10, 0.01  # of what was predicted
 BLIND = 0.02  # of the most that may be opened, where nothing was predicted

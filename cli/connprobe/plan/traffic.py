@@ -1,8 +1,9 @@
 """Limits that traffic meets rather than connections held: bursts at the accept queue, messages at the CPU."""
 
 import math
+from collections.abc import Sequence
 
-from connprobe.model import Interval, Limit
+from connprobe.model import Interval, Limit, ListenerFigures
 
 MOST = 1 << 53
 
@@ -39,6 +40,25 @@ def burst_limit(
         source=source,
         note=note,
     )
+
+
+def burst_limits(listeners: Sequence[ListenerFigures], rate_per_s: float | None) -> list[Limit]:
+    """Of each listener in which connections were seen to wait, at the longest that one waited."""
+    found = []
+    for listener in listeners:
+        if listener.wait_ms is None or listener.capacity is None:
+            continue
+        stall = burst_limit(
+            rate_per_s,
+            listener.wait_ms.max / 1000,
+            listener.capacity,
+            scope=f"listener {listener.address}",
+            source="backlog + 1, and the longest that a connection waited for accept",
+            fix="a larger backlog in listen(2), and net.core.somaxconn",
+        )
+        if stall is not None:
+            found.append(stall)
+    return found
 
 
 def cpu_limit(

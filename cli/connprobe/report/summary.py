@@ -10,6 +10,7 @@ from connprobe.plan.advice import Advice, advice
 from connprobe.report import format as fmt
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
+from connprobe.report.limits import render_limits
 from connprobe.report.loadrows import load_sentence
 from connprobe.report.verdicts import render_verdicts
 
@@ -29,6 +30,9 @@ def render_summary(
     render_memory(record, page)
     render_kernel(record, page)
     render_verdicts(record.verdicts, page)
+    if record.limits:
+        page.console.print()
+        render_limits(record.limits, record.headline, record.held, page)
     render_ending(record, page, results=results, report=report)
 
 

@@ -12,6 +12,7 @@ from connprobe.model import QueueSample, WatchRecord, WatchSample
 from connprobe.report import format as fmt
 from connprobe.report.kernel import render_listeners, render_network, render_probes
 from connprobe.report.layout import Page
+from connprobe.report.limits import render_limits
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
 from connprobe.report.verdicts import render_verdicts
 
@@ -225,6 +226,10 @@ def render_watch(record: WatchRecord, console: Console, *, results: str | None) 
     )
     render_probes(own.probes, page, most_lost=0)
     render_verdicts(record.verdicts, page)
+    if record.limits:
+        page.console.print()
+        kept = "watch.json" if results is not None else "--results keeps them"
+        render_limits(record.limits, record.headline, record.connections_most or 0, page, record=kept)
     if record.unknown:
         page.heading("Not known")
         page.table(list(record.unknown.items()))

@@ -1,6 +1,7 @@
 """One bout: the load of a workload on a contestant that runs, and what all of its processes took."""
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import IO
 
@@ -145,7 +146,9 @@ def run_load_of(
     return record, run
 
 
-def bout_of(turn: Turn, record: RunRecord, run: BoutLoad, where: str, others: Others | None) -> Bout:
+def bout_of(
+    turn: Turn, record: RunRecord, run: BoutLoad, where: str, others: Others, notes: Sequence[str]
+) -> Bout:
     """What stands in the tables of the comparison."""
     load = record.load
     assert load is not None
@@ -180,6 +183,7 @@ def bout_of(turn: Turn, record: RunRecord, run: BoutLoad, where: str, others: Ot
         client_cpu_s=record.client.cpu_s,
         overflows=run.overflows(record),
         others=others,
+        notes=tuple(notes),
         unknown=unknown,
     )
 

@@ -18,6 +18,9 @@ from connprobe.model import HostRecord, Phase, RunRecord, ServeMode, Target
 from connprobe.observe.client import cpu_of, pss_of
 from connprobe.observe.listeners import chosen_by, listener_pids
 from connprobe.observe.process import ProcessGroup
+from connprobe.observe.sockdiag import listen_sockets
+from connprobe.session.clientlimits import ceilings_of_client
+from connprobe.session.costing import Costed, Costing, bare
 from connprobe.session.costs import Costs
 from connprobe.session.embedded import start_server
 from connprobe.session.interrupts import Interrupts
@@ -43,7 +46,7 @@ CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
 class Hold:
     """One run. `execute` returns its record; everything it set up is undone by then."""
 
-    command: Literal["hold", "load"] = "hold"
+    command: Literal["hold", "limit", "load"] = "hold"
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Hold:
         self.server_fleet: Fleet | None = None
         self.checked: set[int] = set()
         self._sampler: Sampler
+        self._costing: Costing | None = None
         self._looked = self._awake_since = time.monotonic()
 
     def execute(self) -> RunRecord:
@@ -161,6 +165,9 @@ class Hold:
         return ProcessGroup(pids) if pids else None
 
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
+        if (server := self._sampler.server_start) is not None:
+            ends: Literal[1, 2] = 2 if self.kernel.has_listeners else 1
+            self._costing = Costing(server.pids, ends=ends, count=self.plan.count)
         costs = self._start_workers(undo, log)
         self._watch("ramp", self._ramp_is_over)
         self._note_ramp(costs)
@@ -173,6 +180,9 @@ class Hold:
             self.seen.kernel = costs.kernel(self._read_totals().held, 2 if local else 1)
             self.kernel.traffic.take_census()
             self.seen.server_idle = self._sampler.server_now
+            if self._costing is not None:
+                self._costing.settle(self._alive())
+        self.seen.costed = self._cost()
         if self.interrupts.by is None:
             self._check()
         self._stop_workers()
@@ -274,6 +284,8 @@ class Hold:
             self._end_silent(self._hanging())
             totals = self._read_totals()
             self._sampler.tick(phase, totals, self.fleet.table, deadline if phase == "hold" else None)
+            if self._costing is not None:
+                self._costing.look(phase)
             if over(totals) or time.monotonic() >= deadline or not self.fleet.alive:
                 return
 
@@ -338,6 +350,49 @@ class Hold:
         self.seen.observer_pss_bytes = pss_of([os.getpid()])
         self.seen.workers_cpu_s = cpu_of([*workers, self.fleet.zygote_pid])
         self.seen.measured_at = max(1, self._read_totals().held)
+
+    # the limits
+
+    @property
+    def between_requests(self) -> bool:
+        """Whether the connections wait for no answer: some servers close such, for want of room."""
+        request = self.request
+        return request.protocol == "tcp" or (request.protocol == "http" and request.http_mode == "keepalive")
+
+    def _cost(self) -> Costed:
+        assert self.target is not None
+        target = None if self.server_fleet is not None else self.target
+        client = ceilings_of_client(self.request, self.facts, target, self.plan)
+        held = self._read_totals().held
+        if self._costing is None:
+            return bare(held, client, self.seen.unknown.get("server", "it has no process on this host"))
+        return self._costing.costed(
+            held,
+            self.facts,
+            client,
+            ports=(self.target.port,),
+            between_requests=self.between_requests,
+            same_host=self.kernel.has_listeners,
+        )
+
+    def _alive(self) -> int:
+        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
+        held = self._read_totals().held
+        answered = self.request.protocol == "ws" or (
+            self.request.protocol == "http" and self.request.http_mode != "longpoll"
+        )
+        return held if answered else max(0, held - self._waiting())
+
+    def _waiting(self) -> int:
+        """Established for us, and not yet accepted by the server (source: sock_diag)."""
+        assert self.target is not None
+        if not self.kernel.has_listeners:
+            return 0
+        try:
+            found = listen_sockets(self.target.port)
+        except OSError:
+            return 0
+        return sum(each.depth or 0 for each in chosen_by(self._target_address(), self.target.port)(found))
 
     def _record(self) -> RunRecord:
         assert self.target is not None

@@ -55,6 +55,11 @@ class KernelView:
         self.traffic = Traffic(loaded, self._netns)
         self.read()
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Of the listeners that are meant, now."""
+        return tuple(sorted(self._ports))
+
     # every second
 
     def read(self) -> KernelSample:

@@ -3,8 +3,9 @@
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,6 @@ from rich.console import Console
 
 from connprobe.errors import RunFailed, UsageError
 from connprobe.model import (
-    Ceiling,
     HoldRequest,
     Interval,
     Limit,
@@ -27,17 +27,15 @@ from connprobe.model import (
 from connprobe.observe.listeners import sockets_of
 from connprobe.observe.runtimes import prepare as prepare_runtime
 from connprobe.observe.sockdiag import listen_sockets
-from connprobe.plan.capacity import capacities
-from connprobe.plan.clientceilings import client_ceilings
 from connprobe.plan.combine import combine
 from connprobe.plan.headline import headline
-from connprobe.plan.hold import shape_of
 from connprobe.plan.interval import interval
 from connprobe.plan.stages import stage_figures
-from connprobe.plan.traffic import burst_limit, cpu_limit
+from connprobe.plan.traffic import burst_limits, cpu_limit
 from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
 from connprobe.report.plan import render_obstacles, render_plan
+from connprobe.session.clientlimits import ceilings_of_client
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.outcome import Details
@@ -45,10 +43,8 @@ from connprobe.session.prepare import Prepared, prepare
 from connprobe.session.reports import write_report
 from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored, write
 from connprobe.session.started import StartedServer, free_port, taken
-from connprobe.session.target import route_to
 from connprobe.session.trial import Launch, TrialRun
 from connprobe.store.rundir import REPORT, SERVER_LOG, RunDirectory
-from connprobe.system.apart import apart
 from connprobe.targets import Ready, ready
 
 UNKNOWN_PORT = 1  # stands for the server's own, until it listens
@@ -209,7 +205,7 @@ def _launch(
     nofile: int,
 ) -> Launch:
     heap_limit = asked.heap_limit_bytes
-    client = _client(prepared)
+    client = partial(ceilings_of_client, prepared.request, prepared.facts, prepared.target, prepared.plan)
     if not (asked.command or asked.server):
         return Launch(None, Heap(None, inspect=asked.inspect, limit_bytes=heap_limit), client)
     private = directory.path / "server"
@@ -227,18 +223,6 @@ def _launch(
             return StartedServer(command, environment, log, directory.path / name, nofile)
 
     return Launch(start, Heap(preparation, inspect=asked.inspect, limit_bytes=heap_limit), client)
-
-
-def _client(prepared: Prepared) -> Callable[[], Sequence[Ceiling]]:
-    """What would stop this client, were there no end to the server."""
-
-    def ceilings() -> Sequence[Ceiling]:
-        route = apart(route_to, prepared.target, prepared.facts)
-        shape = shape_of(prepared.request, prepared.facts, prepared.target, route, prepared.plan.nofile)
-        found = capacities(prepared.facts, prepared.plan.nofile, shape, prepared.request.count)
-        return client_ceilings(found, same_host=route.on_this_host)
-
-    return ceilings
 
 
 # after
@@ -321,19 +305,7 @@ def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
 
 def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Limit]:
     """The limits that bursts and messages meet."""
-    found = []
-    for listener in run.listeners:
-        if listener.wait_ms is None or listener.capacity is None:
-            continue
-        stall = burst_limit(
-            last.connections_per_s or None,
-            listener.wait_ms.max / 1000,
-            listener.capacity,
-            scope=f"listener {listener.address}",
-            source="backlog + 1, and the longest that a connection waited for accept",
-            fix="a larger backlog in listen(2), and net.core.somaxconn",
-        )
-        found.append(stall)
+    found = burst_limits(run.listeners, last.connections_per_s or None)
     idle = [
         each.idle_cpu_share / each.held for each in trials if each.idle_cpu_share is not None and each.held
     ]
@@ -345,18 +317,16 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
     held = max(each.held for each in trials)
     processes = len(last.server.pids) if last.server is not None else 1
     cpus = min(processes, last.host.cpus)
-    found.append(
-        cpu_limit(
-            _ticked(messages, trials[-1].messages),
-            _ticked(idle, held),
-            cpus,
-            held=held,
-            scope="server",
-            source="CPU of the server while messages went round, and while all was idle",
-            fix="fewer messages, or more processes of the server and CPUs for them",
-        )
+    spent = cpu_limit(
+        _ticked(messages, trials[-1].messages),
+        _ticked(idle, held),
+        cpus,
+        held=held,
+        scope="server",
+        source="CPU of the server while messages went round, and while all was idle",
+        fix="fewer messages, or more processes of the server and CPUs for them",
     )
-    return [limit for limit in found if limit is not None]
+    return [*found, spent] if spent is not None else found
 
 
 def _ticked(each: Sequence[float], number: int) -> Interval | None:

@@ -17,6 +17,7 @@ from connprobe.model import (
     HoldRequest,
     HostRecord,
     KernelFigures,
+    Limit,
     ListenerFigures,
     NetworkFigures,
     ObserverFigures,
@@ -31,6 +32,8 @@ from connprobe.model import (
 )
 from connprobe.plan.bottleneck import CpuUse, bottleneck, queue_verdict
 from connprobe.plan.distribution import distribution
+from connprobe.plan.traffic import burst_limits
+from connprobe.session.costing import Costed
 from connprobe.session.kernelview import KernelView, reasons
 from connprobe.version import __version__
 
@@ -39,7 +42,7 @@ SILENT = "not checked: a worker did not answer"
 CREDENTIAL = r"authorization|cookie|key|token|secret|password|signature"
 
 _NOT_YET = {
-    "limits": "this version extrapolates no limits",
+    "limits": "this version extrapolates limits from connections that are held alone",
     "runtime": "this version asks no runtime for its heap",
     "server.messaging_rss_bytes": "this version's hold sends no messages",
 }
@@ -78,6 +81,7 @@ class Seen:
     server_peak_rss_bytes: int = 0
     cpu: CpuUse | None = None  # of the ramp
     kernel: KernelFigures | None = None
+    costed: Costed | None = None
     network: NetworkFigures | None = None
     listeners: tuple[ListenerFigures, ...] = ()
     probes: tuple[ProbeUse, ...] = ()
@@ -103,6 +107,11 @@ def build_record(
     """The record of a run that is over. Figures that were not taken are None and named in `unknown`."""
     totals = seen.totals or Totals()
     unknown = {**_NOT_YET, **seen.unknown}
+    costed, bursts = seen.costed or Costed(), list[Limit]()
+    if seen.costed is not None:
+        del unknown["limits"]
+        unknown |= costed.unknown
+        bursts = burst_limits(seen.listeners, totals.established / seen.ramp_s if seen.ramp_s else None)
     if not seen.checked:
         unknown["held"] = "not checked: the run was interrupted" if interrupted_by else SILENT
     threshold = plan.count if request.fail_under is None else request.fail_under
@@ -142,7 +151,9 @@ def build_record(
         kernel=seen.kernel,
         network=seen.network,
         listeners=seen.listeners,
-        limits=(),
+        limits=(*costed.limits, *bursts),
+        headline=costed.headline,
+        growth=costed.growth,
         verified=None,
         observer=ObserverFigures(
             cpu_s=round(seen.observer_cpu_s, 3),

@@ -14,6 +14,7 @@ from connprobe.fleet.fleet import Fleet
 from connprobe.model import (
     Ceiling,
     KernelFigures,
+    Limit,
     LimitRequest,
     ListenerFigures,
     Phase,
@@ -23,10 +24,9 @@ from connprobe.model import (
     Verified,
 )
 from connprobe.observe.ceilings import server_ceilings
-from connprobe.observe.listeners import chosen_by, listener_pids
+from connprobe.observe.listeners import listener_pids
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.reading import ServerMeter
-from connprobe.observe.sockdiag import listen_sockets
 from connprobe.plan.distribution import distribution
 from connprobe.plan.prediction import Prediction, predict
 from connprobe.plan.ramp import is_near, next_goal, shares, steps
@@ -44,7 +44,10 @@ from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
 AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
-PACE_S = 0.5  # a small step is spread over so long: a crowd breaks servers that could take one after another
+# A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
+# much longer that the server works no more than a share of the time: V8 ends a process that collects for most
+# of it, however much is free.
+PACE_S, PACE_MOST_S, WORKING = 0.5, 5.0, 0.25
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
@@ -68,6 +71,8 @@ class Over(Exception):
 
 class TrialRun(Hold):
     """`execute` returns the record of a hold; what the trial itself found is in `trial`."""
+
+    command = "limit"
 
     def __init__(
         self,
@@ -308,16 +313,20 @@ class TrialRun(Hold):
         """On, until it breaks. Near the end in small steps, with a rest after each."""
         assert self.prediction is not None
         first = next((limit for limit in self.prediction.limits if is_of_server(limit)), None)
-        end: End | None = None
+        end, pace_s = None, PACE_S
         while end is None:
             alive, begun = self._alive(), self._begun()
             if begun >= self.plan.count:
                 end = End(alive, f"nothing broke: {alive:,} were held", {}, {}, reached=True)
                 break
             goal = next_goal(begun, first, self.plan.count)
-            end = self._climb(goal, "verify", PACE_S if is_near(begun, first) else 0.0).end
+            near, before = is_near(begun, first), self._meter.quick()
+            end = self._climb(goal, "verify", pace_s if near else 0.0).end
+            after = self._meter.quick()
+            if near and before is not None and after is not None:
+                pace_s = min(PACE_MOST_S, max(PACE_S, (after[1] - before[1]) / WORKING))
             if end is None and is_near(goal, first):
-                end = self._rest()
+                end = self._rest(first)
         self._conclude(end)
 
     def _bury(self, climb: Climb) -> None:
@@ -411,8 +420,12 @@ class TrialRun(Hold):
             ending, status, words = self.server.ending(), self.server.status, self.server.tail()
         return climb.died(self._read_totals(), ending, status, words)
 
-    def _rest(self) -> End | None:
-        """Until the CPU is quiet: memory that is never left in peace breaks earlier than it has to."""
+    def _rest(self, first: Limit | None) -> End | None:
+        """Until the CPU is quiet: memory that is never left in peace breaks earlier than it has to.
+
+        A heap that is about to end is collected, as on the plateaus. A burst leaves V8 with a young
+        generation larger than what is free: then it collects without a pause, and ends the process for it.
+        """
         before = Climb(self._begun(), self._read_totals())
         until, since, last = time.monotonic() + REST_MOST_S, time.monotonic(), self._meter.quick()
 
@@ -435,7 +448,9 @@ class TrialRun(Hold):
             return self._death(before, "verify")
         if lost:
             return before.end(self._read_totals(), self._alive(), 0)
-        self.readings.append(self._meter.reading("verify", self._alive(), self._at_s(), False))
+        use = self._launch.heap.read() if first is not None and first.resource == "heap" else {}
+        reading = self._meter.reading("verify", self._alive(), self._at_s(), False)
+        self.readings.append(replace(reading, use={**reading.use, **use}))
         return None
 
     def _wait_for_accepts(self, phase: Phase) -> int:
@@ -483,8 +498,7 @@ class TrialRun(Hold):
             self._meter,
             self.facts,
             ports=(self.target.port,),
-            between_requests=self.request.protocol == "tcp"
-            or (self.request.protocol == "http" and self.request.http_mode == "keepalive"),
+            between_requests=self.between_requests,
             same_host=self.kernel.has_listeners,
         )
         if found.found or not self.ceilings:
@@ -533,25 +547,6 @@ class TrialRun(Hold):
     def _begun(self) -> int:
         totals = self._read_totals()
         return totals.established + totals.failed
-
-    def _alive(self) -> int:
-        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
-        held = self._read_totals().held
-        answered = self.request.protocol == "ws" or (
-            self.request.protocol == "http" and self.request.http_mode != "longpoll"
-        )
-        return held if answered else max(0, held - self._waiting())
-
-    def _waiting(self) -> int:
-        """Established for us, and not yet accepted by the server (source: sock_diag)."""
-        assert self.target is not None
-        if not self.kernel.has_listeners:
-            return 0
-        try:
-            found = listen_sockets(self.target.port)
-        except OSError:
-            return 0
-        return sum(each.depth or 0 for each in chosen_by(self._target_address(), self.target.port)(found))
 
     def _at_s(self) -> float:
         return round(time.monotonic() - (self._began or 0.0), 3)

@@ -26,10 +26,12 @@ from connprobe.model import (
 from connprobe.observe.client import pss_of
 from connprobe.observe.machine import CpuTimes, available_memory, cpu_times, utilisation
 from connprobe.plan.bottleneck import queue_verdict
+from connprobe.plan.traffic import burst_limits
 from connprobe.report.watch import WatchView, render_watch, watch_view
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.kernelview import KernelView, reasons
 from connprobe.session.probes import load_probes
+from connprobe.session.watchcosting import WatchCosting
 from connprobe.session.watched import Watched
 from connprobe.store.rundir import RunDirectory
 from connprobe.system import netns
@@ -55,6 +57,7 @@ class Watch:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._samples = self._late = 0
         self._last: WatchSample | None = None
+        self._costing = WatchCosting(foreign=False)
 
     @property
     def label(self) -> str:
@@ -68,6 +71,7 @@ class Watch:
             refused = netns.enter(self._pid)
             if refused is not None:
                 foreign = self._pid
+                self._costing = WatchCosting(foreign=True)
                 self._unknown["network namespace"] = (
                     f"that of process {self._pid} cannot be entered ({refused}), so /proc/{self._pid}/net "
                     "alone tells of its listeners: run as root"
@@ -93,6 +97,7 @@ class Watch:
         server = self._watched.processes()
         if server is not None:
             kernel.traffic.watch(server.pids, "target")
+        self._costing.look(reading, server, kernel.ports, now - self._began)
         self._last = WatchSample(
             at_s=round(now - self._began, 3),
             lateness_s=round(max(0.0, now - due), 3),
@@ -117,7 +122,8 @@ class Watch:
         listeners, network, counters = kernel.listeners(), kernel.network(), kernel.counters()
         probes = kernel.probes()
         watched_s = self._last.at_s if self._last else 0.0
-        unknown = {**self._unknown, **self._watched.unknown, **reasons(listeners, probes)}
+        costed, looks = self._costing.costed(kernel.ports), self._costing.looks
+        unknown = {**self._unknown, **self._watched.unknown, **reasons(listeners, probes), **costed.unknown}
         if not listeners:
             unknown.setdefault("listeners", "nothing was seen to listen there")
         if self._watched.last is None:
@@ -150,6 +156,11 @@ class Watch:
                 late_samples=self._late,
             ),
             verdicts=tuple(self._verdicts(listeners, watched_s)),
+            connections_fewest=looks.fewest,
+            connections_most=looks.most,
+            limits=(*costed.limits, *burst_limits(listeners, None)),
+            headline=costed.headline,
+            growth=costed.growth,
             unknown=unknown,
         )
 
