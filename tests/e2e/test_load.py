@@ -281,6 +281,14 @@ def test_what_was_due_and_never_began_is_told(load: Loads) -> None:
     assert any(it.text.startswith("The rate was not kept") for it in record.verdicts)
 
 
+def test_a_rate_for_a_time_is_a_number(load: Loads) -> None:
+    """To the byte, too: of each connection a FIN may or may not have come when its counts are read."""
+    record = load("--rate", "500", "--duration", "600ms", "--workers", "2", "--protocol", "tcp")
+    assert record.load is not None
+    assert (record.requested, record.load.visited, record.not_attempted) == (300, 300, 0)
+    assert record.load.sent_bytes == record.load.received_bytes == 300 * 32
+
+
 def test_as_long_as_it_lasts(load: Loads, serve: Serves) -> None:
     server = serve("--mode", "echo")
     record = load("--target", server.target, "--duration", "400ms", "--concurrency", "5")
@@ -350,9 +358,11 @@ def test_over_tls(load: Loads, serve: Serves, certificates: Path, protocol: str)
 
 
 def test_tls_is_closed_with_its_own_goodbye(load: Loads, certificates: Path) -> None:
-    """Without close_notify a recv of the server would fail, as it cannot tell the end from an attack."""
+    """Without close_notify a server cannot tell the end from an attack, and its recv would fail."""
 
     def behave(connection: Connection) -> None:
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        connection.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         while data := connection.sock.recv(4096):
             connection.sock.sendall(data)
         connection.server.count("clean ends")

@@ -47,3 +47,17 @@ def test_what_was_spent_before_does_not_count() -> None:
         sum(range(100_000))
     again = Costs(())
     assert costs.cpu([], 1 << 22).client_user_s > again.cpu([], 1 << 22).client_user_s
+
+
+def test_who_was_busy_all_the_time_has_a_whole_cpu() -> None:
+    """What comes after it, as until the end is noticed, is not shared out."""
+    command = [sys.executable, "-c", f"import sys\n{BURN}\nprint(flush=True)\nsys.stdin.read()"]
+    costs = Costs(())
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as burn:
+        assert burn.stdout is not None
+        burn.stdout.readline()
+        short, whole = costs.cpu([burn.pid], 1 << 22, 0.3), costs.cpu([burn.pid], 1 << 22)
+        burn.communicate()
+    assert short.busiest_worker >= 0.9
+    assert short.busiest_worker > whole.busiest_worker
+    assert short.ramp_s <= whole.ramp_s

@@ -111,7 +111,11 @@ def load(
             "--message is for WebSocket and TCP: with HTTP a message is the request once more",
             fix="leave it out, or --protocol ws",
         )
-    payload = _payload(MESSAGE if message is None else message)
+    if protocol == options.ProtocolName.http:
+        message, payload = "the request once more", b""
+    else:
+        message = MESSAGE if message is None else message
+        payload = _payload(message)
     interface, extra = parse_alias(alias) if alias is not None else (None, None)
     request = HoldRequest(
         target=target,
@@ -136,7 +140,7 @@ def load(
     options.check_request(request)
     asked = LoadRequest(
         messages=options.between(messages, 0, MOST_MESSAGES, "--messages"),
-        message=MESSAGE if message is None else message if len(message) <= 100 else f"{message[:100]}…",
+        message=message if len(message) <= 100 else f"{message[:100]}…",
         message_bytes=len(payload),
         duration_s=None if duration is None else _duration(duration),
         counted=count is not None or duration is None,

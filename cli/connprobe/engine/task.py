@@ -9,7 +9,7 @@ class TlsTask(NamedTuple):
     server_name: str | None
 
 
-class Visits(NamedTuple):
+class VisitsTask(NamedTuple):
     """What each connection does once it is open, before it closes and makes room for the next."""
 
     messages: int
@@ -38,4 +38,4 @@ class Task(NamedTuple):
     ping_s: float  # 0: no pings
     reconnect_attempts: int  # 0: a lost connection stays lost
     tls: TlsTask | None
-    visits: Visits | None = None  # None: connections are held
+    visits: VisitsTask | None = None  # None: connections are held

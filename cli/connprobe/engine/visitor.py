@@ -18,8 +18,7 @@ from connprobe.engine.flights import Asked, Flight
 from connprobe.engine.held import HELD, IN_FLIGHT, Lost
 from connprobe.engine.opening import Opening
 from connprobe.engine.talk import talk_for
-from connprobe.engine.task import Task
-from connprobe.engine.task import Visits as VisitsTask
+from connprobe.engine.task import Task, VisitsTask
 from connprobe.engine.visits import RIGHT, WRONG, Visits
 from connprobe.engine.worker import Worker
 
@@ -59,16 +58,15 @@ class Visitor(Worker):
         super().run()
 
     def _open_some(self, now: float) -> None:
-        if now >= self.until:
-            self.to_open = 0
-        if not self.task.interval_s:
+        if not self.interval_s:
+            self.to_open = self.to_open if now < self.until else 0
             super()._open_some(now)
             return
         for _ in range(min(self._room(), self.to_open)):
             intended = self.next_open
-            if intended > now:
-                return
-            self.next_open += self.task.interval_s
+            if intended > now or intended >= self.until - self.interval_s / 1000:
+                break
+            self.next_open += self.interval_s
             self.to_open -= 1
             self.tally.started += 1
             late_us = int((time.monotonic() - intended) * 1e6)
@@ -80,6 +78,8 @@ class Visitor(Worker):
                     self.late_us[begun] = late_us
                 else:
                     self._failed(*begun)
+        if now >= self.until:  # what is still due by now has no room: it is told as not begun
+            self.to_open = 0
 
     def _under_way(self) -> int:
         return len(self.flights) + self.held.count
@@ -120,12 +120,16 @@ class Visitor(Worker):
         """Adds up what this connection carried."""
         sock = socket.SocketType(self.task.family, socket.SOCK_STREAM, 0, fd)
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        # The state is read before the counts, and a FIN may come between the two (tcp_get_info()).
+        if info[0] != _CLOSE_WAIT:
+            again = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            info = again if again[0] == _CLOSE_WAIT else info
         sock.detach()
         if len(info) < _TCP_INFO_BYTES:
             self.unmeasured += 1
             return
-        sent, again = struct.unpack_from("=QQ", info, _SENT)
-        self.sent_bytes += sent - again
+        sent, retransmitted = struct.unpack_from("=QQ", info, _SENT)
+        self.sent_bytes += sent - retransmitted
         # A FIN counts as a byte there: tcp_rcv_nxt_update() adds up sequence numbers.
         self.received_bytes += struct.unpack_from("=Q", info, _RECEIVED)[0] - (info[0] == _CLOSE_WAIT)
 
@@ -133,7 +137,7 @@ class Visitor(Worker):
         """Waits here where a start is due within milliseconds: those of epoll_wait are whole ones, and by
         up to one each would begin too late."""
         patience = super()._patience()
-        if not self.task.interval_s or not 0 < patience < EXACT_S or self.epoll.fileno() >= SELECT_MOST:
+        if not self.interval_s or not 0 < patience < EXACT_S or self.epoll.fileno() >= SELECT_MOST:
             return patience
         select.select([self.epoll], [], [], patience)
         return 0.0

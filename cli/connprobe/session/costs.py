@@ -23,9 +23,13 @@ class Costs:
         self._cpu, self._own_user = cpu_times(), os.times().user
         self._began = time.monotonic()
 
-    def cpu(self, workers: Sequence[int], zygote: int) -> CpuUse:
-        """Since the beginning. Workers were forked after it, by `zygote`: those that ended count in it."""
+    def cpu(self, workers: Sequence[int], zygote: int, busy_s: float | None = None) -> CpuUse:
+        """Since the beginning. Workers were forked after it, by `zygote`: those that ended count in it.
+
+        busy_s: how long there was anything to do for workers and server, where that is known.
+        """
         took = max(1e-3, time.monotonic() - self._began)
+        busy_s = took if busy_s is None else min(took, max(1e-3, busy_s))
         now = cpu_times()
         server = {
             pid: (user - self._server_cpu[pid][0], system - self._server_cpu[pid][1])
@@ -43,8 +47,8 @@ class Costs:
             kernel_s=now.system + now.softirq - self._cpu.system - self._cpu.softirq,
             client_user_s=ours,
             server_user_s=sum(user for user, _ in server.values()) if server else None,
-            busiest_worker=max((sum(each) for each in client.values()), default=0.0) / took,
-            busiest_server=max(map(sum, server.values())) / took if server else None,
+            busiest_worker=max((sum(each) for each in client.values()), default=0.0) / busy_s,
+            busiest_server=max(map(sum, server.values())) / busy_s if server else None,
         )
 
     def kernel(self, connections: int, ends: Literal[1, 2]) -> KernelFigures | None:

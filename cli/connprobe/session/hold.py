@@ -205,8 +205,8 @@ class Hold:
         return costs
 
     def _note_ramp(self, costs: Costs) -> None:
-        self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid)
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
+        self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid, self.seen.ramp_s)
 
     def _stop_workers(self) -> None:
         self._read_totals()

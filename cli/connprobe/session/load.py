@@ -8,7 +8,7 @@ from typing import IO
 from msgspec.structs import replace
 
 from connprobe.engine import counters
-from connprobe.engine.task import Task, Visits
+from connprobe.engine.task import Task, VisitsTask
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, ServeMode
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
@@ -65,7 +65,7 @@ class Load(Hold):
     def _tasks(self) -> list[Task]:
         workers = self.plan.workers
         count = self.asked.count if self.load.counted else UNCOUNTED
-        visits = Visits(self.load.messages, self._payload, self.load.duration_s or 0.0)
+        visits = VisitsTask(self.load.messages, self._payload, self.load.duration_s or 0.0)
         return [
             task._replace(share=share, goal=share, visits=tuple(visits))  # type: ignore[arg-type]
             for index, task in enumerate(super()._tasks())
