@@ -168,6 +168,38 @@ def test_who_dies_in_the_middle_is_reported_and_the_others_finish(start: Start, 
     assert [it.figures["total_s"].values is None for it in record.standings] == [True, False]
 
 
+# Answers with what `answer` makes of a message, each connection in a thread of its own.
+ANSWERS = """
+import socket, sys, threading
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=100)
+def serve(one):
+    while data := one.recv(4096):
+        one.sendall(%s)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("data.swapcase()", "53 of 53 connections did not do all they had to: 53 wrong echoes"),
+        ('b""', "; it took longer than longest_s"),
+    ],
+)
+def test_who_answers_wrongly_or_not_at_all_is_in_no_figure(
+    start: Start, write: Write, answer: str, said: str
+) -> None:
+    workload = TCP.replace("timeout_s = 5", "timeout_s = 2\nlongest_s = 0.5")
+    odd = DIES.replace("%(dying)s", ANSWERS.replace("%s", answer)).replace("dies", "odd")
+    record = record_of(start("compare", write(workload, odd, CONTROL, sizes="[53]")).finish(), 4)
+    bout, control = record.bouts
+    assert (bout.outcome, bout.visited) == ("missed", 0)
+    assert said in str(bout.said)
+    assert control.outcome == "done"
+    assert record.standings[0].figures["handshake_mean_ms"].values is None
+
+
 def test_who_never_listens_is_reported_with_its_last_words(start: Start, write: Write) -> None:
     broken = DIES.replace('"${port}"', '"no-port"').replace("dies", "broken")
     record = record_of(start("compare", write(TCP, broken, CONTROL, sizes="[53]")).finish(), 4)
@@ -334,6 +366,24 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     assert len(set(order(again))) == len(again.bouts) == 8
     kept = [msgspec.json.decode(line, type=Bout) for line in before]
     assert list(again.bouts[: len(kept)]) == kept
+
+
+def test_an_interruption_ends_a_load_that_is_under_way(start: Start, write: Write) -> None:
+    command = start("compare", write(TCP, CONTROL, sizes="[200000]"))
+
+    def loading() -> bool:
+        found = command.directory.glob("runs/*/samples.jsonl") if command.directory else ()
+        return any('"phase":"load"' in each.read_text() for each in found)
+
+    assert eventually(loading)
+    command.interrupt()
+    run = command.finish()
+    record = record_of(run, 130)
+    assert (record.bouts, record.standings, record.turns) == ((), (), 1)
+    assert run.directory is not None
+    (cut,) = run.directory.glob("runs/*/run.json")
+    assert msgspec.json.decode(cut.read_bytes(), type=RunRecord).outcome == "interrupted"
+    assert (run.directory / "bouts.jsonl").read_bytes() == b""
 
 
 def test_what_is_no_comparison_cannot_be_resumed(start: Start, tmp_path: Path) -> None:
