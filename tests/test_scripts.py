@@ -119,6 +119,13 @@ def test_packages_are_not_installed_without_apt(bare: Path) -> None:
     assert ran.stderr.startswith("missing: cpio kmod (Debian's names). Install them with")
 
 
+def test_what_the_comparison_of_proxies_needs_is_named(bare: Path) -> None:
+    ran = run(bare, "checkout/scripts/balancerbattle")
+    assert ran.returncode == 1
+    assert re.search(r"missing: .*\bnodejs npm openssl \(Debian's names\)", ran.stderr), ran.stderr
+    assert not (bare / ".cache").exists()
+
+
 def test_an_ordinary_user_is_told_how_to_install_without_starting_services(bare: Path) -> None:
     for name in ("apt-get", "id"):
         (bare / "bin" / name).unlink(missing_ok=True)

@@ -50,7 +50,7 @@ for _ in range(int(sys.argv[2])):
     while data := one.recv(4096):
         one.sendall(data)
     one.close()
-print("that was enough", flush=True)
+print("that was \\033[31menough", flush=True)
 os._exit(3)
 """
 DIES = """
@@ -161,7 +161,7 @@ def test_who_dies_in_the_middle_is_reported_and_the_others_finish(start: Start, 
     record = record_of(run, 4)
     dead, control = record.bouts
     assert (dead.contestant, dead.outcome) == ("dies", "died")
-    assert dead.said == "dies ended (exit status 3); its last words: that was enough"
+    assert dead.said == "dies ended (exit status 3); its last words: that was ?[31menough"
     assert dead.visited <= 23
     assert (control.contestant, control.outcome) == ("control", "done")
     assert run.says("dies, round 1 died dies ended (exit status 3)")

@@ -18,6 +18,7 @@ from connprobe.observe.others import others, spent
 from connprobe.plan.fairness import OTHERS_CPUS, fairness
 from connprobe.plan.standings import standings
 from connprobe.plan.turns import turns
+from connprobe.report import format as fmt
 from connprobe.report.standings import line
 from connprobe.session.bout import bout_of, requests, run_load_of
 from connprobe.session.certificate import Certificate, make_certificate
@@ -194,4 +195,4 @@ class Comparison:
 
     def _say(self, text: str, style: str) -> None:
         with suppress(OSError):
-            self._err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+            self._err.print(fmt.printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
