@@ -16,6 +16,7 @@ import pytest
 
 from connprobe.model import RunRecord
 from connprobe.model.bout import Bout, CompareRecord
+from e2e.test_report import look
 from running import CHECKOUT, Command, Run, eventually
 
 Start = Callable[..., Command]
@@ -154,6 +155,28 @@ def test_the_same_tables_on_the_terminal_in_markdown_and_in_the_report(start: St
     for cell in cells:
         assert f">{cell}<" in page, cell
         assert f"| {cell} |" in markdown, cell
+
+
+def test_in_a_browser_every_chart_of_a_comparison_is_drawn(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    run = start("compare", write(TCP, CONTROL, THREADS, sizes="[53, 67]", repeats=2)).finish()
+    record_of(run)
+    assert run.directory is not None
+    shutil.copy(run.directory / "report.html", tmp_path)
+    frames = "".join(
+        f'<iframe id="{width}" src="report.html" width="{width}" style="border:0"></iframe>'
+        for width in (390, 1200)
+    )
+    seen = look(tmp_path, frames)
+    assert seen.console == []
+    for width, found in seen.frames.items():
+        assert found["scrolls"] <= int(width)
+        names = ("total_s", "handshake_mean_ms", "message_mean_ms", "peak_rss_bytes")
+        assert set(found["charts"]) == {f"w0-{name}" for name in names}
+        assert all(drawn > 0 for drawn in found["charts"].values())
+        assert found["traces"] == 4 * 2
+        assert found["loaded"] == []
 
 
 def test_who_dies_in_the_middle_is_reported_and_the_others_finish(start: Start, write: Write) -> None:

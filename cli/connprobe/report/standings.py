@@ -176,7 +176,7 @@ def markdown(record: CompareRecord) -> str:
     for it in tables(record):
         lines += ["", f"### {escaped(it.title)}", "", escaped(it.about)]
         for table in (it.speed, it.cost):
-            end = None if any(row[-1] for row in table.rows) else -1
+            end = None if table.spoken else -1
             rows = [row[:end] for row in table.rows]
             lines += ["", *markdown_table(table.header[:end], rows, left=1)]
     if missed := not_done(record):

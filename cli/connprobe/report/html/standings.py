@@ -9,6 +9,7 @@ from connprobe.report.html.figures import COLOURS, Figure, axis, figure, label
 from connprobe.report.html.markup import Html, join, pairs, table, tag
 from connprobe.report.html.page import chart, no_script, page
 from connprobe.report.html.sections import section, settings, verdicts
+from connprobe.report.rows import Rows
 from connprobe.report.standings import NOTE, not_done, programs, sentence, tables
 
 _CHARTS = (
@@ -45,8 +46,8 @@ def render_compare_html(record: CompareRecord) -> str:
             section(
                 f"Workload: {title}",
                 tag("p", about),
-                table(speed.header, speed.rows, label=f"{title}: how fast"),
-                table(cost.header, cost.rows, label=f"{title}: what it took"),
+                _table(speed, f"{title}: how fast"),
+                _table(cost, f"{title}: what it took"),
                 tag("p", NOTE, class_="quiet"),
                 tag("div", *charts, class_="charts") if charts else Html(""),
             )
@@ -61,6 +62,11 @@ def render_compare_html(record: CompareRecord) -> str:
         section("Machine and settings", settings("Machine", record.host), _runs(record)),
     ]
     return page(f"connprobe compare: {record.request.suite.title}", join(body), figures)
+
+
+def _table(rows: Rows, label: str) -> Html:
+    end = None if rows.spoken else -1
+    return table(rows.header[:end], [row[:end] for row in rows.rows], right=1 + (end or 0), label=label)
 
 
 def _bars(standings: Sequence[Standing], key: str, called: str, unit: str) -> Figure | None:
@@ -86,6 +92,7 @@ def _bars(standings: Sequence[Standing], key: str, called: str, unit: str) -> Fi
                     "array": [it.high - it.median if it else None for it in found],
                     "arrayminus": [it.median - it.low if it else None for it in found],
                     "color": "@ink",
+                    "visible": any(it.count > 1 for it in found if it),
                     "thickness": 1,
                 },
                 "marker": {"color": COLOURS[index % len(COLOURS)]},
