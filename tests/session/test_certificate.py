@@ -28,6 +28,11 @@ def test_it_is_verified_for_loopback_and_for_nothing_else(tmp_path: Path) -> Non
     made.remove()
 
 
+def test_its_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert all(path.is_absolute() for path in make_certificate(Path("tls")))
+
+
 def test_a_directory_of_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tls").mkdir()
     (tmp_path / "tls").chmod(0o777)

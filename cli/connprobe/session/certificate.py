@@ -34,6 +34,8 @@ def make_certificate(directory: Path) -> Certificate:
     program = openssl()
     if program is None:
         raise RunFailed("a certificate needs openssl, which is not installed", fix="apt-get install openssl")
+    # nginx takes a relative path for one below its own directory.
+    directory = directory.absolute()
     made = Certificate(*(files.private_directory(directory) / f"{it}.pem" for it in ("cert", "key", "both")))
     made.remove()
     command = [
