@@ -272,7 +272,7 @@ install = "apt-get install no-such-package"
 [[contestant]]
 name = "halfway"
 protocol = "tcp"
-command = ["${python}", "${port}"]
+command = ["no-such-command", "${port}"]
 requires = ["${suite}/no-such-file"]
 install = "scripts/halfway"
 """
@@ -282,9 +282,10 @@ def test_what_is_missing_is_named_with_what_installs_it(start: Start, write: Wri
     suite = write(TCP, MISSING, CONTROL, sizes="[53]")
     run = start("compare", suite).finish()
     assert (run.returncode, run.directory) == (3, None)
-    assert run.says("refused: 2 obstacles; nothing was touched")
+    assert run.says("refused: 3 obstacles; nothing was touched")
     assert run.says("contestant elsewhere (tcp): have no program no-such-program")
     assert run.says("fix: apt-get install no-such-package")
+    assert run.says("contestant halfway (tcp): have no program no-such-command")
     assert run.says(f"have no {Path(suite).parent}/no-such-file")
     record = record_of(start("compare", suite, "--skip-missing").finish())
     assert [it.contestant for it in record.bouts] == ["control"]

@@ -51,7 +51,7 @@ class Comparison:
         ]
         self.turns = turns(suite, request.sizes, request.repeats, takes_part)
         self.skipped = {
-            key_of(it): f"{self._lacks[key_of(it)].have}; {self._lacks[key_of(it)].fix}"
+            key_of(it): "; ".join(f"{each.have}: {each.fix}" for each in self._lacks[key_of(it)])
             for it, present in zip(suite.contestants, chosen, strict=True)
             if present and key_of(it) in self._lacks
         }
@@ -62,9 +62,9 @@ class Comparison:
 
     def obstacles(self, results: Path) -> tuple[Obstacle, ...]:
         """What is missing, unless it may be skipped, and what keeps this host from the loads."""
-        found: dict[str, Obstacle] = {}
+        found: list[Obstacle] = []
         if not self.request.skip_missing or not self.turns:
-            found |= {name: self._lacks[name] for name in self.skipped}
+            found += [each for name in self.skipped for each in self._lacks[name]]
         for workload in self.request.suite.workloads:
             asked, _, _ = requests(workload, max(self.request.sizes), UNKNOWN_PORT, None)
             prepared = prepare(planned(asked), results)
@@ -75,8 +75,8 @@ class Comparison:
                 nofile=prepared.plan.nofile,
                 python=platform.python_version(),
             )
-            found |= {each.what: each for each in prepared.obstacles}
-        return tuple(found.values())
+            found += prepared.obstacles
+        return tuple(dict.fromkeys(found))
 
     def carry_out(self, directory: RunDirectory, interrupts: Interrupts) -> CompareRecord:
         """A bout that an interruption cut short is not kept."""

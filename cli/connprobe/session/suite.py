@@ -78,15 +78,15 @@ def early(place: Path) -> dict[str, str]:
     return {"suite": str(place), "home": str(Path.home()), "python": sys.executable}
 
 
-def missing(request: CompareRequest) -> dict[str, Obstacle]:
-    """By contestant (its name and protocol), what keeps it from taking part."""
-    found: dict[str, Obstacle] = {}
+def missing(request: CompareRequest) -> dict[str, tuple[Obstacle, ...]]:
+    """By contestant (its name and protocol), all that keeps it from taking part."""
+    values = early(Path(request.place))
+    found: dict[str, tuple[Obstacle, ...]] = {}
     for contestant in request.suite.contestants:
-        for program in (*request.suite.backends_of(contestant), contestant):
-            lacks = next(_lacks(program, contestant, early(Path(request.place))), None)
-            if lacks is not None:
-                found[key_of(contestant)] = lacks
-                break
+        programs = (*request.suite.backends_of(contestant), contestant)
+        lacks = [it for program in programs for it in _lacks(program, contestant, values)]
+        if lacks:
+            found[key_of(contestant)] = tuple(dict.fromkeys(lacks))
     return found
 
 
