@@ -70,7 +70,7 @@ def end(process: "subprocess.Popen[str]") -> None:
             process.wait(GRACE_S)
 
 
-def output(command: Sequence[str], timeout_s: float) -> str:
+def output(command: Sequence[str], timeout_s: float, accepted: Sequence[int] = (0,)) -> str:
     """Standard output of a command. Raises BenchmarkError when it fails or takes too long."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     try:
@@ -79,7 +79,7 @@ def output(command: Sequence[str], timeout_s: float) -> str:
         raise BenchmarkError(f"{' '.join(command)}: not done after {timeout_s:.0f} s") from error
     finally:
         end(process)
-    if process.returncode:
+    if process.returncode not in accepted:
         raise BenchmarkError(f"{' '.join(command)}: exit {process.returncode}\n{err[-2000:]}")
     return out
 

@@ -1,11 +1,13 @@
 // A WebSocket echo server in Node alone (RFC 6455). An idle connection keeps its socket and a small state.
+// With a certificate and its key, over TLS.
 'use strict';
 const { isUtf8 } = require('node:buffer');
 const cluster = require('node:cluster');
 const { createHash } = require('node:crypto');
+const { readFileSync } = require('node:fs');
 const http = require('node:http');
 
-const [address, port, workers] = process.argv.slice(2);
+const [address, port, workers, certificate, key] = process.argv.slice(2);
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 const CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10;
 const MOST_BYTES = 1 << 20; // of a message
@@ -192,10 +194,13 @@ function upgrade(request, socket, head) {
 }
 
 function serve() {
-  const server = http.createServer((request, response) => {
+  const refuse = (request, response) => {
     response.writeHead(426, { Upgrade: 'websocket', Connection: 'close' });
     response.end();
-  });
+  };
+  const server = certificate
+    ? require('node:https').createServer({ cert: readFileSync(certificate), key: readFileSync(key) }, refuse)
+    : http.createServer(refuse);
   server.on('upgrade', upgrade);
   server.listen({ host: address, port: Number(port), backlog: 65535 });
 }

@@ -11,7 +11,7 @@ import pytest
 from running import Namespace
 
 CHECKOUT = Path(__file__).parent.parent
-SCRIPTS = ("apt-install", "check", "demo", "kernel-vm", "kernels", "setup", "test")
+SCRIPTS = ("apt-install", "balancerbattle", "check", "demo", "kernel-vm", "kernels", "setup", "test")
 # What the scripts themselves are written with; no python3, no apt-get, no gcc, no qemu.
 BASICS = ("sh", "basename", "cat", "cksum", "dirname", "id", "mktemp", "readlink", "rm", "uname")
 
@@ -117,6 +117,13 @@ def test_packages_are_not_installed_without_apt(bare: Path) -> None:
     ran = run(bare, "checkout/scripts/apt-install", "cpio", "kmod")
     assert ran.returncode == 1
     assert ran.stderr.startswith("missing: cpio kmod (Debian's names). Install them with")
+
+
+def test_what_the_comparison_of_proxies_needs_is_named(bare: Path) -> None:
+    ran = run(bare, "checkout/scripts/balancerbattle")
+    assert ran.returncode == 1
+    assert re.search(r"missing: .*\bnodejs npm openssl \(Debian's names\)", ran.stderr), ran.stderr
+    assert not (bare / ".cache").exists()
 
 
 def test_an_ordinary_user_is_told_how_to_install_without_starting_services(bare: Path) -> None:

@@ -219,13 +219,18 @@ def ready(name: str, port: int, directory: Path, options: Mapping[str, str] = {}
         if value is not None:
             values[option] = kind.check(f"{option} of the server {name}", value)
     address = _address(name, options.get("address", "127.0.0.1"))
-    program = shutil.which(server.program, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
+    program = find_program(server.program)
     if program is None:
         raise RunFailed(
             f"the server {name} needs {server.program}, which is not installed",
             fix=f"apt-get install {server.package}",
         )
     return server.ready(_Asked(program, address, port, directory.absolute(), values))
+
+
+def find_program(name: str) -> str | None:
+    """Its path, also where users' PATH does not lead."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
 
 
 def _address(name: str, text: str) -> str:

@@ -27,8 +27,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def begin(
         *arguments: str, prefix: Sequence[str] = (), results: Path | None = None, bpf: bool = False
     ) -> Command:
-        makes_runs = arguments[0] in ("hold", "limit", "load")
-        if makes_runs and not bpf and "--no-bpf" not in arguments:
+        makes_runs = arguments[0] in ("compare", "hold", "limit", "load")
+        if makes_runs and not bpf and arguments[0] != "compare" and "--no-bpf" not in arguments:
             arguments = (arguments[0], "--no-bpf", *arguments[1:])
         where = results or tmp_path / f"results-{len(commands)}"
         commands.append(Command(*arguments, prefix=prefix, results=where if makes_runs else None))

@@ -37,6 +37,11 @@ class Rows(NamedTuple):
     rows: Sequence[tuple[str, ...]]
     strong: frozenset[int] = frozenset()
 
+    @property
+    def spoken(self) -> bool:
+        """Whether the last column says anything."""
+        return any(row[-1] for row in self.rows)
+
 
 def metric_name(metric: str) -> str:
     return _METRICS.get(metric) or metric.removesuffix("_bytes").replace("_", " ")

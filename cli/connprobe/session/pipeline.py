@@ -30,7 +30,7 @@ from connprobe.session.pipelined import PipelineRun
 from connprobe.session.pipelineoutcome import build_record
 from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored
 from connprobe.session.target import resolve
-from connprobe.store.rundir import RunDirectory, check_writable
+from connprobe.store.rundir import PIPELINE, RunDirectory, check_writable
 from connprobe.wire.http import request_bytes
 
 SPACE_BYTES = 10_000_000
@@ -84,7 +84,7 @@ def run_pipeline(
         record = build_record(request, run, started_at, nofile, interrupted=interrupts.by is not None)
         unwritten: RunFailed | None = None
         try:
-            directory.write_pipeline(record)
+            directory.write(PIPELINE, record)
         except RunFailed as failure:
             unwritten = failure
         if directory.error is not None:

@@ -14,6 +14,7 @@ from connprobe.plan.compare import MOST_RUNS, compare
 from connprobe.report.limited import render_limit_record
 from connprobe.report.loaded import render_load_record
 from connprobe.report.summary import headline, render_summary
+from connprobe.store.bouts import COMPARE, read_compare
 from connprobe.store.output import write_output
 from connprobe.store.rundir import REPORT, WATCH, RunDirectory, load_record
 from connprobe.store.samples import read_samples
@@ -42,6 +43,9 @@ def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
 
 def report_run(path: Path, out: Console, form: Format, output: str | None) -> None:
     """One run. Raises RunFailed for a record that cannot be read, or a file that cannot be written."""
+    if (path / COMPARE).is_file():
+        _report_compare(path, out, form, output)
+        return
     record, directory = _load(path), _directory(path)
     match form:
         case "terminal":
@@ -63,6 +67,23 @@ def report_run(path: Path, out: Console, form: Format, output: str | None) -> No
 
             figures = markdown(compare([record], [str(path)], [_said(record)]))
             _put(figures + limit_markdown(record), out, output)
+
+
+def _report_compare(path: Path, out: Console, form: Format, output: str | None) -> None:
+    from connprobe.report import standings
+
+    record = read_compare(path)
+    match form:
+        case "terminal":
+            _terminal(lambda page: standings.render_compare(record, page, results=str(path)), out, output)
+        case "json":
+            _put(_json(record), out, output)
+        case "html":
+            from connprobe.report.html.standings import render_compare_html
+
+            _put(render_compare_html(record), out, output or str(path / REPORT))
+        case "markdown":
+            _put(standings.markdown(record), out, output)
 
 
 def report_runs(paths: Sequence[Path], out: Console, form: Format, output: str | None) -> None:
@@ -95,6 +116,11 @@ def _load(path: Path) -> RunRecord:
     try:
         return load_record(path)
     except RunFailed:
+        if (path / COMPARE).is_file():
+            raise RunFailed(
+                f"{path} is of connprobe compare: it stands beside nothing else",
+                fix=f"connprobe report {path}, or the directories of its runs: {path}/runs/*",
+            ) from None
         if (path / WATCH).is_file():
             raise RunFailed(
                 f"{path} is of connprobe watch, not a run: it has a {WATCH} and no run.json",

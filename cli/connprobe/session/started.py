@@ -121,6 +121,11 @@ class StartedServer:
                 if message[0] == "ended" and not self._ending:
                     self.status = int(str(message[1]))
 
+    def has_ended(self) -> bool:
+        """Whether the process that was started is gone, as its keeper says; cheap enough to ask often."""
+        self._listen(0.0)
+        return self.status is not None
+
     def ending(self) -> str:
         """How the process that was started ended, in words."""
         if self.status is None:
@@ -154,13 +159,13 @@ class StartedServer:
                 return place_of(found)
             if not pids:
                 raise RunFailed(
-                    f"the server ended before it listened ({self.ending()}){self._said()}",
+                    f"the server ended before it listened ({self.ending()}){self.last_words()}",
                     fix=f"its output: {self.log_path}",
                 )
             if time.monotonic() >= deadline:
                 raise RunFailed(
                     f"the server did not listen{f' on port {port}' if port else ''} within {most_s:g} s"
-                    f"{_elsewhere(pids, port)}{self._said()}",
+                    f"{_elsewhere(pids, port)}{self.last_words()}",
                     fix="--startup with a longer time; it must listen in this network namespace",
                 )
             time.sleep(POLL_S)
@@ -173,7 +178,8 @@ class StartedServer:
             return file.read(LOG_TAIL).decode(errors="replace")
         return ""
 
-    def _said(self) -> str:
+    def last_words(self) -> str:
+        """As they go behind a sentence on its end; nothing where it printed nothing."""
         lines = [line for line in self.tail().splitlines() if line.strip()]
         return f"; its last words: {printable(lines[-1])[:200]}" if lines else ""
 

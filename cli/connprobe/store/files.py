@@ -83,6 +83,16 @@ def read_file(
     return data
 
 
+def ends_a_line(name: str, dir_fd: int) -> bool:
+    """Whether what is appended to a file begins a line of its own. OSError: also where it is a link."""
+    fd = os.open(name, READ | os.O_NOFOLLOW, dir_fd=dir_fd)
+    try:
+        size = os.fstat(fd).st_size
+        return not size or os.pread(fd, 1, size - 1) == b"\n"
+    finally:
+        os.close(fd)
+
+
 @contextmanager
 def directory(path: Path | str, *, follow: bool = False) -> Iterator[int]:
     """`open_directory` for the length of a `with` block."""

@@ -18,7 +18,6 @@ from connprobe.model import (
     SCHEMA,
     HoldPlan,
     Obstacle,
-    PipelineRecord,
     Record,
     RunRecord,
     Sample,
@@ -57,20 +56,39 @@ class RunDirectory:
         self._samples_fd = samples_fd
 
     @classmethod
-    def create(cls, base: Path, command: str, target_label: str) -> Self:
-        """Make the directory, and `base` where it is missing. Raises RunFailed naming what is in the way."""
+    def create(cls, base: Path, command: str, target_label: str, lines: str = SAMPLES) -> Self:
+        """Make the directory, and `base` where it is missing. Raises RunFailed naming what is in the way.
+
+        lines: the file that `append_sample` writes to.
+        """
         stem = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{command}-{sanitise(target_label)}"
         try:
             files.make_directories(base)
             path = _make_exclusively(base, stem)
             fd = files.open_directory(path)
             try:
-                return cls(path, fd, files.create_file(SAMPLES, fd, append=True))
+                return cls(path, fd, files.create_file(lines, fd, append=True))
             except BaseException:
                 os.close(fd)
                 raise
         except OSError as error:
             raise _failed(base, error) from error
+
+    @classmethod
+    def reopen(cls, path: Path, lines: str) -> Self:
+        """The directory of an earlier run, to go on with it; a line that was cut short gets its end."""
+        try:
+            fd = files.open_directory(path)
+            try:
+                lines_fd = files.append_file(lines, fd)
+                if not files.ends_a_line(lines, fd):
+                    os.write(lines_fd, b"\n")
+                return cls(path, fd, lines_fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise _failed(path, error) from error
 
     def open_log(self, name: str = LOG) -> BinaryIO:
         """A file for the output of processes, appended to; the caller closes it. Raises RunFailed."""
@@ -89,7 +107,7 @@ class RunDirectory:
             written = os.write(self._samples_fd, line)
             if written < len(line):
                 os.ftruncate(self._samples_fd, os.fstat(self._samples_fd).st_size - written)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), SAMPLES)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError as error:
             self.error = self.error or error
         else:
@@ -107,9 +125,9 @@ class RunDirectory:
         """Write watch.json. Raises RunFailed."""
         self._replace(WATCH, record)
 
-    def write_pipeline(self, record: PipelineRecord) -> None:
-        """Write pipeline.json. Raises RunFailed."""
-        self._replace(PIPELINE, record)
+    def write(self, name: str, record: Record) -> None:
+        """Write another record as JSON, whole or not at all. Raises RunFailed."""
+        self._replace(name, record)
 
     def write_text(self, name: str, text: str) -> None:
         """Write another file of the run, such as its report. Raises RunFailed."""

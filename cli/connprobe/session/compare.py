@@ -1,0 +1,127 @@
+"""`compare` as a whole: refuse or run, write, show. Returns the exit code."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from connprobe.errors import RunFailed, UsageError
+from connprobe.model.bout import CompareRecord, CompareRequest
+from connprobe.model.suite import Suite
+from connprobe.report.plan import render_obstacles
+from connprobe.report.standings import render_compare
+from connprobe.session.comparison import Comparison
+from connprobe.session.interrupts import Interrupts
+from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored
+from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_request
+from connprobe.store.rundir import REPORT, RunDirectory
+
+
+def run_compare(
+    request: CompareRequest | None,
+    resume: Path | None,
+    results: Path,
+    out: Console,
+    err: Console,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """Exit code of `connprobe compare`. request: None: that of the directory `resume`."""
+    if not dry_run:
+        say_restored(err)
+    if request is None:
+        assert resume is not None
+        request = read_request(resume)
+    comparison = Comparison(request, err)
+    obstacles = comparison.obstacles(results if resume is None else resume)
+    if obstacles:
+        render_obstacles(obstacles, err)
+    if dry_run and (json or not obstacles):
+        _plan(comparison, out, json=json)
+    if obstacles:
+        return REFUSED
+    if dry_run:
+        return DONE
+    with Interrupts() as interrupts, _directory(request, resume, results) as directory:
+        record = comparison.carry_out(directory, interrupts)
+        unwritten = _write(directory, record)
+        no_report = _write_report(directory, record)
+        with suppress(OSError):
+            if json:
+                _print(out, record)
+            else:
+                where = str(directory.path.absolute())
+                report = None if no_report else f"{where}/{REPORT}"
+                render_compare(record, out, results=where, report=report)
+            if no_report:
+                err.print(f"no {REPORT}: {no_report}", markup=False)
+            if record.outcome == "interrupted":
+                err.print(
+                    f"to go on: connprobe compare --resume {directory.path}", markup=False, soft_wrap=True
+                )
+    if unwritten is not None:
+        raise unwritten
+    return {"interrupted": INTERRUPTED, "missed": MISSED}.get(record.outcome, DONE)
+
+
+def chosen_names(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
+    """Raises UsageError for a name that no contestant has."""
+    names = list(dict.fromkeys(it.name for it in suite.contestants))
+    for name in only:
+        if name not in names:
+            raise UsageError(
+                f"--only {name!r}: no contestant is called that", fix=f"one of {', '.join(names)}"
+            )
+    return tuple(only)
+
+
+def _directory(request: CompareRequest, resume: Path | None, results: Path) -> RunDirectory:
+    if resume is not None:
+        return RunDirectory.reopen(resume, BOUTS)
+    made = RunDirectory.create(results, "compare", request.suite.title, BOUTS)
+    made.write(REQUEST, request)
+    return made
+
+
+def _write(directory: RunDirectory, record: CompareRecord) -> RunFailed | None:
+    """The tables are shown even when the disk takes them no more."""
+    try:
+        directory.write(COMPARE, record)
+    except RunFailed as failure:
+        return failure
+    if directory.error is not None:
+        return RunFailed(
+            f"{BOUTS} is not complete: {directory.error}", fix="free space in the results directory"
+        )
+    return None
+
+
+def _write_report(directory: RunDirectory, record: CompareRecord) -> str | None:
+    """Every exception is caught: the figures are in compare.json."""
+    try:
+        from connprobe.report.html.standings import render_compare_html
+
+        directory.write_text(REPORT, render_compare_html(record))
+    except Exception as error:  # noqa: BLE001 - see above
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _plan(comparison: Comparison, out: Console, *, json: bool) -> None:
+    if json:
+        turns = [turn._asdict() for turn in comparison.turns]
+        _print(out, {"turns": turns, "skipped": comparison.skipped})
+        return
+    out.print(f"{len(comparison.turns)} runs; nothing was touched", markup=False)
+    for number, turn in enumerate(comparison.turns, 1):
+        text = f"  {number:4} {turn.workload} {turn.size:,} {turn.contestant}, round {turn.round}"
+        out.print(text, markup=False)
+    for name, why in comparison.skipped.items():
+        out.print(f"  skipped: {name}: {why}", markup=False, soft_wrap=True)
+
+
+def _print(out: Console, what: object) -> None:
+    out.file.write(msgspec.json.format(msgspec.json.encode(what), indent=2).decode() + "\n")

@@ -1,0 +1,64 @@
+"""What a comparison keeps on the disk: what was asked for, and each bout as it ended."""
+
+from pathlib import Path
+
+import msgspec
+
+from connprobe.errors import RunFailed
+from connprobe.model.base import Record
+from connprobe.model.bout import COMPARE_SCHEMA, Bout, CompareRecord, CompareRequest
+from connprobe.store import files
+
+REQUEST, BOUTS, COMPARE = "suite.json", "bouts.jsonl", "compare.json"
+MOST_BYTES = 1 << 26
+
+
+class _Schema(Record, frozen=True):
+    schema: str
+
+
+def read_request(directory: Path) -> CompareRequest:
+    """What the comparison in `directory` was asked for. Raises RunFailed."""
+    path = directory / REQUEST
+    try:
+        return msgspec.json.decode(files.read_file(path, most=MOST_BYTES), type=CompareRequest)
+    except FileNotFoundError:
+        fix = "name the directory that connprobe compare made"
+        raise RunFailed(f"{directory} holds no comparison: there is no {REQUEST}", fix=fix) from None
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read: {error.strerror or error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RunFailed(f"{path} is damaged: {error}", fix="the comparison has to be made again") from None
+
+
+def read_compare(directory: Path) -> CompareRecord:
+    """The result of the comparison in `directory`. Raises RunFailed."""
+    path = directory / COMPARE
+    try:
+        data = files.read_file(path, most=MOST_BYTES)
+        schema = msgspec.json.decode(data, type=_Schema).schema
+        if schema != COMPARE_SCHEMA:
+            raise RunFailed(f"{path} has the schema {schema}; this connprobe reads {COMPARE_SCHEMA}")
+        return msgspec.json.decode(data, type=CompareRecord)
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read: {error.strerror or error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        fix = f"connprobe compare --resume {directory} makes it again"
+        raise RunFailed(f"{path} is damaged: {error}", fix=fix) from None
+
+
+def read_bouts(directory: Path) -> list[Bout]:
+    """Those that ended; a line that a crash cut short is left out, and its bout made again."""
+    try:
+        data = files.read_file(directory / BOUTS, most=MOST_BYTES)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunFailed(f"{directory / BOUTS} cannot be read: {error.strerror or error}") from error
+    found = []
+    for line in data.splitlines():
+        try:
+            found.append(msgspec.json.decode(line, type=Bout))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return found
