@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from connprobe.model import Ceiling, Reading, Stage
+from connprobe.plan.limits import MOST
 from connprobe.plan.prediction import growths, predict
 from connprobe.plan.settle import BOUND_S
 
@@ -85,8 +86,12 @@ def test_what_leaks_meanwhile_widens_the_cost_of_a_connection() -> None:
     assert settled.low > 18_000
     assert drifted.low == pytest.approx(4000, rel=0.01)
     assert drifted.base_low < settled.base_low
-    calm, uneasy = (predict(leaking, [HEAP], 1000, at=1000, off_bytes=off).limits[0] for off in (0.0, 3e6))
-    assert uneasy.high - uneasy.low > 10 * (calm.high - calm.low)
+    (limit,) = predict(leaking, [HEAP], 1000, at=1000, off_bytes=100_000 * BOUND_S).limits
+    assert limit.connections == 1947
+    # 1,000 connections had 22 MB by then; at 4,000 B each the rest of 40 MB is that of 4,500 more.
+    assert limit.high > 5500
+    (limit,) = predict(leaking, [HEAP], 1000, at=1000, off_bytes=200_000 * BOUND_S).limits
+    assert limit.high == MOST  # all that it took may have been time
 
 
 def busy_host(readings: int = 5) -> list[Reading]:

@@ -43,8 +43,8 @@ def combine_left_out(trials: Sequence[Sequence[LeftOut]], limits: Sequence[Limit
     for key, same in found.items():
         if key not in known:
             doubtful = [each for each in same if not each.never] or same
-            rooms = [each.not_before for each in doubtful]
-            least = None if None in rooms else min(room for room in rooms if room is not None)
+            rooms = [each.not_before for each in doubtful if each.not_before is not None]
+            least = min(rooms, default=None)
             pooled.append(replace(doubtful[-1], not_before=least))
     return tuple(sorted(pooled, key=lambda each: (each.never, each.not_before or 0, each.resource)))
 

@@ -51,7 +51,12 @@ def crossing(
     def others(at: float, *, cheaper: bool = False) -> tuple[float, float]:
         unseen = drift(growth, at, held) * max(0.0, at - growth.last)
         # What is counted in whole numbers, one for each connection, can become no cheaper.
-        return 0.0 if cheaper and is_whole(growth) else unseen, off * max(1.0, _lever(growth, at))
+        if not cheaper:
+            return unseen, off * max(1.0, _lever(growth, at))
+        # Of a cost of which drift may be a share r, the rest ends it 1 / (1 - r) as far.
+        share = _lever(growth, growth.center + 1.0) * off
+        drifted = off * max(1.0, _lever(growth, at)) / (1 - share) if share < 1 else math.inf
+        return 0.0 if is_whole(growth) else unseen, drifted if off else 0.0
 
     low, high = _fieller(growth, soonest)[0], _fieller(growth, latest)[1]
     if min(low, sooner) > 0:

@@ -90,7 +90,11 @@ KERNEL_NOTE = "kernel slabs: their growth since the start, of the whole host"
 def cost_note(record: RunRecord) -> str:
     """Where the ± of the costs comes from, and the CPU of a message."""
     number = len(record.trials)
-    how = "the fit of one trial" if number == 1 else f"the spread of {number} trials"
+    how = (
+        "the fit of one trial"
+        if number == 1
+        else f"the spread of {number} trials, and no less than one alone tells"
+    )
     said = f"±: half of the 95 % interval, by {how}"
     if (spent := message_cpu(record.trials)) is not None:
         each = cpu_of_a_message(spent.mean, max(it.messages for it in record.trials))

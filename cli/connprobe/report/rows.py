@@ -107,4 +107,6 @@ def _rounded(mean: float, half: float) -> str:
         return f"{fmt.number(mean)} ± 0"
     decimals = min(_MOST_DECIMALS, max(0, _DIGITS - 1 - math.floor(math.log10(half))))
     least = 10.0**-decimals
-    return f"{mean:,.{decimals}f} ± " + (f"{half:,.{decimals}f}" if half >= least / 2 else f"under {least:g}")
+    return f"{mean:z,.{decimals}f} ± " + (
+        f"{half:,.{decimals}f}" if half >= least / 2 else f"under {least:g}"
+    )
