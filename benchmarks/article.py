@@ -6,6 +6,7 @@ python benchmarks/article.py [--repeat 10] [--count 4000] [--write]
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
 
 from benchmarks.articletable import SHAPES, table
 from benchmarks.figures import replace_block
-from benchmarks.limits import NOTES, ROOT, versions
+from benchmarks.limits import NOTES, ROOT, machine_cpu_s, own_cpu_s, versions
 from benchmarks.limits import limit as run_limit
+from benchmarks.limittable import BUSY
 
 from benchmarks import processes
 from connprobe.model import RunRecord
@@ -43,9 +45,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     asked = arguments()
     asked.results.mkdir(parents=True, exist_ok=True)
+    began, busy, own = time.monotonic(), machine_cpu_s(), own_cpu_s()
     records = {shape: measure(asked, shape) for shape in SHAPES}
     command = shlex.join(["python", "benchmarks/article.py", *sys.argv[1:]])
+    others = ((machine_cpu_s() - busy) - (own_cpu_s() - own)) / (time.monotonic() - began)
     block = f"{processes.machine()} {versions()}.\n\n    {command}\n\n{table(records)}"
+    if others > BUSY:
+        block += f"\n- Other work ran beside it: it took {others:.1f} CPUs, which lengthens the messaging."
     print(block)
     if asked.write:
         NOTES.write_text(replace_block(NOTES.read_text(), block, "article"))

@@ -1,4 +1,4 @@
-"""Writes the schemas of run.json, watch.json and compare.json from the model: they cannot drift from it.
+"""Writes the schemas of run.json, watch.json, pipeline.json and compare.json from the model: none can drift.
 
 `--check` writes nothing and fails when a file is not what the model says.
 """
@@ -11,7 +11,16 @@ from typing import Any
 import msgspec
 
 from connprobe.causes import CAUSES
-from connprobe.model import SCHEMA, WATCH_SCHEMA, RunRecord, WatchRecord, WatchSample
+from connprobe.model import (
+    PIPELINE_SCHEMA,
+    SCHEMA,
+    WATCH_SCHEMA,
+    PipelineRecord,
+    PipelineSample,
+    RunRecord,
+    WatchRecord,
+    WatchSample,
+)
 from connprobe.model.bout import COMPARE_SCHEMA, Bout, CompareRecord
 
 DOCS = Path(__file__).parent
@@ -33,6 +42,11 @@ def watch_schema() -> dict[str, Any]:
 def compare_schema() -> dict[str, Any]:
     """That of compare.json, with $defs/Bout for a line of its bouts.jsonl."""
     return _schema(CompareRecord, COMPARE_SCHEMA, "compare", Bout)
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """That of pipeline.json, with $defs/PipelineSample for a line of its samples.jsonl."""
+    return _schema(PipelineRecord, PIPELINE_SCHEMA, "pipeline", PipelineSample)
 
 
 def _schema(
@@ -62,7 +76,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a file is not current")
     check = parser.parse_args().check
     stale = False
-    for schema in (run_schema(), watch_schema(), compare_schema()):
+    for schema in (run_schema(), watch_schema(), pipeline_schema(), compare_schema()):
         file, text = DOCS / schema["$id"], _encoded(schema)
         if not check:
             file.write_text(text)

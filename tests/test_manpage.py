@@ -52,7 +52,20 @@ SYSCTL = [f"sysctl {name}" for name in ("list", "show", "check", "apply", "rever
 
 
 @pytest.mark.parametrize(
-    "command", ["hold", "limit", "load", "compare", "serve", "watch", "report", "doctor", "restore", *SYSCTL]
+    "command",
+    [
+        "hold",
+        "limit",
+        "load",
+        "compare",
+        "pipeline",
+        "serve",
+        "watch",
+        "report",
+        "doctor",
+        "restore",
+        *SYSCTL,
+    ],
 )
 def test_the_options_are_those_of_the_command_line(command: str) -> None:
     source = PAGE.read_text().replace("\\-", "-")

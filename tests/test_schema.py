@@ -1,4 +1,4 @@
-"""The published schemas of run.json and watch.json: current, valid, with every key that others read."""
+"""The published schemas of all records: current, valid, with every key that others read."""
 
 import json
 import subprocess
@@ -47,7 +47,9 @@ def test_the_committed_schemas_are_the_generated_ones() -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["run.schema.json", "watch.schema.json", "compare.schema.json"])
+@pytest.mark.parametrize(
+    "name", ["run.schema.json", "watch.schema.json", "pipeline.schema.json", "compare.schema.json"]
+)
 def test_it_is_a_valid_schema_of_2020_12(name: str) -> None:
     schema = load(name)
     assert jsonschema.validators.validator_for(schema) is jsonschema.Draft202012Validator

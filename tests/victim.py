@@ -1,4 +1,9 @@
-"""A server for tests of `limit`: python victim.py PORT [die-at=N] [daemon] [leak] [deaf] [slow=SECONDS]."""
+"""A server for tests of `limit`: python victim.py PORT [WISH ...]
+
+die-at=N: exits with 7 at the Nth connection. most=N: closes those beyond. accept=N: accepts no more, with a
+backlog of 10. idle=S: closes what says nothing for so long. slow=S: before each answer. address=IP.
+daemon, leak, deaf.
+"""
 
 import asyncio
 import os
@@ -6,25 +11,30 @@ import sys
 import time
 
 PORT, *WISHES = sys.argv[1:]
-DIE_AT = next((int(wish[7:]) for wish in WISHES if wish.startswith("die-at=")), 0)
-SLOW_S = next((float(wish[5:]) for wish in WISHES if wish.startswith("slow=")), 0.0)
-held = 0
+GIVEN = dict(wish.split("=") for wish in WISHES if "=" in wish)
+DIE_AT, MOST, ACCEPT = (int(GIVEN.get(name, 0)) for name in ("die-at", "most", "accept"))
+SLOW_S, IDLE_S = float(GIVEN.get("slow", 0)), float(GIVEN.get("idle", 0)) or None
+held = accepted = 0
+listening: list[asyncio.Server] = []
 hoard: list[bytearray] = []
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    global held
-    held += 1
+    global held, accepted
+    held, accepted = held + 1, accepted + 1
+    if accepted == ACCEPT:
+        for sock in listening[0].sockets:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
     if held == DIE_AT:
         sys.stdout.write("no more: died as told\n")
         sys.stdout.flush()
         os._exit(7)
     try:
-        while data := await reader.read(4096):
+        while (not MOST or held <= MOST) and (data := await asyncio.wait_for(reader.read(4096), IDLE_S)):
             if SLOW_S:
                 time.sleep(SLOW_S)
             writer.write(data)
-    except OSError:
+    except (OSError, TimeoutError):
         pass
     finally:
         held -= 1
@@ -41,7 +51,11 @@ async def main() -> None:
     if "deaf" in WISHES:
         await asyncio.sleep(60)
     leaking = asyncio.create_task(leak()) if "leak" in WISHES else None
-    server = await asyncio.start_server(serve, "127.0.0.1", int(PORT), backlog=4096)
+    backlog = 10 if ACCEPT else 4096
+    server = await asyncio.start_server(
+        serve, GIVEN.get("address", "127.0.0.1"), int(PORT), backlog=backlog, reuse_address=True
+    )
+    listening.append(server)
     async with server:
         await server.serve_forever()
     del leaking

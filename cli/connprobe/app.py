@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from connprobe.commands import compare, doctor, hold, limit, load, report, restore, serve, sysctl, watch
+from connprobe.commands import (
+    compare,
+    doctor,
+    hold,
+    limit,
+    load,
+    pipeline,
+    report,
+    restore,
+    serve,
+    sysctl,
+    watch,
+)
 from connprobe.errors import ConnprobeError
 from connprobe.version import __version__
 
@@ -26,6 +38,7 @@ app.command(epilog=hold.EXAMPLES)(hold.hold)
 app.command(epilog=limit.EXAMPLES)(limit.limit)
 app.command(epilog=load.EXAMPLES)(load.load)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
+app.command(epilog=pipeline.EXAMPLES)(pipeline.pipeline)
 app.command()(serve.serve)
 app.command(epilog=watch.EXAMPLES)(watch.watch)
 app.command(epilog=report.EXAMPLES)(report.report)

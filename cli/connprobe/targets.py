@@ -17,6 +17,7 @@ from connprobe.errors import RunFailed, UsageError
 from connprobe.model import HttpMode, Protocol
 
 MESSAGE_PATH = "/message"
+RELEASE_PATH = "/release"
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # where nginx and HAProxy are, and which users' PATH often lacks
 
 
@@ -29,6 +30,7 @@ class Ready(NamedTuple):
     http_mode: HttpMode
     message_path: str | None  # a GET of it sends a message to every connection; None: it echoes, or cannot
     notes: tuple[str, ...] = ()
+    release_path: str | None = None  # a GET of it answers every request that is pending
 
 
 class Option(NamedTuple):
@@ -92,6 +94,11 @@ def _node_store(shape: str) -> Callable[[_Asked], Ready]:
         return Ready(asked.script("node_store.js", shape), {}, "http", "longpoll", MESSAGE_PATH)
 
     return ready
+
+
+def _node_pipeline(asked: _Asked) -> Ready:
+    command = asked.script("node_pipeline.js")
+    return Ready(command, {}, "http", "longpoll", None, ("answers when told",), RELEASE_PATH)
 
 
 def _node_ws(asked: _Asked) -> Ready:
@@ -166,6 +173,7 @@ _WORKERS = Option("1", 1, 512)
 _SERVERS = {
     "node-array": _Server("node", "nodejs", {"heap_mb": _HEAP}, _node_store("array")),
     "node-object": _Server("node", "nodejs", {"heap_mb": _HEAP}, _node_store("object")),
+    "node-pipeline": _Server("node", "nodejs", {"heap_mb": _HEAP}, _node_pipeline),
     "node-ws": _Server("node", "nodejs", {"heap_mb": _HEAP, "workers": _WORKERS}, _node_ws),
     "nginx": _Server(
         "nginx",

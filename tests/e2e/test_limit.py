@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from connprobe.model import Limit, Reading, RunRecord
+from connprobe.session.started import taken
 from running import CHECKOUT, Command, Listening, Run, check, eventually
 
 Start = Callable[..., Command]
@@ -129,6 +131,57 @@ def test_one_that_dies_in_the_ramp_is_said_to(limit: Limits, free_port: Callable
     assert run.says("The server died: exit status 7")
 
 
+def test_one_that_turns_connections_away_is_not_given_a_number_by_arithmetic(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    run = limit("--count", "90", *TCP, "--", *VICTIM, str(free_port()), "most=50", code=4)
+    assert run.record.verified is not None
+    assert run.record.verified.connections == 50
+    assert run.record.headline is not None
+    assert run.record.headline.startswith("It broke at 50 connections: it closed connections")
+
+
+def test_one_that_is_started_again_is_said_to_have_died(limit: Limits, free_port: Callable[[], int]) -> None:
+    again = 'while :; do "$@"; done'
+    victim = (*VICTIM, str(free_port()), "die-at=71")
+    run = limit("--count", "100", *TCP, "--steps", "5", "--", "sh", "-c", again, "sh", *victim, code=4)
+    assert run.record.verified is not None
+    assert 60 <= run.record.verified.connections <= 80
+    assert "took its place" in run.record.verified.cause
+
+
+def test_one_that_closes_idle_connections_cannot_be_measured_so(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    run = limit("--count", "60", *TCP, "--", *VICTIM, str(free_port()), "idle=1", code=4)
+    assert run.says("It closed 20 of 20 connections while their memory settled: raise its idle timeout")
+    assert run.record.verified is None
+
+
+def test_what_the_accept_queue_dropped_is_not_counted(limit: Limits, free_port: Callable[[], int]) -> None:
+    """The client's end of these is established: it never hears that its last packet was dropped."""
+    victim = (*VICTIM, str(free_port()), "accept=60")
+    run = limit("--count", "200", "--rate", "100", "--timeout", "3s", *TCP, "--", *victim, code=4)
+    assert run.record.verified is not None
+    assert 60 <= run.record.verified.connections <= 63  # its loop takes a few at once
+    assert run.record.trials[0].held == run.record.verified.connections
+    assert "accept" in run.record.verified.cause
+
+
+def test_one_that_listens_by_ipv6_alone(limit: Limits, start: Start, free_port: Callable[[], int]) -> None:
+    victim = (*VICTIM, str(free_port()), "address=::1")
+    run = limit("--count", "31", *TCP, "--", *victim)
+    assert run.record.held == 31
+    assert run.record.target.startswith("[::1]:")
+    with subprocess.Popen(victim) as server:
+        try:
+            assert eventually(lambda: taken(int(victim[2])) is not None)
+            run = limit("--count", "31", *TCP, "--pid", str(server.pid))
+            assert run.record.held == 31
+        finally:
+            server.kill()
+
+
 def test_one_that_never_listens_is_given_up(limit: Limits) -> None:
     run = limit("--startup", "1s", "--", *VICTIM, "0", "deaf", code=1)
     assert run.says("the server did not listen within 1 s")
@@ -189,6 +242,13 @@ def test_no_server_outlives_a_connprobe_that_was_killed(start: Start, free_port:
         (("--repeat", "2", "--target", "127.0.0.1:9"), "needs a fresh server each time"),
         (("--", "no-such-program-anywhere"), "there is no such program"),
         (("--heap-limit", "much", "--", "true"), "'much' is not a size"),
+        (("--message", "", "--", "true"), "--message-by none"),
+        (("--message-path", "x", "--", "true"), "'x' is not a path"),
+        (("--message-path", "/x", "--message-by", "none", "--", "true"), "is for --message-by server"),
+        (("--verify-up-to", "9999", "--", "true"), "--verify-up-to is for --verify"),
+        (("--latency-limit", "1s", "--", "true"), "--latency-limit is for --verify"),
+        (("--inspect", "--", "true"), "--inspect is for a server that runs already"),
+        (("--", "/etc/passwd"), "it cannot be executed"),
     ],
 )
 def test_what_makes_no_sense_is_refused(limit: Limits, arguments: tuple[str, ...], said: str) -> None:

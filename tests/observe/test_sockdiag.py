@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from connprobe.observe.sockdiag import _drops, connected, listen_sockets, listen_sockets_from_proc
+from connprobe.observe.sockdiag import (
+    _drops,
+    connected,
+    listen_sockets,
+    listen_sockets_from_proc,
+    unread_bytes,
+)
 
 Start = Callable[..., Any]
 NETNS = ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
@@ -167,3 +173,33 @@ def test_connections_are_counted_at_the_port_of_the_server(host: str) -> None:
         assert connected([port]) == 23  # the server's end is open still
         accepted[0].close()
         assert connected([port]) == 22
+
+
+@pytest.mark.parametrize("listens", ["127.0.0.1", "::1", "::"])
+def test_what_a_socket_has_not_read_is_known_to_the_byte(listens: str) -> None:
+    try:
+        family = socket.AF_INET6 if ":" in listens else socket.AF_INET
+        listener = socket.create_server((listens, 0), family=family, dualstack_ipv6=listens == "::")
+    except OSError:
+        pytest.skip("no ::1 here: sysctl -w net.ipv6.conf.lo.disable_ipv6=0")
+    with listener:
+        host = "127.0.0.1" if listens == "::" else listens  # on a socket of AF_INET6, that is v4-mapped
+        client = socket.create_connection((host, listener.getsockname()[1]))
+        server, _ = listener.accept()
+        with client, server:
+            theirs, ours = client.getpeername()[:2], client.getsockname()[:2]
+            assert unread_bytes(theirs, ours) == 0
+            client.sendall(b"x" * 1234)
+            assert server.recv(1234, socket.MSG_PEEK | socket.MSG_WAITALL) == b"x" * 1234
+            assert unread_bytes(theirs, ours) == 1234
+            assert server.recv(1000) == b"x" * 1000
+            assert unread_bytes(theirs, ours) == 234
+            assert unread_bytes(ours, theirs) == 0
+
+
+def test_a_socket_that_is_not_here_has_nothing_to_be_known() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = listener.getsockname()
+        with socket.socket() as unbound:
+            unbound.bind(("127.0.0.1", 0))
+            assert unread_bytes(("192.0.2.1", here[1]), unbound.getsockname()) is None

@@ -56,15 +56,15 @@ def climb(predicted: Limit | None, held: int, most: int) -> list[int]:
 
 def test_memory_is_approached_by_small_steps_from_seven_tenths_on() -> None:
     goals = climb(limit("heap", 8000), 1500, 10_000)
-    assert goals[:7] == [2300, 3100, 3900, 4700, 5500, 5600, 5680]
-    assert [is_near(goal, limit("heap", 8000)) for goal in goals[:7]] == [False] * 5 + [True] * 2
+    assert goals[:13] == [*range(1900, 5600, 400), 5600, 5680, 5760]
+    assert [is_near(goal, limit("heap", 8000)) for goal in goals[:13]] == [False] * 10 + [True] * 3
     assert goals[-1] == 10_000
 
 
 def test_a_capacity_kept_to_the_letter_is_approached_late() -> None:
     goals = climb(limit("nofile", 5000), 1000, 6000)
-    assert goals[:7] == [1500, 2000, 2500, 3000, 3500, 4000, 4500]
-    assert goals[7] - goals[6] == 50
+    assert goals[:14] == list(range(1250, 4501, 250))
+    assert goals[14] - goals[13] == 50
 
 
 @given(st.one_of(st.none(), st.integers(0, 10**6)), st.integers(1, 10**5), st.integers(1, 10**6))

@@ -62,6 +62,14 @@ def test_all_that_a_server_had_were_alive_when_it_died() -> None:
     assert end.cause == "the server died: killed by SIGABRT"
 
 
+def test_one_that_lost_most_of_them_had_them_until_then() -> None:
+    climb = Climb(1000, totals(600))
+    assert not climb.over(totals(803, in_flight=3))
+    assert climb.over(totals(803, held=0, drops={"reset": 803}, in_flight=3))
+    end = climb.end(totals(803, held=0, drops={"reset": 803}), 0, 9)
+    assert (end.connections, end.cause) == (803, "it reset connections (803, reset)")
+
+
 def test_latency_of_the_step_alone() -> None:
     before = [0] * BUCKETS
     before[bucket(5_000_000)] = 1000

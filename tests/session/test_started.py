@@ -96,6 +96,19 @@ def test_it_is_in_our_directory_and_has_our_variables_and_its_own(begin: Starts)
     assert server.tail().split() == [str(Path.cwd()), "here", os.environ["HOME"]]
 
 
+def test_it_inherits_nothing_of_ours(begin: Starts) -> None:
+    server = begin("ls", "-l", "/proc/self/fd")
+    assert eventually(lambda: not server.pids())
+    found = {line.split()[-3] for line in server.tail().splitlines() if "->" in line}
+    assert found == {"0", "1", "2", "3"}  # the last is the listed directory itself
+
+
+def test_one_that_does_nothing_but_print_does_not_fill_the_disk(begin: Starts) -> None:
+    server = begin("sh", "-c", "head -c 70000000 /dev/zero; sleep 60")
+    assert eventually(lambda: server.log_path.stat().st_size >= 1 << 26 or not server.log_path.stat().st_size)
+    assert eventually(lambda: server.log_path.stat().st_size == 0)
+
+
 def test_how_it_ended(begin: Starts) -> None:
     killed = begin("sh", "-c", "kill -ABRT $$")
     assert eventually(lambda: not killed.pids())

@@ -62,3 +62,33 @@ def test_a_store_survives_clients_that_reset_while_it_writes(serve: Serve, crowd
         each.close()
     assert eventually(lambda: message(served) == 0)
     assert served.listens()
+
+
+def test_a_pipeline_is_answered_in_order_once_it_is_released(serve: Serve, crowd: Crowd) -> None:
+    served = serve("node-pipeline", heap_mb="64")
+    assert served.ready.release_path is not None
+    one, other = crowd(served, 2)
+    one.sendall(get() * 997)
+    other.sendall(get() * 3)
+    assert silent([one, other])
+
+    def release() -> int:
+        (asked,) = crowd(served, 1)
+        asked.sendall(get(served.ready.release_path or ""))
+        _, _, body = until(asked, b"\n").partition(b"\r\n\r\n")
+        return int(body)
+
+    released = 0
+
+    def all_are_released() -> bool:
+        nonlocal released
+        released += release()
+        return released == 1000
+
+    assert eventually(all_are_released)
+    for connection, count in ((one, 997), (other, 3)):
+        text = b""
+        while text.count(b"HTTP/1.1 200 OK") < count or not text.endswith(b"ok\n"):
+            text += connection.recv(65536)
+        numbers = [int(line.partition(b":")[2]) for line in text.splitlines() if b"Connprobe-Number" in line]
+        assert numbers == list(range(1, count + 1))

@@ -128,10 +128,10 @@ def limit(
     """Measure what a connection costs a server, and say at how many it stops, what stops it, and the fix."""
     from connprobe.session.limit import reference, run_limit
 
-    _check_server(command, server, target, pid, port, repeat, set_option)
+    check_server(command, server, target, pid, port, repeat, set_option)
     own = None
     if server is not None:
-        own, address, free = reference(server, _settings(set_option))
+        own, address, free = reference(server, settings(set_option))
         port = port if port is not None else free
         target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     interface, extra = parse_alias(alias) if alias is not None else (None, None)
@@ -157,6 +157,16 @@ def limit(
         bpf=not no_bpf,
     )
     options.check_request(request)
+    _check_messages(message, message_by, message_path)
+    if verify_up_to is not None and not verify:
+        raise UsageError("--verify-up-to is for --verify", fix="add --verify")
+    if latency_limit is not None and not verify:
+        raise UsageError("--latency-limit is for --verify", fix="add --verify")
+    if inspect and (command or server is not None):
+        raise UsageError(
+            "--inspect is for a server that runs already: one that connprobe starts is asked without it",
+            fix="leave it out",
+        )
     message_path = message_path or (own.message_path if own else None)
     by: Literal["client", "server", "none"] = "server" if message_path else "client"
     if message_by is not None:
@@ -176,19 +186,20 @@ def limit(
         else options.between(verify_up_to, count, options.LARGEST_COUNT, "--verify-up-to"),
         latency_limit_ms=None
         if latency_limit is None
-        else 1000 * parse_duration(latency_limit, "--latency-limit"),
+        else max(0.001, 1000 * parse_duration(latency_limit, "--latency-limit")),
         heap_limit_bytes=None if heap_limit is None else parse_size(heap_limit, "--heap-limit"),
         inspect=inspect,
         startup_s=parse_duration(startup, "--startup"),
         settle_s=max(3.0, parse_duration(settle, "--settle")),
     )
     code = run_limit(
-        request, asked, _settings(set_option), results, stdout(), stderr(), dry_run=dry_run, json=json
+        request, asked, settings(set_option), results, stdout(), stderr(), dry_run=dry_run, json=json
     )
     finish(code)
 
 
-def _settings(texts: list[str] | None) -> dict[str, str]:
+def settings(texts: list[str] | None) -> dict[str, str]:
+    """What --set says. Raises UsageError."""
     found = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -198,16 +209,28 @@ def _settings(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
-def _check_server(
+def _check_messages(message: str, by: MessageBy | None, path: str | None) -> None:
+    if not message:
+        raise UsageError("--message '' would not be seen to arrive", fix="--message-by none")
+    if path is None:
+        return
+    if by in (MessageBy.client, MessageBy.none):
+        raise UsageError(f"--message-path is for --message-by server, not {by}", fix="leave one of them out")
+    if not path.startswith("/") or any(ord(char) <= 32 or ord(char) > 126 for char in path):
+        raise UsageError(f"--message-path {path!r} is not a path", fix="--message-path /message")
+
+
+def check_server(
     command: list[str] | None,
     server: str | None,
     target: str | None,
     pid: int | None,
     port: int | None,
     repeat: int,
-    settings: list[str] | None,
+    options: list[str] | None,
+    name: str = "limit",
 ) -> None:
-    """One server, and one way to it."""
+    """One server, and one way to it. Raises UsageError."""
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"--port {port} is not between 1 and 65,535", fix="--port 8080")
     starts = bool(command) + (server is not None)
@@ -215,15 +238,19 @@ def _check_server(
         raise UsageError("both --server and a command to start", fix="one of them")
     if starts and pid is not None:
         raise UsageError("--pid is for a server that runs already", fix="leave it out")
-    if settings and server is None:
+    if options and server is None:
         raise UsageError("--set is for a reference server", fix="--server node-array --set heap_mb=80")
     if not starts and target is None and pid is None and port is None:
         raise UsageError(
-            "no server is named", fix="connprobe limit -- COMMAND, or --server NAME, --target or --pid"
+            "no server is named", fix=f"connprobe {name} -- COMMAND, or --server NAME, --target or --pid"
         )
     if not starts and repeat > 1:
         raise UsageError(
             f"--repeat {repeat} needs a fresh server each time", fix="connprobe limit -- COMMAND starts it"
         )
     if command and shutil.which(command[0]) is None:
-        raise UsageError(f"{command[0]}: there is no such program", fix=f"which {command[0]}; check the name")
+        there = Path(command[0]).exists() and "/" in command[0]
+        raise UsageError(
+            f"{command[0]}: {'it cannot be executed' if there else 'there is no such program'}",
+            fix=f"chmod +x {command[0]}, or name its interpreter" if there else "check the name, and PATH",
+        )

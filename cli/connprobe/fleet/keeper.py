@@ -5,7 +5,7 @@ closes, and that is an order too. It adopts what the server leaves behind, a dae
 """
 
 import ctypes
-import marshal
+import json
 import os
 import resource
 import select
@@ -19,10 +19,12 @@ from typing import Any
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
 POLL_MS = 100
+MOST_LOG_BYTES = 64 << 20
 TERMINAL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def main(control: socket.socket, nofile: int, directory: str, command: list[str]) -> None:
+    control.set_inheritable(False)  # it is not for the server
     for number in TERMINAL:  # Ctrl-C is connprobe's business, which says here what becomes of the server
         signal.signal(number, signal.SIG_IGN)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -37,13 +39,14 @@ def main(control: socket.socket, nofile: int, directory: str, command: list[str]
         refusal = pipe.read()
     if refusal:
         os.waitpid(pid, 0)
-        _tell(control, "refused", *marshal.loads(refusal))
+        _tell(control, "refused", *json.loads(refusal))
         return
     _tell(control, "started", pid)
     orders = select.poll()
     orders.register(control, select.POLLIN)
     while not orders.poll(POLL_MS):
         _reap(control, pid)
+        _cut_log()
     _end_all(control, pid)
 
 
@@ -61,7 +64,7 @@ def _become(command: list[str], nofile: int, directory: str, fails: int) -> None
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         os.execvp(command[0], command)  # noqa: S606
     except OSError as error:
-        os.write(fails, marshal.dumps((error.errno, error.strerror)))
+        os.write(fails, json.dumps((error.errno, error.strerror)).encode())
     finally:
         os._exit(127)
 
@@ -74,6 +77,13 @@ def _reap(control: socket.socket, server: int) -> None:
                 return
             if pid == server:
                 _tell(control, "ended", os.waitstatus_to_exitcode(status))
+
+
+def _cut_log() -> None:
+    """A server that does nothing but print must not fill the disk: what it said last is kept."""
+    with suppress(OSError):
+        if os.fstat(sys.stdout.fileno()).st_size > MOST_LOG_BYTES:
+            os.ftruncate(sys.stdout.fileno(), 0)
 
 
 def _end_all(control: socket.socket, server: int) -> None:
@@ -111,7 +121,7 @@ def descendants(ancestor: int) -> set[int]:
 
 def _tell(control: socket.socket, *message: Any) -> None:
     with suppress(OSError):  # nobody listens any more: the end of file says so next
-        control.send(marshal.dumps(message))
+        control.send(json.dumps(message).encode())
 
 
 if __name__ == "__main__":

@@ -44,6 +44,16 @@ from connprobe.model.limits import (
     Trial,
     Verified,
 )
+from connprobe.model.pipeline import (
+    PIPELINE_SCHEMA,
+    Answers,
+    Ended,
+    PipelinePhase,
+    PipelineRecord,
+    PipelineRequest,
+    PipelineSample,
+    PipelineStep,
+)
 from connprobe.model.plan import HoldPlan, Shard, SourceShare
 from connprobe.model.request import (
     Family,
@@ -76,8 +86,10 @@ from connprobe.model.run import (
 from connprobe.model.sample import CpuShares, Phase, ProcessUse, Sample, ServerUse, WatchSample
 
 __all__ = [
+    "PIPELINE_SCHEMA",
     "SCHEMA",
     "WATCH_SCHEMA",
+    "Answers",
     "Capacity",
     "Ceiling",
     "CensusFigures",
@@ -86,6 +98,7 @@ __all__ = [
     "ClientFigures",
     "CpuShares",
     "Distribution",
+    "Ended",
     "Family",
     "Growth",
     "HoldPlan",
@@ -113,6 +126,11 @@ __all__ = [
     "Obstacle",
     "Phase",
     "Pings",
+    "PipelinePhase",
+    "PipelineRecord",
+    "PipelineRequest",
+    "PipelineSample",
+    "PipelineStep",
     "PressureFigures",
     "ProbeUse",
     "ProcessUse",

@@ -5,6 +5,7 @@ Spoken by hand: two requests of one page each, where a netlink library costs meg
 that is being measured.
 """
 
+import errno
 import ipaddress
 import os
 import socket
@@ -29,6 +30,8 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _DIAG_REQUEST = struct.Struct("=BBBxI2s46x")  # inet_diag_req_v2, of whose id only idiag_sport is filled
 _DIAG_ANSWER = struct.Struct("=B3xH2x16s16xIQ4xIIII")  # inet_diag_msg; idiag_sport is in network byte order
+_ONE = struct.Struct("=BBBxI2s2s16s16sIII")  # inet_diag_req_v2 with the whole inet_diag_sockid
+NO_COOKIE = 0xFFFFFFFF
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -100,6 +103,28 @@ def connected(ports: Iterable[int]) -> int:
             _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, port.to_bytes(2, "big")),
         )
     )
+
+
+def unread_bytes(local: tuple[str, int], peer: tuple[str, int]) -> int | None:
+    """What has come to the connected TCP socket `local` of this network namespace and was not read yet.
+
+    Asked of one socket by its addresses, in some 20 us (rcv_nxt - copied_seq: tcp_diag_get_info in
+    net/ipv4/tcp_diag.c). None: there is no such socket here. OSError: refused.
+    """
+    here, there = (ipaddress.ip_address(host.partition("%")[0]) for host in (local[0], peer[0]))
+    family = socket.AF_INET if here.version == 4 else socket.AF_INET6
+    ports = [number.to_bytes(2, "big") for number in (local[1], peer[1])]
+    request = _ONE.pack(
+        family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF, *ports, here.packed, there.packed, 0, NO_COOKIE, NO_COOKIE
+    )
+    try:
+        for answer in _ask(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, 0, request):
+            unread: int = _DIAG_ANSWER.unpack_from(answer)[5]
+            return unread
+    except _Refused as error:
+        if error.errno != errno.ENOENT:
+            raise
+    return None
 
 
 def listen_sockets_from_proc(port: int = 0, pid: int | None = None) -> list[ListenSocket]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from connprobe.model import Limit
+from connprobe.model import Limit, Verified
 from connprobe.plan.crossing import FAR
 from connprobe.plan.limits import MOST
 from connprobe.plan.resources import capacity, is_client, name
@@ -51,6 +51,15 @@ def _at_the_latest(limits: Sequence[Limit], held: int, unread: str) -> str:
     who = "client" if is_client(first) else "server"
     text = f"This {who} stops at the latest at {_about(first)}: {_what(first)}.{_guess(first, held)}"
     return f"{text} Not measured, and perhaps sooner: {unread}."
+
+
+def broke(verified: Verified, limits: Sequence[Limit]) -> str:
+    """Of a server that broke before it had the connections to measure with."""
+    said = f"It broke at {verified.connections:,} connections: {verified.cause}."
+    server = next((each for each in limits if each.resource not in OF_TRAFFIC and not is_client(each)), None)
+    if server is None or verified.resource == server.resource:
+        return said
+    return f"{said} By its resources it would end at {_about(server)}: {_what(server)}."
 
 
 def rounded(limit: Limit) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from connprobe.model import Limit
 # is still under way once 15/16 of its table is taken.
 NEAR: Final = {True: 0.7, False: 0.9}
 APPROACHED: Final = frozenset({"heap", "memory", "cgroup_memory"})
-LARGE, SMALL = 0.10, 0.01  # of what was predicted
+LARGE, SMALL = 0.05, 0.01  # of what was predicted: connections that come in a crowd may cost more
 BLIND = 0.02  # of the most that may be opened, where nothing was predicted
 
 

@@ -36,9 +36,11 @@ class Climb:
         self._tolerated = max(FEWEST_BAD, int(TOLERATED * (goal - before.established - before.failed)))
         self._moved, self._since = before.established + before.failed, time.monotonic()
         self.stalled = self.failing = False
+        self._most = before.held
 
     def over(self, now: Totals) -> bool:
         """All are there; or too many failed; or nothing moved for too long."""
+        self._most = max(self._most, now.held)
         done, at = now.established + now.failed, time.monotonic()
         if done != self._moved or not now.in_flight:
             self._moved, self._since = done, at
@@ -48,10 +50,19 @@ class Climb:
         return self.failing or self.stalled or done >= self.goal
 
     def end(self, now: Totals, alive: int, waiting: int) -> End:
-        """What broke. alive: connections held, less `waiting`, those the server has not accepted."""
+        """What broke. alive: connections that the server has now; waiting: those it has not accepted.
+
+        A server that lost more than half of them had them all, until then.
+        """
         failures = _grown(self.before.failures, now.failures)
         drops = _grown(self.before.drops, now.drops)
-        return End(alive, said(failures, drops, waiting, self._stall_s), failures, drops)
+        collapsed = 2 * alive < self.before.held
+        return End(
+            self._most if collapsed else alive,
+            said(failures, drops, 0 if collapsed else waiting, self._stall_s),
+            failures,
+            drops,
+        )
 
     def died(self, now: Totals, ending: str, status: int | None, last_words: str) -> End:
         """The server is gone: all that it had taken were alive until then."""

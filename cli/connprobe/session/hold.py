@@ -378,10 +378,14 @@ class Hold:
     def _alive(self) -> int:
         """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
         held = self._read_totals().held
-        answered = self.request.protocol == "ws" or (
+        return held if self._answers else max(0, held - self._waiting())
+
+    @property
+    def _answers(self) -> bool:
+        """Nothing is held here that the server has not answered."""
+        return self.request.protocol == "ws" or (
             self.request.protocol == "http" and self.request.http_mode != "longpoll"
         )
-        return held if answered else max(0, held - self._waiting())
 
     def _waiting(self) -> int:
         """Established for us, and not yet accepted by the server (source: sock_diag)."""

@@ -3,7 +3,7 @@
 import os
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,16 +19,18 @@ from connprobe.model import (
     Limit,
     LimitRequest,
     Obstacle,
+    PipelineRequest,
     RunRecord,
     RuntimeFigures,
     Trial,
     Verdict,
 )
 from connprobe.observe.listeners import sockets_of
+from connprobe.observe.runtimes import Preparation
 from connprobe.observe.runtimes import prepare as prepare_runtime
 from connprobe.observe.sockdiag import listen_sockets
 from connprobe.plan.combine import combine
-from connprobe.plan.headline import headline
+from connprobe.plan.headline import broke, headline
 from connprobe.plan.interval import interval
 from connprobe.plan.stages import stage_figures
 from connprobe.plan.traffic import burst_limits, cpu_limit
@@ -42,7 +44,7 @@ from connprobe.session.outcome import Details
 from connprobe.session.prepare import Prepared, prepare
 from connprobe.session.reports import write_report
 from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored, write
-from connprobe.session.started import StartedServer, free_port, taken
+from connprobe.session.started import StartedServer, free_port, place_of, taken
 from connprobe.session.trial import Launch, TrialRun
 from connprobe.store.rundir import REPORT, SERVER_LOG, RunDirectory
 from connprobe.targets import Ready, ready
@@ -70,7 +72,7 @@ def run_limit(
     if request.target is None:
         request = replace(request, target=_target(request, asked, starts))
     prepared = _prepare(request, asked, results)
-    obstacles = (*prepared.obstacles, *(_port_taken(asked) if starts else ()))
+    obstacles = (*prepared.obstacles, *(port_taken(asked.port) if starts else ()))
     if obstacles:
         render_obstacles(obstacles, err)
     if dry_run and json:
@@ -147,11 +149,12 @@ def reference(name: str, options: dict[str, str]) -> tuple[Ready, str, int]:
 def _target(request: HoldRequest, asked: LimitRequest, starts: bool) -> str:
     if starts:
         return f"127.0.0.1:{asked.port or UNKNOWN_PORT}"
-    if asked.port is not None:
-        return f"127.0.0.1:{asked.port}"
-    assert request.server_pid is not None
+    if request.server_pid is None:
+        assert asked.port is not None
+        found = listen_sockets(asked.port)
+        return place_of(found).label if found else f"127.0.0.1:{asked.port}"
     try:
-        found = sockets_of(request.server_pid, listen_sockets())
+        found = sockets_of(request.server_pid, listen_sockets(asked.port or 0))
     except OSError as error:
         raise RunFailed(
             f"the listeners of process {request.server_pid} cannot be read: {error.strerror}",
@@ -164,7 +167,7 @@ def _target(request: HoldRequest, asked: LimitRequest, starts: bool) -> str:
             f"process {request.server_pid} listens on {listed} (in this network namespace)",
             fix="--target HOST:PORT says which is meant",
         )
-    return f"127.0.0.1:{ports[0]}"
+    return place_of(found).label
 
 
 def _prepare(request: HoldRequest, asked: LimitRequest, results: Path) -> Prepared:
@@ -181,33 +184,30 @@ def _prepare(request: HoldRequest, asked: LimitRequest, results: Path) -> Prepar
     return prepare(request, results)
 
 
-def _port_taken(asked: LimitRequest) -> tuple[Obstacle, ...]:
-    pids = taken(asked.port) if asked.port is not None else None
+def port_taken(port: int | None) -> tuple[Obstacle, ...]:
+    """What is in the way of a server that is to listen there; None: wherever it likes."""
+    pids = taken(port) if port is not None else None
     if pids is None:
         return ()
     who = f"process {', '.join(map(str, pids))} listens" if pids else "somebody listens"
     return (
         Obstacle(
-            what=f"port {asked.port} for the server",
+            what=f"port {port} for the server",
             have=f"{who} on it",
             need="a free port",
-            fix=f"ss -ltnp 'sport = :{asked.port}' shows who; --target attaches to it, --port names another",
+            fix=f"ss -ltnp 'sport = :{port}' shows who; --target attaches to it, --port names another",
         ),
     )
 
 
-def _launch(
-    prepared: Prepared,
-    asked: LimitRequest,
+def starter(
+    asked: LimitRequest | PipelineRequest,
     options: dict[str, str],
     directory: RunDirectory,
-    number: int,
     nofile: int,
-) -> Launch:
-    heap_limit = asked.heap_limit_bytes
-    client = partial(ceilings_of_client, prepared.request, prepared.facts, prepared.target, prepared.plan)
-    if not (asked.command or asked.server):
-        return Launch(None, Heap(None, inspect=asked.inspect, limit_bytes=heap_limit), client)
+    number: int = 1,
+) -> tuple[Callable[[], StartedServer], Preparation]:
+    """How its command or reference server is started, its runtime ready to be asked for its heap."""
     private = directory.path / "server"
     private.mkdir(mode=0o700, exist_ok=True)
     preparation = prepare_runtime(private, os.environ)
@@ -222,7 +222,27 @@ def _launch(
         with directory.open_log(name) as log:
             return StartedServer(command, environment, log, directory.path / name, nofile)
 
-    return Launch(start, Heap(preparation, inspect=asked.inspect, limit_bytes=heap_limit), client)
+    return start, preparation
+
+
+def _launch(
+    prepared: Prepared,
+    asked: LimitRequest,
+    options: dict[str, str],
+    directory: RunDirectory,
+    number: int,
+    nofile: int,
+) -> Launch:
+    start, preparation = None, None
+    if asked.command or asked.server:
+        start, preparation = starter(asked, options, directory, nofile, number)
+    heap = Heap(preparation, inspect=asked.inspect, limit_bytes=asked.heap_limit_bytes)
+    client = partial(ceilings_of_client, prepared.request, prepared.facts, prepared.target, prepared.plan)
+
+    def again(target: str) -> Prepared:
+        return _prepare(replace(prepared.request, target=target), asked, directory.path.parent)
+
+    return Launch(start, heap, client, again)
 
 
 # after
@@ -253,16 +273,19 @@ def _record(
     unknown = {path: why for path, why in last.unknown.items() if path not in ("limits", "runtime")}
     runtime = _runtime(run, trial)
     if runtime is None:
-        unknown["runtime"] = run.heap_unknown or "the server ended before its runtime was asked"
+        unknown["runtime"] = run.heap.unknown or "the server ended before its runtime was asked"
     if messaging is not None:
         unknown.pop("server.messaging_rss_bytes", None)
-    if trial.verified is not None or trial.broken is not None:
-        unknown.pop("held", None)
+    elif unknown.get("server.messaging_rss_bytes", "").startswith("this version"):
+        unknown["server.messaging_rss_bytes"] = unknown.get("messaging", "the trial ended before")
+    if not limits:
+        early = "the run was interrupted" if outcome == "interrupted" else broken
+        unknown["limits"] = early or "no resource grew with the connections"
     return replace(
         last,
         command="limit",
         outcome=outcome,
-        request=replace(last.request, target=request.target),
+        request=replace(last.request, target=last.target),
         requested=request.count,
         not_attempted=max(0, request.count - last.held - last.failed - last.dropped),
         failure_details=_told_apart(last.failures, last.failure_details),
@@ -271,7 +294,7 @@ def _record(
         server=server,
         runtime=runtime,
         limits=limits,
-        headline=headline(limits, held),
+        headline=_headline(limits, held, trial),
         verified=trial.verified,
         verdicts=(*_verdicts(trials, asked, request), *last.verdicts),
         limit_request=asked,
@@ -279,6 +302,15 @@ def _record(
         trials=tuple(trials),
         unknown=unknown,
     )
+
+
+def _headline(limits: Sequence[Limit], held: int, last: Trial) -> str | None:
+    """Where it broke before it had all connections, that is the answer, and no arithmetic."""
+    if last.broken is None:
+        return headline(limits, held)
+    if last.verified is not None and last.verified.side == "server":
+        return broke(last.verified, limits)
+    return headline(limits, held) if held else None
 
 
 def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
@@ -353,7 +385,8 @@ def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest
                     fix="--settle with a longer time",
                 )
             )
-        if asked.message_by != "none" and trial.messaging_s is not None and not trial.messages:
+        timed_out = trial.messaging_s is not None and trial.messaging_s >= request.timeout_s
+        if asked.message_by != "none" and timed_out and not trial.messages:
             verdicts.append(
                 Verdict(
                     level="warning",

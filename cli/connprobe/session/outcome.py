@@ -125,7 +125,7 @@ def build_record(
         outcome="interrupted" if interrupted_by else "missed" if missed else "done",
         started_at=seen.started_at,
         target=target.label,
-        request=replace(request, headers=tuple(_without_secrets(request.headers))),
+        request=replace(request, headers=tuple(without_secrets(request.headers))),
         requested=plan.count,
         held=totals.held,
         failed=totals.failed,
@@ -170,7 +170,7 @@ def build_record(
     return record
 
 
-def _without_secrets(headers: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
+def without_secrets(headers: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
     """Run records are kept and passed on: what may be a credential is not in them."""
     for name, value in headers:
         yield name, "(not recorded)" if re.search(CREDENTIAL, name.lower()) else value

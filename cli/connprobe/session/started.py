@@ -1,6 +1,6 @@
 """A server that connprobe starts: until it listens, while it runs, and its end."""
 
-import marshal
+import json
 import os
 import shlex
 import signal
@@ -23,6 +23,7 @@ from connprobe.observe.sockdiag import ListenSocket, listen_sockets
 POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
 LOG_TAIL = 8192
+LOOKS = 2
 TELLS_S = 2.0  # the keeper looks for ended processes ten times a second
 _KEEPER = Path(keeper.__file__)
 
@@ -32,6 +33,10 @@ class Place(NamedTuple):
 
     address: str
     port: int
+
+    @property
+    def label(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class StartedServer:
@@ -91,17 +96,22 @@ class StartedServer:
     ) -> None:
         self.stop()
 
-    def _hear(self) -> tuple[object, ...] | None:
+    def _hear(self) -> list[object] | None:
         data = self._control.recv(4096)
-        return marshal.loads(data) if data else None  # noqa: S302 from our own keeper
+        if not data:
+            return None
+        heard: list[object] = json.loads(data)
+        return heard
 
     def pids(self) -> tuple[int, ...]:
         """Its processes now, those too that went their own way; () once all have ended."""
         self._listen(0.0)
-        found = tuple(sorted(keeper.descendants(self._keeper.pid)))
+        found = keeper.descendants(self._keeper.pid)
         if not found and self.status is None:
             self._listen(TELLS_S)
-        return found
+        for _ in range(0 if found else LOOKS):  # one that was forked while /proc was read was not in it
+            found |= keeper.descendants(self._keeper.pid)
+        return tuple(sorted(found))
 
     def _listen(self, most_s: float) -> None:
         """For what the keeper has to say of the server's end."""
@@ -146,7 +156,7 @@ class StartedServer:
                     raise RunFailed(
                         f"the server listens on several ports: {listed}", fix=f"--port {min(ports)}"
                     )
-                return _place(found)
+                return place_of(found)
             if not pids:
                 raise RunFailed(
                     f"the server ended before it listened ({self.ending()}){self.last_words()}",
@@ -211,7 +221,7 @@ def _listening(pids: Sequence[int], sockets: Sequence[ListenSocket]) -> list[Lis
     return found
 
 
-def _place(found: Sequence[ListenSocket]) -> Place:
+def place_of(found: Sequence[ListenSocket]) -> Place:
     """IPv4 before IPv6, as that is what most clients try; the wildcard is reached by the loopback."""
     best = min(found, key=lambda each: (each.address.version, not each.address.is_unspecified))
     if not best.address.is_unspecified:

@@ -14,43 +14,34 @@ from connprobe.fleet.fleet import Fleet
 from connprobe.model import (
     Ceiling,
     KernelFigures,
-    Limit,
     LimitRequest,
     ListenerFigures,
-    Phase,
-    Reading,
     Stage,
     Trial,
     Verified,
 )
 from connprobe.observe.ceilings import server_ceilings
-from connprobe.observe.listeners import listener_pids
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.reading import ServerMeter
 from connprobe.plan.distribution import distribution
 from connprobe.plan.prediction import Prediction, predict
-from connprobe.plan.ramp import is_near, next_goal, shares, steps
+from connprobe.plan.ramp import is_near, next_goal, steps
 from connprobe.plan.settle import Settling
 from connprobe.plan.verify import End, is_of_server, verified
-from connprobe.session.climb import Climb, slow
+from connprobe.session.climbing import SOON_S, Climbing, Over
 from connprobe.session.costs import Costs
 from connprobe.session.heap import Heap
-from connprobe.session.hold import HOPELESS, Hold
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
-from connprobe.session.started import StartedServer
+from connprobe.session.started import Place, StartedServer
 from connprobe.session.trigger import Trigger
 from connprobe.store.rundir import RunDirectory
 
-AFTERMATH_S, CALM_S = 10.0, 0.5  # after something broke: until the server is dead, or no more is lost
 # A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
 # much longer that the server works no more than a share of the time: V8 ends a process that collects for most
 # of it, however much is free.
 PACE_S, PACE_MOST_S, WORKING = 0.5, 5.0, 0.25
-QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
-TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
-SOON_S = 5.0
 
 
 class Launch(NamedTuple):
@@ -59,17 +50,10 @@ class Launch(NamedTuple):
     start: Callable[[], StartedServer] | None  # None: it runs already
     heap: Heap
     ceilings: Callable[[], Sequence[Ceiling]]  # of the client
+    plan: Callable[[str], Prepared]  # for another target, as `HOST:PORT`
 
 
-class Over(Exception):
-    """The trial cannot go on. reason: None: it was interrupted."""
-
-    def __init__(self, reason: str | None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class TrialRun(Hold):
+class TrialRun(Climbing):
     """`execute` returns the record of a hold; what the trial itself found is in `trial`."""
 
     command = "limit"
@@ -88,8 +72,8 @@ class TrialRun(Hold):
     ) -> None:
         super().__init__(prepared, directory, progress, interrupts, began)
         self.asked, self.number, self._launch = asked, number, launch
-        self.server: StartedServer | None = None
-        self.readings: list[Reading] = []
+        self.heap = launch.heap
+        self._begin_climbing(len(prepared.plan.shards))
         self.unsettled: list[Stage] = []
         self.prediction: Prediction | None = None
         self.ceilings: tuple[Ceiling, ...] = ()
@@ -103,13 +87,9 @@ class TrialRun(Hold):
         self.kernel_figures: KernelFigures | None = None
         self.listeners: tuple[ListenerFigures, ...] = ()  # before --verify
         self._messaged: set[int] = set()
-        self._goals = [0] * len(prepared.plan.shards)  # of each worker, in all
         self._kept: counters.Totals | None = None
-        self._climbing: Climb | None = None
-        self._served = True  # connections are still wanted
-        self._gone = False
+        self._driven = True  # what breaks now does so for the number of connections
         self._off_bytes = 0.0
-        self._meter: ServerMeter
 
     def trial(self) -> Trial:
         """To be asked after `execute`."""
@@ -133,14 +113,6 @@ class TrialRun(Hold):
             unsettled=tuple(dict.fromkeys(self.unsettled)),
         )
 
-    @property
-    def heap(self) -> Heap:
-        return self._launch.heap
-
-    @property
-    def heap_unknown(self) -> str | None:
-        return self._launch.heap.unknown
-
     # set-up
 
     def _reach_server(self, undo: ExitStack, log: IO[bytes]) -> ProcessGroup | None:
@@ -153,15 +125,22 @@ class TrialRun(Hold):
         )
         if place is not None:
             if (":" in place.address) != (self.target.family == "ipv6"):
-                raise RunFailed(
-                    f"the server listens on {place.address}, and the plan is for {self.target.family}",
-                    fix=f"--target [{place.address}]:{place.port}"
-                    if ":" in place.address
-                    else f"--target {place.address}:{place.port}",
-                )
+                self._plan_again(place)
             self.target = replace(self.target, host=place.address, address=place.address, port=place.port)
             self.plan = replace(self.plan, target=self.target)
         return ProcessGroup(self.server.pids())
+
+    def _plan_again(self, place: Place) -> None:
+        """It listens by the other family than was planned for. Raises RunFailed."""
+        prepared = self._launch.plan(place.label)
+        if prepared.obstacles:
+            first = prepared.obstacles[0]
+            raise RunFailed(
+                f"the server listens on {place.label}: {first.what}: have {first.have}, need {first.need}",
+                fix=first.fix,
+            )
+        self.plan, self.facts, self.target = prepared.plan, prepared.facts, prepared.target
+        self._begin_climbing(len(self.plan.shards))
 
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
         first = self._sampler.server_start
@@ -179,34 +158,36 @@ class TrialRun(Hold):
         self.kernel.traffic.watch(self.fleet.pids, "client")
         local = self.kernel.has_listeners
         self._meter = ServerMeter(first.pids, find=self._find_again, ends=2 if local else 1)
-        with self._launch.heap:
+        self._listening = self._listeners_pids()
+        with self.heap:
             try:
                 self._phases(costs)
             except Over as over:
                 self.broken = self.broken or over.reason
-                if self._gone and self.verified is None and self._climbing is not None and self._served:
-                    self._bury(self._climbing)
+                if self.prediction is None:
+                    self.held = max((each.connections for each in self.readings), default=0)
+                    self._predict()
+                if self._gone and self.verified is None and self._climbing is not None and self._driven:
+                    self._conclude(self._death(self._climbing, "verify"))
         if self._kept is None:
             self._snapshot()
+        if self.broken is not None and not self.seen.checked:
+            self.seen.checked = True  # nobody was asked
+            self.seen.unknown["held"] = "as last counted: the trial ended before the check"
         self.seen.lost = dict(self.fleet.lost)
         self._close_all()
-
-    def _find_again(self) -> Sequence[int]:
-        if self.server is not None:
-            return self.server.pids()
-        assert self.target is not None
-        return listener_pids(self._target_address(), self.target.port).pids
 
     # phases
 
     def _phases(self, costs: Costs) -> None:
         self._settle("start")
         self._meter.begin()  # what went on before on this host has settled too
-        self._launch.heap.attach(self._meter.pids)
+        self.heap.attach(self._meter.pids)
         self._read("start")
         self._read_ceilings(0)
         ramp_s, end = 0.0, None
         for goal in steps(self.asked_count, self.asked.steps):
+            self._sampler.server_peak_rss_bytes = 0
             climb = self._climb(goal, "ramp")
             ramp_s += climb.took_s
             self.seen.ramp_s = ramp_s
@@ -216,16 +197,21 @@ class TrialRun(Hold):
             if end is not None:
                 break
             self._settle("ramp")
+            self._check_losses("their memory settled")
             self._read("ramp")
             self._snapshot()
-        self.held = self._alive()
+        self.held = self._taken()
         if not self.held and end is None:
             raise Over("no connection is held")
         if end is None:
+            self._driven = False
             self._idle(costs)
+            self._check_losses("they were idle")
             self._predict()
             self._message()
+            self._check_losses("messages went round")
             self._check()
+            self._driven = True
         else:
             self._predict()
             self.broken = end.cause
@@ -235,7 +221,7 @@ class TrialRun(Hold):
             self._conclude(end)
         elif self.asked.verify:
             self._verify()
-        self._served = False
+        self._driven = False
         if not self._gone:
             self._drain()
 
@@ -263,11 +249,11 @@ class TrialRun(Hold):
         self.kernel.traffic.take_census()
         self._settle("idle")
         self._read("idle")
-        self._read_ceilings(self._alive())
+        self._read_ceilings(self._taken())
 
     def _peak(self) -> None:
-        """The most that was seen while the ramp went on, and the rest as it is at its end."""
-        reading = self._meter.reading("peak", self._alive(), self._at_s(), False)
+        """The most that was seen in the last step, and the rest as it is at its end."""
+        reading = self._meter.reading("peak", self._taken(), self._at_s(), False)
         most = self._sampler.server_peak_rss_bytes
         use = {**reading.use, "rss_bytes": max(most, reading.use.get("rss_bytes", 0.0))}
         if "rss_bytes" in reading.use:
@@ -297,17 +283,21 @@ class TrialRun(Hold):
         if server and self.asked.message_path is not None:
             self._go("messaging", lambda now: now.messages_sent - sent_before >= now.held, at + SOON_S)
             assert self.target is not None
-            with Trigger(
-                self.target, self.asked.message_path, self._tls_task(), self.request.timeout_s
-            ) as trigger:
-                self._go("messaging", self._all_messaged, deadline)
-                trigger.answer()
+            try:
+                with Trigger(
+                    self.target, self.asked.message_path, self._tls_task(), self.request.timeout_s
+                ) as trigger:
+                    self._go("messaging", self._all_messaged, deadline)
+                    trigger.answer()
+            except RunFailed as failure:
+                self.seen.unknown["messaging"] = f"{failure.message}; {failure.fix}"
+                return
         else:
             self._go("messaging", self._all_messaged, deadline)
         after, self.messaging_s = self._meter.quick(), time.monotonic() - at
         if before is not None and after is not None:
             self.message_cpu_s = after[1] - before[1]
-        self.readings.append(self._meter.reading("messaging", self._alive(), self._at_s(), False))
+        self.readings.append(self._meter.reading("messaging", self._taken(), self._at_s(), False))
 
     def _verify(self) -> None:
         """On, until it breaks. Near the end in small steps, with a rest after each."""
@@ -315,9 +305,10 @@ class TrialRun(Hold):
         first = next((limit for limit in self.prediction.limits if is_of_server(limit)), None)
         end, pace_s = None, PACE_S
         while end is None:
-            alive, begun = self._alive(), self._begun()
+            alive, begun = self._taken(), self._begun()
             if begun >= self.plan.count:
-                end = End(alive, f"nothing broke: {alive:,} were held", {}, {}, reached=True)
+                most = "--verify-up-to allows" if self.asked.verify_up_to else "this client could open"
+                end = End(alive, f"{alive:,} were held, as many as {most}", {}, {}, reached=True)
                 break
             goal = next_goal(begun, first, self.plan.count)
             near, before = is_near(begun, first), self._meter.quick()
@@ -328,13 +319,6 @@ class TrialRun(Hold):
             if end is None and is_near(goal, first):
                 end = self._rest(first)
         self._conclude(end)
-
-    def _bury(self, climb: Climb) -> None:
-        """It died between two steps, or in another phase than the ramp."""
-        if self.prediction is None:
-            self.held = max((each.connections for each in self.readings), default=0)
-            self._predict()
-        self._conclude(self._death(climb, "verify"))
 
     def _conclude(self, end: End) -> None:
         limits = self.prediction.limits if self.prediction else ()
@@ -357,118 +341,6 @@ class TrialRun(Hold):
         if self.interrupts.by is None:
             self.readings.append(self._meter.reading("drain", 0, self._at_s(), state.state == "settled"))
 
-    # steps
-
-    class _Climbed(NamedTuple):
-        end: End | None
-        took_s: float
-
-    def _climb(self, goal: int, phase: Phase, pace_s: float = 0.0) -> _Climbed:
-        """Up to `goal` connections begun, in `pace_s` or more; how it ended where it could take no more."""
-        before, began = self._read_totals(), time.monotonic()
-        handshakes = counters.read_handshakes(self.fleet.table)
-        climb = self._climbing = Climb(goal, before)
-        self._open_up_to(goal, pace_s)
-        self._watch(phase, lambda totals: self._is_gone() or self._hopeless(totals) or climb.over(totals))
-        took_s = time.monotonic() - began
-        self._stop_if_interrupted()
-        waiting = 0
-        if climb.failing or climb.stalled or self._gone:
-            self._wait_for_aftermath(phase)
-        else:
-            waiting = self._wait_for_accepts(phase)
-        self._stop_if_interrupted()
-        if self._gone:
-            return self._Climbed(self._death(climb, phase), took_s)
-        totals = self._read_totals()
-        if climb.failing or climb.stalled or waiting:
-            return self._Climbed(climb.end(totals, self._alive(), self._waiting()), took_s)
-        late = slow(handshakes, counters.read_handshakes(self.fleet.table), self.asked.latency_limit_ms)
-        if late is not None:
-            cause = (
-                f"99 % of handshakes took up to {late:,.0f} ms, past --latency-limit "
-                f"{self.asked.latency_limit_ms:,.0f}ms"
-            )
-            return self._Climbed(End(before.held, cause, {}, {}), took_s)
-        return self._Climbed(None, took_s)
-
-    def _open_up_to(self, goal: int, pace_s: float) -> None:
-        before = self._goals
-        self._goals = shares(goal, [shard.count for shard in self.plan.shards], before)
-        for index, (share, had) in enumerate(zip(self._goals, before, strict=True)):
-            interval_s = pace_s / max(1, share - had)
-            self.fleet.tell(index, "goal", share, interval_s, interval_s * index / len(self._goals))
-
-    def _wait_for_aftermath(self, phase: Phase) -> None:
-        """A process that is killed closes its connections before it is gone, and there may be thousands."""
-        lost, since = -1, time.monotonic()
-
-        def over(totals: counters.Totals) -> bool:
-            nonlocal lost, since
-            now, seen = time.monotonic(), totals.failed + totals.dropped
-            if seen != lost:
-                lost, since = seen, now
-            return self._is_gone() or (not totals.in_flight and now - since >= CALM_S)
-
-        self._watch(phase, over, time.monotonic() + AFTERMATH_S)
-
-    def _death(self, climb: Climb, phase: Phase) -> End:
-        ending, status, words = "its processes are gone", None, ""
-        if self.server is not None:
-            server, until = self.server, time.monotonic() + SOON_S
-            self._watch(phase, lambda totals: not server.pids() and server.status is not None, until)
-            ending, status, words = self.server.ending(), self.server.status, self.server.tail()
-        return climb.died(self._read_totals(), ending, status, words)
-
-    def _rest(self, first: Limit | None) -> End | None:
-        """Until the CPU is quiet: memory that is never left in peace breaks earlier than it has to.
-
-        A heap that is about to end is collected, as on the plateaus. A burst leaves V8 with a young
-        generation larger than what is free: then it collects without a pause, and ends the process for it.
-        """
-        before = Climb(self._begun(), self._read_totals())
-        until, since, last = time.monotonic() + REST_MOST_S, time.monotonic(), self._meter.quick()
-
-        def rested(totals: counters.Totals) -> bool:
-            nonlocal since, last
-            now, use = time.monotonic(), self._meter.quick()
-            if self._is_gone() or use is None or last is None:
-                return True
-            if now - since < REST_S:
-                return False
-            share = (use[1] - last[1]) / (now - since)
-            since, last = now, use
-            return share < QUIET_CPU
-
-        self._watch("verify", rested, until)
-        if lost := self._read_totals().dropped > before.before.dropped + TOLERATED_AT_REST:
-            self._wait_for_aftermath("verify")
-        self._stop_if_interrupted()
-        if self._is_gone():
-            return self._death(before, "verify")
-        if lost:
-            return before.end(self._read_totals(), self._alive(), 0)
-        use = self._launch.heap.read() if first is not None and first.resource == "heap" else {}
-        reading = self._meter.reading("verify", self._alive(), self._at_s(), False)
-        self.readings.append(replace(reading, use={**reading.use, **use}))
-        return None
-
-    def _wait_for_accepts(self, phase: Phase) -> int:
-        """Connections that lie in the accept queue and are not taken from it; 0: it gets there."""
-        waiting, since = self._waiting(), time.monotonic()
-
-        def over(totals: counters.Totals) -> bool:
-            nonlocal waiting, since
-            now = self._waiting()
-            if now < waiting:
-                since = time.monotonic()
-            waiting = now
-            return not now or self._is_gone() or time.monotonic() - since > SOON_S
-
-        if waiting:
-            self._watch(phase, over)
-        return waiting
-
     def _settle(self, stage: Stage) -> None:
         settling = Settling(self.asked.settle_s)
         state = None
@@ -489,8 +361,8 @@ class TrialRun(Hold):
 
     def _read(self, stage: Stage) -> None:
         settled = stage not in self.unsettled
-        reading = self._meter.reading(stage, self._alive(), self._at_s(), settled)
-        self.readings.append(replace(reading, use={**reading.use, **self._launch.heap.read()}))
+        reading = self._meter.reading(stage, self._taken(), self._at_s(), settled)
+        self.readings.append(replace(reading, use={**reading.use, **self.heap.read()}))
 
     def _read_ceilings(self, at: int) -> None:
         assert self.target is not None
@@ -502,34 +374,9 @@ class TrialRun(Hold):
             same_host=self.kernel.has_listeners,
         )
         if found.found or not self.ceilings:
-            self.ceilings = (*found.found, *self._launch.heap.ceilings(), *self._launch.ceilings())
+            self.ceilings = (*found.found, *self.heap.ceilings(), *self._launch.ceilings())
             self.ceilings_at = at
         self.seen.unknown |= {f"limits.{resource}": why for resource, why in found.unknown.items()}
-
-    # what is asked while waiting
-
-    def _go(
-        self, phase: Phase, over: Callable[[counters.Totals], bool], deadline: float = float("inf")
-    ) -> None:
-        """Watches until `over`. Raises Over where there is nothing more to wait for."""
-        self._watch(phase, lambda totals: self._is_gone() or over(totals), deadline)
-        self._stop_if_interrupted()
-        if self._gone:
-            ending = self.server.ending() if self.server is not None else "its processes are gone"
-            raise Over(f"the server died: {ending}")
-
-    def _stop_if_interrupted(self) -> None:
-        if self.interrupts.by is not None:
-            raise Over(None)
-        if self.fleet.lost:
-            raise Over(f"a worker of this client was lost: {next(iter(self.fleet.lost.values()))}")
-
-    def _is_gone(self) -> bool:
-        self._gone = self._gone or self._meter.quick() is None
-        return self._gone
-
-    def _hopeless(self, totals: counters.Totals) -> bool:
-        return not totals.established and totals.failed >= HOPELESS
 
     def _all_messaged(self, totals: counters.Totals) -> bool:
         return self._messaged >= set(self.fleet.alive)
@@ -543,13 +390,6 @@ class TrialRun(Hold):
         totals = super()._read_totals()
         self.seen.totals = self._kept or totals
         return totals
-
-    def _begun(self) -> int:
-        totals = self._read_totals()
-        return totals.established + totals.failed
-
-    def _at_s(self) -> float:
-        return round(time.monotonic() - (self._began or 0.0), 3)
 
     def _tls_task(self) -> TlsTask | None:
         task: Task = self._tasks()[0]

@@ -1,4 +1,4 @@
-"""Asking a server that broadcasts to send its message to all: one request on a connection of its own."""
+"""Asking a server to do what it can be told to, such as to send to all: a request on a second connection."""
 
 import http.client
 import ssl
@@ -16,7 +16,17 @@ ANSWER_BYTES = 65536
 class Trigger:
     """`GET path`, sent as soon as it is entered; its answer is awaited at the end. Raises RunFailed."""
 
-    def __init__(self, target: Target, path: str, tls: TlsTask | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        target: Target,
+        path: str,
+        tls: TlsTask | None,
+        timeout_s: float,
+        what: str = "send its message",
+        fix: str = "--message-path, a path that makes it send to all; or --message-by client",
+    ) -> None:
+        """what: the server is to do on it."""
+        self._what, self._fix = what, fix
         scope = f"%{target.scope_id}" if target.scope_id else ""
         self._path, self._host = path, target.label
         self._connection = http.client.HTTPConnection(
@@ -57,7 +67,4 @@ class Trigger:
             raise self._failed(f"status {response.status}")
 
     def _failed(self, why: str) -> RunFailed:
-        return RunFailed(
-            f"GET {self._path} did not make the server send its message: {why}",
-            fix="--message-path, a path that makes it send to all; or --message-by client",
-        )
+        return RunFailed(f"GET {self._path} did not make the server {self._what}: {why}", fix=self._fix)

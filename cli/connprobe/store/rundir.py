@@ -14,13 +14,23 @@ from typing import BinaryIO, Self
 import msgspec
 
 from connprobe.errors import RunFailed
-from connprobe.model import SCHEMA, HoldPlan, Obstacle, Record, RunRecord, Sample, WatchRecord
+from connprobe.model import (
+    SCHEMA,
+    HoldPlan,
+    Obstacle,
+    PipelineRecord,
+    Record,
+    RunRecord,
+    Sample,
+    WatchRecord,
+)
 from connprobe.store import files
 from connprobe.store.samples import SAMPLES, read_samples
 
 RECORD = "run.json"
 PLAN = "plan.json"
 WATCH = "watch.json"
+PIPELINE = "pipeline.json"
 REPORT = "report.html"
 LOG = "workers.log"
 SERVER_LOG = "server.log"
@@ -119,6 +129,10 @@ class RunDirectory:
     def write(self, name: str, record: Record) -> None:
         """Write another record as JSON, whole or not at all. Raises RunFailed."""
         self._replace(name, record)
+
+    def write_pipeline(self, record: PipelineRecord) -> None:
+        """Write pipeline.json. Raises RunFailed."""
+        self._replace(PIPELINE, record)
 
     def write_text(self, name: str, text: str) -> None:
         """Write another file of the run, such as its report. Raises RunFailed."""

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 from connprobe.model import Ceiling
 from connprobe.observe.runtimes.interface import HeapReading, HeapUnknown
 from connprobe.observe.runtimes.listening import listening
-from connprobe.observe.runtimes.v8 import EARLY_SHARE, PROMOTED, SEMI_SPACES, Heap, MiB
+from connprobe.observe.runtimes.v8 import EARLY_SHARE, KEPT_FREE, SEMI_SPACES, Heap, MiB
 
 
 class Ask(Protocol):
@@ -54,7 +54,7 @@ class Node:
             Ceiling(
                 resource="heap",
                 scope=f"server (pid {pid})",
-                capacity=capacity - PROMOTED,
+                capacity=capacity - KEPT_FREE,
                 source="v8.getHeapStatistics(), less the young generation, and the room to empty it into",
                 fix=f"node {flag}, or NODE_OPTIONS={flag}, where memory allows",
                 metric="heap_bytes",

@@ -23,8 +23,10 @@ EARLY_SHARE: Final = 0.8
 # Heap::MaxReserved: two semi-spaces, and as much as one for large young objects.
 SEMI_SPACES: Final = 3
 # Heap::CanPromoteYoungAndExpandOldGeneration: the old generation must have room for a whole semi-space, which
-# is of the smallest size by then. Where it has none, every collection is a full one, and soon the last.
-PROMOTED: Final = MiB
+# is of the smallest size by then. Where it has none, every collection is a full one, and soon the last. And
+# whole pages count, of which the last of the objects and the last of the code are not full.
+PAGE: Final = MiB // 4
+KEPT_FREE: Final = MiB + 2 * PAGE
 # Heap::YoungGenerationSizeFromOldGenerationSize, with pointers of 8 bytes.
 LOW_MEMORY: Final = 256 * MiB
 SEMI_SPACE_SIZES: Final = tuple(MiB << power for power in range(5))  # 1 to 16 MiB, if no flag says otherwise

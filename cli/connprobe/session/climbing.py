@@ -1,0 +1,245 @@
+"""Driving the server of a run: raising its connections step by step, seeing what breaks, resting between."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from connprobe.engine import counters
+from connprobe.model import Limit, LimitRequest, Phase, Reading
+from connprobe.observe.listeners import listener_pids
+from connprobe.observe.reading import ServerMeter
+from connprobe.plan.prediction import growths
+from connprobe.plan.ramp import shares
+from connprobe.plan.verify import End
+from connprobe.session.climb import FEWEST_BAD, TOLERATED, Climb, slow
+from connprobe.session.heap import Heap
+from connprobe.session.hold import HOPELESS, Hold
+from connprobe.session.started import StartedServer
+
+# After something broke: until the server is dead, or no more is lost; longer while some are under way.
+AFTERMATH_S, CALM_S, UNCERTAIN_S = 10.0, 0.5, 2.0
+QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
+TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
+SOON_S = 5.0
+
+
+class Over(Exception):
+    """The trial cannot go on. reason: None: it was interrupted."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Climbed(NamedTuple):
+    """How a step ended, where the server could take no more, and how long it took."""
+
+    end: End | None
+    took_s: float
+
+
+class Climbing(Hold):
+    """A hold whose connections are raised to one goal after another, on a server that is read as it goes."""
+
+    asked: LimitRequest
+    server: StartedServer | None = None  # None: it ran already
+    heap: Heap
+    _meter: ServerMeter
+
+    def _begin_climbing(self, workers: int) -> None:
+        self.readings: list[Reading] = []
+        self._goals = [0] * workers  # in all
+        self._climbing: Climb | None = None
+        self._gone = False
+        self._losses = 0  # connections lost by the end of the last step
+        self._listening: tuple[int, ...] = ()  # the processes that hold the listener, at the start
+
+    def _find_again(self) -> Sequence[int]:
+        return self.server.pids() if self.server is not None else self._listeners_pids()
+
+    def _climb(self, goal: int, phase: Phase, pace_s: float = 0.0) -> Climbed:
+        """Up to `goal` connections begun, in `pace_s` or more; how it ended where it could take no more."""
+        before, began = self._read_totals(), time.monotonic()
+        handshakes = counters.read_handshakes(self.fleet.table)
+        climb = self._climbing = Climb(goal, before)
+        self._open_up_to(goal, pace_s)
+        self._watch(phase, lambda totals: self._is_gone() or self._hopeless(totals) or climb.over(totals))
+        took_s = time.monotonic() - began
+        self._stop_if_interrupted()
+        waiting = 0
+        if climb.failing or climb.stalled or self._gone:
+            self._wait_for_aftermath(phase)
+        else:
+            waiting = self._wait_for_accepts(phase)
+        self._stop_if_interrupted()
+        if self._gone:
+            return Climbed(self._death(climb, phase), took_s)
+        totals = self._read_totals()
+        if climb.failing or climb.stalled or waiting:
+            end = climb.end(totals, self._taken(), self._waiting())
+            return Climbed(end._replace(cause=self._another_took_its_place() or end.cause), took_s)
+        if (has := self._taken()) < totals.held - max(FEWEST_BAD, TOLERATED * totals.held):
+            cause = (
+                f"its accept queue overflowed: it has {has:,} of the {totals.held:,} connections that were "
+                "established (a longer backlog, or --rate)"
+            )
+            return Climbed(End(has, cause, {}, {}), took_s)
+        self._losses = totals.dropped
+        if phase != "verify":
+            return Climbed(None, took_s)
+        late = slow(handshakes, counters.read_handshakes(self.fleet.table), self.asked.latency_limit_ms)
+        if late is not None:
+            cause = (
+                f"99 % of handshakes took up to {late:,.0f} ms, past --latency-limit "
+                f"{self.asked.latency_limit_ms:,.0f}ms"
+            )
+            return Climbed(End(totals.held, cause, {}, {}), took_s)
+        return Climbed(None, took_s)
+
+    def _taken(self) -> int:
+        """Connections that the server has, by what it says too.
+
+        A client's end is established although the server dropped the last packet of the handshake, its
+        accept queue being full. Where nothing is answered, only the server's own descriptors tell.
+        """
+        alive, server = self._alive(), self._meter.server
+        start = next((each.use.get("fds") for each in self.readings if each.stage == "start"), None)
+        if self._answers or start is None or server is None or server.fds is None:
+            return alive
+        grown = growths(self.readings).get("fds")
+        each = max(1, round(grown.per_connection)) if grown is not None else 1
+        return min(alive, max(0, int(server.fds - start) // each))
+
+    def _another_took_its_place(self) -> str | None:
+        """A server that is started again at once is never gone, but its connections are."""
+        now = self._listeners_pids()
+        if not now or not self._listening or set(now) & set(self._listening):
+            return None
+        ended, new = (", ".join(map(str, pids)) for pids in (self._listening, now))
+        return f"the server died: process {ended} is gone, and {new} took its place"
+
+    def _listeners_pids(self) -> tuple[int, ...]:
+        assert self.target is not None
+        return listener_pids(self._target_address(), self.target.port).pids
+
+    def _check_losses(self, doing: str) -> None:
+        """Connections that go while nothing happens to them make every reading one of fewer. Raises Over."""
+        totals = self._read_totals()
+        lost, had = totals.dropped - self._losses, totals.held + totals.dropped - self._losses
+        if lost > max(FEWEST_BAD, TOLERATED * had):
+            raise Over(
+                f"it closed {lost:,} of {had:,} connections while {doing}: raise its idle timeout, "
+                "or make the waits shorter (--for)"
+            )
+
+    def _open_up_to(self, goal: int, pace_s: float) -> None:
+        before = self._goals
+        self._goals = shares(goal, [shard.count for shard in self.plan.shards], before)
+        for index, (share, had) in enumerate(zip(self._goals, before, strict=True)):
+            interval_s = pace_s / max(1, share - had)
+            self.fleet.tell(index, "goal", share, interval_s, interval_s * index / len(self._goals))
+
+    def _wait_for_aftermath(self, phase: Phase) -> None:
+        """A process that is killed closes its connections before it is gone, and there may be thousands."""
+        lost, since = -1, time.monotonic()
+
+        def over(totals: counters.Totals) -> bool:
+            nonlocal lost, since
+            now, seen = time.monotonic(), totals.failed + totals.dropped
+            if seen != lost:
+                lost, since = seen, now
+            calm_s = UNCERTAIN_S if totals.in_flight else CALM_S
+            return self._is_gone() or now - since >= calm_s
+
+        self._watch(phase, over, time.monotonic() + AFTERMATH_S)
+
+    def _death(self, climb: Climb, phase: Phase) -> End:
+        ending, status, words = "its processes are gone", None, ""
+        if self.server is not None:
+            server, until = self.server, time.monotonic() + SOON_S
+            self._watch(phase, lambda totals: not server.pids() and server.status is not None, until)
+            ending, status, words = self.server.ending(), self.server.status, self.server.tail()
+        return climb.died(self._read_totals(), ending, status, words)
+
+    def _rest(self, first: Limit | None) -> End | None:
+        """Until the CPU is quiet: memory that is never left in peace breaks earlier than it has to.
+
+        A heap that is about to end is collected, as on the plateaus. A burst leaves V8 with a young
+        generation larger than what is free: then it collects without a pause, and ends the process for it.
+        """
+        before = Climb(self._begun(), self._read_totals())
+        until, since, last = time.monotonic() + REST_MOST_S, time.monotonic(), self._meter.quick()
+
+        def rested(totals: counters.Totals) -> bool:
+            nonlocal since, last
+            now, use = time.monotonic(), self._meter.quick()
+            if self._is_gone() or use is None or last is None:
+                return True
+            if now - since < REST_S:
+                return False
+            share = (use[1] - last[1]) / (now - since)
+            since, last = now, use
+            return share < QUIET_CPU
+
+        self._watch("verify", rested, until)
+        if lost := self._read_totals().dropped > before.before.dropped + TOLERATED_AT_REST:
+            self._wait_for_aftermath("verify")
+        self._stop_if_interrupted()
+        if self._is_gone():
+            return self._death(before, "verify")
+        if lost:
+            return before.end(self._read_totals(), self._taken(), 0)
+        use = self.heap.read() if first is not None and first.resource == "heap" else {}
+        reading = self._meter.reading("verify", self._taken(), self._at_s(), False)
+        self.readings.append(replace(reading, use={**reading.use, **use}))
+        return None
+
+    def _wait_for_accepts(self, phase: Phase) -> int:
+        """Connections that lie in the accept queue and are not taken from it; 0: it gets there."""
+        waiting, since = self._waiting(), time.monotonic()
+
+        def over(totals: counters.Totals) -> bool:
+            nonlocal waiting, since
+            now = self._waiting()
+            if now < waiting:
+                since = time.monotonic()
+            waiting = now
+            return not now or self._is_gone() or time.monotonic() - since > SOON_S
+
+        if waiting:
+            self._watch(phase, over)
+        return waiting
+
+    # what is asked while waiting
+
+    def _go(
+        self, phase: Phase, over: Callable[[counters.Totals], bool], deadline: float = float("inf")
+    ) -> None:
+        """Watches until `over`. Raises Over where there is nothing more to wait for."""
+        self._watch(phase, lambda totals: self._is_gone() or over(totals), deadline)
+        self._stop_if_interrupted()
+        if self._gone:
+            ending = self.server.ending() if self.server is not None else "its processes are gone"
+            raise Over(f"the server died: {ending}")
+
+    def _stop_if_interrupted(self) -> None:
+        if self.interrupts.by is not None:
+            raise Over(None)
+        if self.fleet.lost:
+            raise Over(f"a worker of this client was lost: {next(iter(self.fleet.lost.values()))}")
+
+    def _is_gone(self) -> bool:
+        self._gone = self._gone or self._meter.quick() is None
+        return self._gone
+
+    def _hopeless(self, totals: counters.Totals) -> bool:
+        return not totals.established and totals.failed >= HOPELESS
+
+    def _begun(self) -> int:
+        totals = self._read_totals()
+        return totals.established + totals.failed
+
+    def _at_s(self) -> float:
+        return round(time.monotonic() - (self._began or 0.0), 3)
