@@ -1,0 +1,186 @@
+"""What all trials of a `limit` say together: the record of the last one, with the limits of all of them."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from connprobe.model import (
+    HoldRequest,
+    Interval,
+    Limit,
+    LimitRequest,
+    RunRecord,
+    RuntimeFigures,
+    Trial,
+    Verdict,
+)
+from connprobe.plan.combine import combine, combine_left_out
+from connprobe.plan.headline import broke, headline, unread
+from connprobe.plan.interval import interval
+from connprobe.plan.stages import SHORTEST_S, TICK_S, stage_figures
+from connprobe.plan.traffic import burst_limits, cpu_limit, cpus_of, cpus_used
+from connprobe.session.outcome import Details
+from connprobe.session.trial import TrialRun
+
+
+def limit_record(
+    request: HoldRequest,
+    asked: LimitRequest,
+    runs: Sequence[TrialRun],
+    records: Sequence[RunRecord],
+) -> RunRecord:
+    """The last trial's figures, and what all trials together say of the limits."""
+    trials = [run.trial() for run in runs]
+    last, run, trial = records[-1], runs[-1], trials[-1]
+    limits = combine([each.limits for each in trials if each.limits])
+    held = max(each.held for each in trials)
+    left_out = combine_left_out([each.left_out for each in trials], limits)
+    limits = (*limits, *_traffic(trials, last, run))
+    broken = next((each.broken for each in trials if each.broken), None)
+    outcome = "interrupted" if last.outcome == "interrupted" else "missed" if broken else "done"
+    messaging = next((each for each in trial.readings if each.stage == "messaging"), None)
+    server = last.server
+    if server is not None and messaging is not None and "rss_bytes" in messaging.use:
+        server = replace(server, messaging_rss_bytes=int(messaging.use["rss_bytes"]))
+    peak = next((each for each in trial.readings if each.stage == "peak"), None)
+    if server is not None and peak is not None:  # of the ramp: --verify drives it further
+        server = replace(server, peak_rss_bytes=int(peak.use["rss_bytes"]))
+    unknown = {path: why for path, why in last.unknown.items() if path not in ("limits", "runtime")}
+    runtime = _runtime(run, trial)
+    if runtime is None:
+        unknown["runtime"] = run.heap.unknown or "the server ended before its runtime was asked"
+    if messaging is not None:
+        unknown.pop("server.messaging_rss_bytes", None)
+    elif unknown.get("server.messaging_rss_bytes", "").startswith("this version"):
+        unknown["server.messaging_rss_bytes"] = unknown.get("messaging", "the trial ended before")
+    if not limits:
+        early = "the run was interrupted" if outcome == "interrupted" else broken
+        unknown["limits"] = early or "no resource grew with the connections"
+    return replace(
+        last,
+        command="limit",
+        outcome=outcome,
+        request=replace(last.request, target=last.target),
+        requested=request.count,
+        not_attempted=max(0, request.count - last.held - last.failed - last.dropped),
+        failure_details=_told_apart(last.failures, last.failure_details),
+        drop_details=_told_apart(last.drops, last.drop_details),
+        started_at=records[0].started_at,
+        server=server,
+        runtime=runtime,
+        limits=limits,
+        headline=_headline(limits, held, trial, unread(left_out, limits)),
+        left_out=left_out,
+        verified=trial.verified,
+        verdicts=(*_verdicts(trials, asked, request), *last.verdicts),
+        limit_request=asked,
+        stages=stage_figures(trials),
+        trials=tuple(trials),
+        unknown=unknown,
+    )
+
+
+def _headline(limits: Sequence[Limit], held: int, last: Trial, unread: str | None) -> str | None:
+    """Where it broke before it had all connections, that is the answer, and no arithmetic."""
+    if last.broken is None:
+        return headline(limits, held, unread=unread)
+    if last.verified is not None and last.verified.side == "server":
+        return broke(last.verified, limits)
+    return headline(limits, held, unread=unread) if held else None
+
+
+def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
+    """Workers tell details at their end, and by then --verify may have added to them."""
+    return {
+        cause: found
+        if sum((found := details.get(cause, {})).values()) == count
+        else {"not told apart": count}
+        for cause, count in counts.items()
+    }
+
+
+def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
+    if run.heap.name is None or run.heap.last_bytes is None:
+        return None
+    grown = next((each for each in trial.growth if each.metric == "heap_bytes"), None)
+    return RuntimeFigures(
+        name=run.heap.name,
+        heap_bytes=run.heap.last_bytes,
+        heap_limit_bytes=run.heap.capacity_bytes,
+        heap_bytes_per_connection=round(grown.per_connection, 1) if grown else None,
+    )
+
+
+def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Limit]:
+    """The limits that bursts and messages meet."""
+    found = burst_limits(run.listeners, last.connections_per_s or None)
+    idle = [
+        each.idle_cpu_share / each.held for each in trials if each.idle_cpu_share is not None and each.held
+    ]
+    messages = [
+        each.message_cpu_s / each.messages
+        for each in trials
+        if each.message_cpu_s is not None and each.messages
+    ]
+    held = max(each.held for each in trials)
+    last_use = run.seen.server_idle
+    processes = len(last.server.pids) if last.server is not None else 1
+    threads = last_use.threads if last_use is not None else None
+    cpus, note = cpus_of(cpus_used(trials), processes, threads, last.host.cpus)
+    spent = cpu_limit(
+        _ticked(messages, trials[-1].messages),
+        _ticked(idle, held * max(last.hold_s, SHORTEST_S)),
+        cpus,
+        held=held,
+        scope="server",
+        source="CPU of the server while messages went round, and while all was idle",
+        fix="fewer messages, or more processes of the server and CPUs for them",
+        note=note,
+    )
+    return [*found, spent] if spent is not None else found
+
+
+def _ticked(each: Sequence[float], number: float) -> Interval | None:
+    """CPU seconds for one of `number`: the kernel tells them in ticks, which is all that one trial knows."""
+    tick = TICK_S / max(1, number)
+    found = interval(each, least=tick)
+    if found is None or found.low is not None:
+        return found
+    return replace(found, low=max(0.0, found.mean - tick), high=found.mean + tick)
+
+
+def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest) -> list[Verdict]:
+    verdicts = []
+    for trial in trials:
+        which = f"Trial {trial.number}: " if len(trials) > 1 else ""
+        if trial.broken is not None:
+            text = f"{which}{trial.broken}, at {trial.held:,} of {request.count:,} connections."
+            verdicts.append(Verdict(level="warning", text=text[0].upper() + text[1:]))
+        for stage in trial.unsettled:
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}The server's memory did not settle within {asked.settle_s:g} s ({stage}): "
+                    "the intervals are wider for it.",
+                    fix="--settle with a longer time",
+                )
+            )
+        timed_out = trial.messaging_s is not None and trial.messaging_s >= request.timeout_s
+        if asked.message_by != "none" and timed_out and not trial.messages:
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}Not one message was answered within {request.timeout_s:g} s.",
+                    fix="--message-by server where it sends by itself, or --message-by none",
+                )
+            )
+        if trial.verified is not None and trial.verified.side == "client":
+            verdicts.append(
+                Verdict(
+                    level="warning",
+                    text=f"{which}This client gave out first, at {trial.verified.connections:,} "
+                    f"({trial.verified.cause}): the server's limit was not reached.",
+                    fix="see the limits of the client above",
+                )
+            )
+    return verdicts
