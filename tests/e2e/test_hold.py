@@ -489,6 +489,24 @@ def test_tls_to_a_server_that_sends_tickets(hold: Holds, pem: Path, protocol: st
     assert (record.held, record.drops, server.accepted) == (97, {}, 97)
 
 
+@pytest.mark.parametrize("protocol", ["ws", "http"])
+def test_sessions_are_taken_up_when_asked_and_never_else(hold: Holds, pem: Path, protocol: str) -> None:
+    options = ("--protocol", protocol, "--tls", "--ca", str(pem / "ca.pem"), "--count", "97", *SHORT)
+    for asked in ((), ("--tls-resume",)):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem / "cert.pem")
+        few = (*asked, "--workers", "1", "--concurrency", "10")
+        with OddServer(PROTOCOLS[protocol], tls=context) as server:
+            record = hold("--target", server.target, *options, *few).record
+        assert (record.held, record.drops) == (97, {})
+        taken_up = context.session_stats()["hits"]
+        if asked:
+            assert record.tls_resumed == taken_up
+            assert 97 - 20 <= taken_up < 97  # those that began before the first ticket came have none
+        else:
+            assert (record.tls_resumed, taken_up) == (None, 0)
+
+
 @pytest.mark.parametrize(
     ("options", "detail", "fix"),
     [

@@ -84,6 +84,7 @@ def load(
     ca: options.CaOption = None,
     insecure: options.InsecureOption = False,
     sni: options.SniOption = None,
+    tls_resume: options.TlsResumeOption = False,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -123,7 +124,7 @@ def load(
         protocol=protocol.value,
         path=path,
         headers=tuple(parse_header(text) for text in header or ()),
-        tls=options.tls_request(tls, ca, insecure, sni),
+        tls=options.tls_request(tls, ca, insecure, sni, tls_resume),
         rate_per_s=rate,
         concurrency=options.between(concurrency, 1, options.LARGEST_CONCURRENCY, "--concurrency"),
         hold_s=0.0,

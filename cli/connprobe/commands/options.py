@@ -44,6 +44,12 @@ TlsOption = Annotated[bool, typer.Option("--tls", help="Speak TLS.")]
 CaOption = Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust.")]
 InsecureOption = Annotated[bool, typer.Option("--insecure", help="Do not check the certificate.")]
 SniOption = Annotated[str | None, typer.Option(help="Server name of the TLS handshake and its check.")]
+TlsResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--tls-resume", help="Take up earlier TLS sessions. Without it each handshake is a full one."
+    ),
+]
 RateOption = Annotated[
     float | None, typer.Option(help="Connections opened a second. Without it: as fast as it goes.")
 ]
@@ -96,11 +102,15 @@ def process(pid: int | None) -> int | None:
     return pid
 
 
-def tls_request(tls: bool, ca: Path | None, insecure: bool, sni: str | None) -> TlsRequest | None:
+def tls_request(
+    tls: bool, ca: Path | None, insecure: bool, sni: str | None, resume: bool = False
+) -> TlsRequest | None:
     """What --tls and its companions ask for; None: no TLS. Raises UsageError."""
     if not tls:
-        if ca is not None or insecure or sni is not None:
-            raise UsageError("--ca, --insecure and --sni are for TLS connections", fix="add --tls")
+        if ca is not None or insecure or sni is not None or resume:
+            raise UsageError(
+                "--ca, --insecure, --sni and --tls-resume are for TLS connections", fix="add --tls"
+            )
         return None
     if ca is not None and not ca.is_file():
         raise UsageError(f"--ca {ca}: there is no such file", fix="--ca FILE.pem, or --insecure")
@@ -119,7 +129,9 @@ def tls_request(tls: bool, ca: Path | None, insecure: bool, sni: str | None) -> 
             ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=sni)
         except ValueError as error:
             raise UsageError(f"--sni {sni!r}: {error}", fix="--sni www.example.org") from error
-    return TlsRequest(ca=None if ca is None else str(ca.resolve()), insecure=insecure, server_name=sni)
+    return TlsRequest(
+        ca=None if ca is None else str(ca.resolve()), insecure=insecure, server_name=sni, resume=resume
+    )
 
 
 def check_request(request: HoldRequest) -> None:

@@ -33,7 +33,8 @@ RECEIVED_BYTES = 23
 UNMEASURED = 24  # connections whose bytes this kernel does not tell
 LATE_SUM_US = 25  # begun later than the rate had them begin
 LATE_MAX_US = 26
-FAILED = 27
+RESUMED = 27  # TLS handshakes that took up an earlier session
+FAILED = 28
 DROPPED = FAILED + len(CAUSES)
 HANDSHAKES = DROPPED + len(CAUSES)
 MESSAGES = HANDSHAKES + BUCKETS
@@ -61,6 +62,7 @@ _PLAIN = {
     "received_bytes": RECEIVED_BYTES,
     "unmeasured": UNMEASURED,
     "late_sum_us": LATE_SUM_US,
+    "resumed": RESUMED,
 }
 
 
@@ -90,6 +92,7 @@ class Totals(NamedTuple):
     received_bytes: int = 0
     unmeasured: int = 0
     late_sum_us: int = 0
+    resumed: int = 0
     late_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
     drops: dict[str, int] = {}  # noqa: RUF012

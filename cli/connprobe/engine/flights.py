@@ -62,6 +62,9 @@ class Flights:
     def __init__(self, task: Task, epoll: select.epoll, opening: Opening, context: Any) -> None:
         self.by_fd: dict[int, Flight] = {}
         self.asked: dict[int, Asked] = {}
+        self.resumed = 0  # TLS handshakes that took up an earlier session
+        self._tls = TlsTask(*task.tls) if task.tls is not None else None
+        self._session: Any = None  # the last one that a server gave a ticket for
         self._by_age = True  # by_fd is in the order in which its flights began
         self._task, self._epoll, self._opening, self._context = task, epoll, opening, context
         self._sources = each_source(task.sources, int(task.target[3]) if len(task.target) == 4 else 0)
@@ -169,6 +172,8 @@ class Flights:
             raise Refusal(*self._cause(error)) from error
         if leftover is not None:
             del self.by_fd[flight.fd]
+            if self._tls is not None and self._tls.resume:
+                self._keep_session(flight.sock)
         return leftover
 
     def overdue(self, before: float) -> list[Flight]:
@@ -223,10 +228,12 @@ class Flights:
         return self._send_request(flight)
 
     def _wrap(self, flight: Flight) -> None:
-        tls = TlsTask(*self._task.tls)  # type: ignore[misc]
+        assert self._tls is not None
         flight.sock = self._context.wrap_socket(
-            flight.sock, server_hostname=tls.server_name, do_handshake_on_connect=False
+            flight.sock, server_hostname=self._tls.server_name, do_handshake_on_connect=False
         )
+        if self._session is not None:
+            flight.sock.session = self._session  # type: ignore[attr-defined]
         flight.stage = SHAKING_HANDS
 
     def _shake_hands(self, flight: Flight) -> bool:
@@ -241,7 +248,14 @@ class Flights:
             self._epoll.modify(flight.fd, select.EPOLLOUT)
             return False
         flight.stage = SENDING
+        self.resumed += flight.sock.session_reused  # type: ignore[attr-defined]
         return True
+
+    def _keep_session(self, sock: Any) -> None:
+        """Of TLS 1.3 the ticket comes after the handshake, before the first answer."""
+        session = sock.session
+        if session is not None and session.has_ticket:
+            self._session = session
 
     def _send_request(self, flight: Flight) -> bytes | None:
         if flight.unsent:

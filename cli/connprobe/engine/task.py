@@ -7,6 +7,7 @@ class TlsTask(NamedTuple):
     ca_file: str | None
     verify: bool
     server_name: str | None
+    resume: bool = False  # take up the session of the last connection, where the server gave a ticket for it
 
 
 class VisitsTask(NamedTuple):

@@ -301,6 +301,7 @@ class Worker:
         row[counters.HELD] = held.count  # before ESTABLISHED: who reads that all are, reads them held
         self.tally.publish()
         row[counters.IN_FLIGHT] = len(self.flights)
+        row[counters.RESUMED] = self.flights.resumed
         row[counters.PINGS] = held.pings
         row[counters.PONGS] = held.pongs
         row[counters.WAITING] = len(self.backoff)

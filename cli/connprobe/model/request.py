@@ -26,11 +26,15 @@ class Target(Record, frozen=True):
 
 
 class TlsRequest(Record, frozen=True):
-    """How to speak TLS: trust (`ca` file or the system's), or none at all (`insecure`), and the SNI name."""
+    """How to speak TLS: trust (`ca` file or the system's), or none at all (`insecure`), and the SNI name.
+
+    resume: take up earlier sessions; otherwise each handshake is a full one.
+    """
 
     ca: str | None = None
     insecure: bool = False
     server_name: str | None = None
+    resume: bool = False
 
 
 class HoldRequest(Record, frozen=True):

@@ -158,6 +158,7 @@ class RunRecord(Record, frozen=True, kw_only=True):
     connections_per_s: float
     handshake_ms: Distribution | None  # of an open loop (load --rate): from the intended start
     reconnects: Reconnects | None
+    tls_resumed: int | None = None  # handshakes that took up an earlier session; None: none was to
     pings: Pings | None
     client: ClientFigures
     server: ServerFigures | None

@@ -120,6 +120,8 @@ def _connections(record: RunRecord, page: Page) -> None:
     rows.append(("ramp", fmt.duration(record.ramp_s), ramp))
     if (pings := record.pings) is not None:
         rows.append(("pings", fmt.count(pings.sent), f"{fmt.count(pings.answered)} answered"))
+    if record.tls_resumed is not None:
+        rows.append(("TLS resumed", fmt.count(record.tls_resumed), "handshakes took up an earlier session"))
     if (again := record.reconnects) is not None:
         rest = f"{fmt.count(again.successes)} succeeded, {fmt.count(again.given_up)} given up"
         rows.append(("reconnects", fmt.count(again.attempts), rest))

@@ -244,7 +244,10 @@ class Hold:
         tls = None
         if request.tls is not None:
             tls = TlsTask(
-                request.tls.ca, not request.tls.insecure, request.tls.server_name or self.target.host
+                request.tls.ca,
+                not request.tls.insecure,
+                request.tls.server_name or self.target.host,
+                request.tls.resume,
             )
         return [
             Task(

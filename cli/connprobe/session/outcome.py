@@ -144,6 +144,7 @@ def build_record(
         )
         if request.reconnect
         else None,
+        tls_resumed=totals.resumed if request.tls is not None and request.tls.resume else None,
         pings=Pings(sent=totals.pings, answered=totals.pongs) if request.protocol == "ws" else None,
         client=_client(plan, seen, totals, unknown),
         server=_server(seen, totals, unknown),
