@@ -170,7 +170,7 @@ def not_known(left_out: Sequence[LeftOut], limits: Sequence[Limit]) -> str:
         whose = f" ({each.scope})" if plain.count(called) > 1 else ""
         room = f"room for at least {fmt.many(each.not_before)} connections, " if each.not_before else ""
         parts.append(f"{called}{whose}: {room}{each.reason}")
-    return f"not known: {'; '.join(parts)}" if parts else ""
+    return f"not known: {'; '.join(dict.fromkeys(parts))}" if parts else ""
 
 
 def folded(limits: Sequence[Limit], record: str) -> str:
