@@ -56,6 +56,12 @@ def test_descriptors_to_the_letter() -> None:
     assert (limit.fix, limit.source, limit.note, limit.approximate) == (FDS.fix, FDS.source, None, False)
 
 
+def test_what_is_kept_free_is_no_room() -> None:
+    heap = replace(FDS, metric="heap_bytes", unit="bytes", capacity=40e6, kept_free=1e6, resource="heap")
+    limit = only(heap, line("heap_bytes", 3e6, 4000))
+    assert (limit.connections, limit.capacity) == (9000, 40e6)
+
+
 def test_a_proxy_takes_two_descriptors_and_the_odd_one_is_no_connection() -> None:
     assert only(FDS, line("fds", 23, 2)).connections == (20_000 - 23) // 2
 

@@ -86,6 +86,7 @@ class Ceiling(Record, frozen=True):
     metric: which of a reading's it bounds; None: `per_connection` is known by itself (one source port, one
     descriptor of the kernel's table). used: what is taken now, at `connections` of our own.
     exact: the capacity is kept to the letter (a descriptor limit), not approached (memory, a heap).
+    kept_free: of the capacity, what cannot be used.
     processes: that have as much each, and `used` is of the fullest.
     """
 
@@ -99,6 +100,7 @@ class Ceiling(Record, frozen=True):
     per_connection: float | None = None
     unit: Literal["bytes", "count", "connections"] = "count"
     exact: bool = True
+    kept_free: float = 0.0
     note: str | None = None  # what a reader of the figure has to know
     processes: int = 1
 

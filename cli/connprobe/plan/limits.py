@@ -88,7 +88,8 @@ def _grown(ceiling: Ceiling, growth: Growth | None, held: int, at: int, off: flo
     base = growth.base + shift
     if growth.shape == "flat" or growth.low <= 0:
         return _flat(ceiling, growth, base)
-    reached = crossing(growth, ceiling.capacity, held=held, exact=ceiling.exact, shift=shift, off=off)
+    usable = ceiling.capacity - ceiling.kept_free
+    reached = crossing(growth, usable, held=held, exact=ceiling.exact, shift=shift, off=off)
     notes = []
     if growth.shape == "bent":
         way = "dearer" if (growth.curvature or 0) > 0 else "cheaper"
@@ -134,7 +135,7 @@ def _flat(ceiling: Ceiling, growth: Growth, base: float) -> LeftOut:
     """No limit, but how soon it could come at the worst is known all the same."""
     if growth.high <= 0:
         return _left_out(ceiling, "does not grow", never=True)
-    room = max(0.0, (ceiling.capacity - base) / growth.high)
+    room = max(0.0, (ceiling.capacity - ceiling.kept_free - base) / growth.high)
     if (growth.unit == "bytes" and growth.high < 1) or room >= MOST:
         return _left_out(ceiling, "does not grow", never=True)
     unit = " B" if growth.unit == "bytes" else ""

@@ -44,8 +44,9 @@ class Node:
         capacity = heap.capacity_bytes
         young = (heap.limit - capacity) // SEMI_SPACES // MiB
         notes = [
+            f"{KEPT_FREE / MiB:.1f} MB of it are kept free, to empty the young generation into",
             f"under unceasing load V8 may give up from {EARLY_SHARE:.0%} of it on, and with little garbage "
-            f"{young} MB more fit into its young generation"
+            f"{young} MB more fit into its young generation",
         ]
         if many > 1:
             notes.insert(0, f"of each of {many} processes: it is reached when the fullest of them is full")
@@ -54,8 +55,9 @@ class Node:
             Ceiling(
                 resource="heap",
                 scope=f"server (pid {pid})",
-                capacity=capacity - KEPT_FREE,
-                source="v8.getHeapStatistics(), less the young generation, and the room to empty it into",
+                capacity=capacity,
+                kept_free=KEPT_FREE,
+                source="v8.getHeapStatistics(), less the young generation",
                 fix=f"node {flag}, or NODE_OPTIONS={flag}, where memory allows",
                 metric="heap_bytes",
                 unit="bytes",
