@@ -100,6 +100,18 @@ def test_v1_swap_is_what_memsw_leaves(tmp_path: Path) -> None:
     assert limited.taken_bytes == 11 * MB
 
 
+def test_what_is_taken_in_advance_is_not_taken(tmp_path: Path) -> None:
+    v2, v1 = _group(tmp_path / "v2", 50 * MB, max=64 * MB, swap_current=2 * MB), tmp_path / "v1"
+    with (v2 / "memory.stat").open("a") as stat:
+        stat.write(f"kernel {3 * MB}\nsock {MB}\n")
+    assert taken(Place(v2, "/v2", 2)) == 12 * MB
+    v1.mkdir()
+    (v1 / "memory.stat").write_text(f"total_rss {5 * MB}\ntotal_shmem {MB}\ntotal_swap {MB}\n")
+    (v1 / "memory.usage_in_bytes").write_text(str(50 * MB))
+    (v1 / "memory.kmem.usage_in_bytes").write_text(str(3 * MB))
+    assert taken(Place(v1, "/v1", 1)) == 10 * MB
+
+
 @pytest.mark.root
 def test_a_real_cgroup_with_a_file_in_its_cache(tmp_path: Path) -> None:
     """30 MB of a file are read, 20 MB are allocated: only these are taken."""

@@ -94,7 +94,7 @@ def test_a_count_beyond_what_was_held_has_an_end_that_is_known() -> None:
     far = replace(FDS, connections=19_977, low=13_456, high=19_977)
     assert rounded(far) == (19_977, 13_000, 19_977)
     assert headline([far], 1000) == (
-        "This server stops at 19,977 connections at the most, 13,000 at the least: file descriptors, 20,023. "
+        "This server stops at 19,977 connections (13,000 at the least): file descriptors, 20,023. "
         "That is over 10 times the 1,000 that were held: a guess."
     )
 

@@ -228,6 +228,15 @@ def test_no_limit_where_nothing_ends() -> None:
     assert bound == int(((80 << 20) - growths["rss_bytes"].base) / growths["rss_bytes"].high)
 
 
+def test_memory_whose_slabs_are_not_known_has_room_by_rss_all_the_same() -> None:
+    memory = replace(HEAP, resource="memory", scope="host", metric="memory_bytes", capacity=8e9)
+    (out,) = left_out([memory], line("rss_bytes", 40e6, 10_000), 3000)
+    assert out.not_before is not None
+    assert 8e9 / 27_000 < out.not_before < 8e9 / 26_600  # 10,000 B, and 16,600 in the kernel
+    (out,) = left_out([memory], {}, 3000)
+    assert out.not_before is None
+
+
 def test_unsettled_memory_widens() -> None:
     growths = line("heap_bytes", 4_000_000, 4733)
     calm, uneasy = only(HEAP, growths), only(HEAP, growths, off={"heap_bytes": 500_000.0})

@@ -24,8 +24,8 @@ class Reading(Record, frozen=True):
 
     use: what it takes of each metric, e.g. {"rss_bytes": 43515904, "fds": 4023}. Bytes end in `_bytes`,
     all else is counted: rss_bytes, pss_bytes, uss_bytes, heap_bytes (live, after a collection),
-    kernel_bytes (growth of the slabs since the start, of the whole host), cgroup_bytes (not reclaimable,
-    of the server's cgroup), memory_bytes (growth of RSS and of the slabs since the start), fds (of the
+    kernel_bytes (of slabs, what the connections' sockets took), cgroup_bytes (not reclaimable, of the
+    server's cgroup), memory_bytes (growth of RSS since the start, and kernel_bytes), fds (of the
     server), process_fds (of its fullest process), process_fds_grown (since the start, of the process in
     which they grew most), files (of the host), threads, host_threads, pids (that the server's cgroup
     counts, threads too), maps (of its largest process), epoll_watches, conntrack. A metric that was not

@@ -103,7 +103,7 @@ def _about(limit: Limit, *, bare: bool = False) -> str:
     if low == high:
         return f"{number:,}{connections}"
     if number == high:
-        return f"{number:,}{connections} at the most, {low:,} at the least"
+        return f"{number:,}{connections} ({low:,} at the least)"
     return f"about {number:,}{connections} ({low:,} {f'to {high:,}' if high < MOST else 'or more'})"
 
 

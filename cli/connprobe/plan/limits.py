@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from connprobe.model import Ceiling, Growth, LeftOut, Limit
+from connprobe.plan.capacity import KERNEL_BYTES_PAIR
 from connprobe.plan.crossing import FAR, Crossing, crossing
 from connprobe.plan.spread import OF_ONE_PROCESS, spread
 
@@ -59,6 +60,8 @@ def _judged(
             growth = growths.get(ceiling.metric)
             doubt = (off or {}).get(ceiling.metric, 0.0)
             own = _grown(ceiling, growth, held, held if at is None else at, doubt)
+            if growth is None and ceiling.metric == "memory_bytes" and isinstance(own, LeftOut):
+                own = replace(own, not_before=_room_by_rss(ceiling, growths.get("rss_bytes")))
             if ceiling.processes > 1 and ceiling.metric in OF_ONE_PROCESS:
                 own = _shared(ceiling, growths, own, held, held if at is None else at)
             judged.append(own)
@@ -118,6 +121,13 @@ def _shared(
         "fullest to all alike"
     )
     return _limit(ceiling, each, ceiling.capacity - each * bounds.connections, bounds, held, [note])
+
+
+def _room_by_rss(ceiling: Ceiling, rss: Growth | None) -> int | None:
+    """Where the slabs could not be told from others': by RSS at its most, and twice what sockets take."""
+    if rss is None:
+        return None
+    return int(ceiling.capacity / (max(0.0, rss.high) + 2 * KERNEL_BYTES_PAIR))
 
 
 def _flat(ceiling: Ceiling, growth: Growth, base: float) -> LeftOut:

@@ -84,7 +84,9 @@ def render_stages(record: RunRecord, page: Page) -> None:
         page.figures(trial_rows(record.trials))
 
 
-KERNEL_NOTE = "kernel slabs: their growth since the start, of the whole host"
+KERNEL_NOTE = (
+    "kernel slabs: what the connections took of them; \u2013: it cannot be told from what others did"
+)
 
 
 def cost_note(record: RunRecord) -> str:

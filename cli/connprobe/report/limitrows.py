@@ -8,7 +8,7 @@ from connprobe.plan.headline import OF_TRAFFIC, rounded
 from connprobe.plan.limits import MOST
 from connprobe.plan.resources import capacity, is_client, name
 from connprobe.report import format as fmt
-from connprobe.report.rows import Rows, amount, between, cost
+from connprobe.report.rows import Rows, amount, between, cost, metric_name
 
 FOLDED_BEYOND = 100  # times the first: nobody gets there
 _UNITS = {
@@ -169,8 +169,9 @@ def not_known(left_out: Sequence[LeftOut], limits: Sequence[Limit]) -> str:
     for each, called in zip(doubtful, plain, strict=True):
         whose = f" ({each.scope})" if plain.count(called) > 1 else ""
         room = f"room for at least {fmt.many(each.not_before)} connections, " if each.not_before else ""
-        parts.append(f"{called}{whose}: {room}{each.reason}")
-    return f"not known: {'; '.join(parts)}" if parts else ""
+        reason = each.reason.replace(each.metric, metric_name(each.metric)) if each.metric else each.reason
+        parts.append(f"{called}{whose}: {room}{reason}")
+    return f"not known: {'; '.join(dict.fromkeys(parts))}" if parts else ""
 
 
 def folded(limits: Sequence[Limit], record: str) -> str:

@@ -104,7 +104,9 @@ class Climbing(Hold):
         A client's end is established although the server dropped the last packet of the handshake, its
         accept queue being full. Where nothing is answered, only the server's own descriptors tell.
         """
-        alive, server = self._alive(), self._meter.server
+        alive = self._alive()
+        self._meter.quick()  # the last one may be of a moment at which some were not accepted yet
+        server = self._meter.server
         start = next((each.use.get("fds") for each in self.readings if each.stage == "start"), None)
         if self._answers or start is None or server is None or server.fds is None:
             return alive
