@@ -38,7 +38,8 @@ def kept(directory: Path) -> CompareRecord:
 
 
 def block(record: CompareRecord, command: str) -> str:
-    return f"{processes.machine()}\n\n    {command}\n\n{beside(record)}\n\n{markdown(record).rstrip()}"
+    taken = f"{processes.machine()} The runs began at {record.started_at}."
+    return f"{taken}\n\n    {command}\n\n{beside(record)}\n\n{markdown(record).rstrip()}"
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
