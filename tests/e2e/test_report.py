@@ -126,9 +126,9 @@ def test_in_a_browser_every_chart_is_drawn_and_nothing_complains(
     seen = look(tmp_path, frames)
     assert seen.console == []
     expected = {
-        "hold": {"memory", "connections", "rate", "cpu", "queue", "growth"},
+        "hold": {"memory", "connections", "rate", "cpu", "queue", "growth", "limits"},
         "limit": {"memory", "connections", "rate", "cpu", "queue", "growth", "limits"},
-        "both": {"rss", "held", "rate", "time", "cpu"},
+        "both": {"rss", "held", "rate", "time", "cpu", "limits"},
         "limits": {"rss", "held", "rate", "time", "cpu", "limits"},
     }
     for frame, found in seen.frames.items():

@@ -33,7 +33,8 @@ def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
 
     again = f"connprobe report --format html {directory.path} makes it again"
     try:
-        directory.write_text(REPORT, render_html(record, directory.read_samples()))
+        as_read = msgspec.json.decode(msgspec.json.encode(record), type=RunRecord)  # as it will be again
+        directory.write_text(REPORT, render_html(as_read, directory.read_samples()))
     except RunFailed as failure:
         return f"{failure.message}; {again}"
     except Exception as error:  # noqa: BLE001 - see above
