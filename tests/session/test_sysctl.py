@@ -6,6 +6,7 @@ them, so that a test that is itself killed leaves nothing behind.
 """
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from connprobe.plan.sysctl import changes
 from connprobe.plan.sysctl_file import Profile, expand, parse_profile
 from connprobe.session.sysctl import apply, checked, inspect, preview, revert
 from connprobe.session.undo import restore_stale
-from connprobe.store.journal import Journal
+from connprobe.store.journal import Journal, stale_journals
 from connprobe.store.lock import exclusive
 from connprobe.system.sysctl import Tree
 from killed import NEVER, run_until_line
 from netns import network_namespace
 from profiles import SHIPPED, shipped
+from running import eventually
 
 SEED = 20_260_701
 SOMAXCONN = "net/core/somaxconn"
@@ -330,6 +332,26 @@ def test_restore_puts_back_what_was_killed_and_leaves_what_is_applied(copy: Tree
     assert restore_stale(journals) == []
     assert left_in(journals) == ["sysctl-1.applied"]
     revert(tree=copy, directory=journals)
+
+
+def test_while_restore_waits_for_an_apply_it_keeps_no_journal_to_itself(copy: Tree, journals: Path) -> None:
+    """The apply would not see that a run was killed, and take what that had set for what was there."""
+    with Journal.create("hold", journals) as killed:
+        killed.record({"kind": "sysctl-of-no-kernel"})  # nothing undoes that, so nothing is touched
+    restored: list[object] = []
+    with exclusive("sysctl", "an apply", journals):
+        waits = threading.Thread(target=lambda: restored.extend(restore_stale(journals, patience_s=30)))
+        waits.start()
+
+        def free() -> bool:
+            found = stale_journals(journals)
+            for journal in found:
+                journal.close()
+            return len(found) == 1
+
+        assert eventually(free)  # it has them for a moment, to see what they are
+    waits.join(60)
+    assert len(restored) == 1
 
 
 # Others

@@ -82,6 +82,16 @@ def test_a_killed_apply_is_told_apart(copy: Tree, journals: Path, tmp_path: Path
     assert found.applied == ()
 
 
+def test_a_damaged_journal_does_not_stand_before_a_whole_one(copy: Tree, journals: Path) -> None:
+    before = copy.read("net/core/somaxconn").value
+    apply(parse_profile("t", "t.conf", b"net.core.somaxconn = 54321"), tree=copy, directory=journals)
+    (journals / "sysctl-3.applied").write_text("garbage\n")
+    (undone,) = revert(tree=copy, directory=journals)
+    assert undone.report.pending == ()
+    assert copy.read("net/core/somaxconn").value == before
+    assert (journals / "sysctl-3.applied").exists()
+
+
 def test_a_journal_that_cannot_be_read_is_said(copy: Tree, journals: Path, tmp_path: Path) -> None:
     (journals / "sysctl-3.applied").write_text("garbage\n")
     found = status(copy, tmp_path, journals)

@@ -206,7 +206,8 @@ def _chosen(settled: list[Journal], number: int | None, everything: bool) -> lis
     if everything:
         return settled
     if number is None:
-        chosen = [each for each in settled if not _is_elsewhere(each)][:1] or settled[:1]
+        whole = [each for each in settled if not each.damage] or settled
+        chosen = [each for each in whole if not _is_elsewhere(each)][:1] or whole[:1]
     else:
         chosen = [each for each in settled if each.number == number]
         if not chosen:

@@ -1,7 +1,6 @@
 """What each kind of journal entry is undone by, for the end of a run and for what a killed one left."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 
 from connprobe.store.journal import Entry, Journal, Undone, UndoReport, stale_journals
@@ -32,19 +31,31 @@ def changes_sysctls(journal: Journal) -> bool:
     return any(str(entry["kind"]).startswith("sysctl") for entry in journal.entries)
 
 
-def restore_stale(directory: Path | None = None) -> list[tuple[Journal, UndoReport]]:
-    """Undo what runs that were killed left behind. Journals of living runs are not touched."""
-    done = []
+def restore_stale(
+    directory: Path | None = None, *, patience_s: float = LOCK_PATIENCE_S
+) -> list[tuple[Journal, UndoReport]]:
+    """Undo what runs that were killed left behind. Journals of living runs are not touched.
+
+    Those of sysctls only with the lock that an apply takes, and taken first, as it does: an apply that found
+    them in our hands would take the killed run's values for the ones that were there.
+    """
+    done: list[tuple[Journal, UndoReport]] = []
+    waiting = False
     for journal in stale_journals(directory):
         with journal:
-            alone = (
-                exclusive(LOCK, "connprobe restore", directory, patience_s=LOCK_PATIENCE_S)
-                if changes_sysctls(journal)
-                else nullcontext()
-            )
-            try:
-                with alone:
+            if changes_sysctls(journal):
+                waiting = True
+            else:
+                done.append((journal, undo_all(journal)))
+    if not waiting:
+        return done
+    try:
+        with exclusive(LOCK, "connprobe restore", directory, patience_s=patience_s):
+            for journal in stale_journals(directory):
+                with journal:
                     done.append((journal, undo_all(journal)))
-            except Busy as busy:
+    except Busy as busy:
+        for journal in stale_journals(directory):
+            with journal:
                 done.append((journal, UndoReport(pending=(f"its sysctls: {busy.message}",))))
     return done
