@@ -272,12 +272,13 @@ def test_a_stall_of_half_a_second(load: Loads, scheduled: bool) -> None:
         assert record.load.late is None
 
 
-def test_what_was_due_and_never_began_is_told(load: Loads) -> None:
+def test_what_was_due_and_never_began_is_missed(load: Loads) -> None:
     with OddServer(one_after_another(20, 0.8)) as server:
         given = ("--concurrency", "2", "--rate", "200", "--duration", "500ms")
-        record = load("--target", server.target, *given)
-    assert record.requested == 100
+        record = load("--target", server.target, *given, code=4)
+    assert (record.outcome, record.requested) == ("missed", 100)
     assert record.not_attempted >= 30
+    assert (record.failed, record.dropped, record.load and record.load.thresholds) == (0, 0, ())
     assert any(it.text.startswith("The rate was not kept") for it in record.verdicts)
 
 

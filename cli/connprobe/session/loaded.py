@@ -65,7 +65,7 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         unknown=unknown,
     )
     judged = judge(load.thresholds, record)
-    missed = any(not it.met for it in judged) or bool(seen.lost)
+    missed = any(not it.met for it in judged) or bool(seen.lost) or _behind(record)
     outcome = record.outcome if record.outcome == "interrupted" else "missed" if missed else "done"
     return replace(
         record,
@@ -85,6 +85,12 @@ def _requested(asked: HoldRequest, load: LoadRequest, totals: Totals) -> int:
     return min(asked.count, due) if load.counted else due
 
 
+def _behind(record: RunRecord) -> bool:
+    """A rate was asked, and too much of what was due had not begun when the time was over."""
+    rated = record.request.rate_per_s is not None and record.outcome != "interrupted"
+    return rated and record.not_attempted > LATE * record.requested
+
+
 def _verdicts(record: RunRecord, load: LoadFigures) -> Iterator[Verdict]:
     if load.wrong:
         yield Verdict(
@@ -96,12 +102,11 @@ def _verdicts(record: RunRecord, load: LoadFigures) -> Iterator[Verdict]:
     late = load.late
     if rate is None or late is None:
         return
-    left = record.not_attempted
-    if record.outcome != "interrupted" and left > LATE * record.requested:
+    if _behind(record):
         yield Verdict(
-            level="warning",
-            text=f"The rate was not kept: {left:,} of {record.requested:,} connections were due and had not "
-            "begun when the time was over. Their wait is in no latency.",
+            level="bad",
+            text=f"The rate was not kept: {record.not_attempted:,} of {record.requested:,} connections were "
+            "due and had not begun when the time was over. Their wait is in no latency.",
             fix=f"a higher --concurrency than {asked.concurrency:,}, or a lower --rate than {rate:,g}",
         )
     elif late.max_ms > LATE_MS:
