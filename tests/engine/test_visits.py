@@ -166,6 +166,48 @@ def test_wrong_echoes_over_websocket(run: Run) -> None:
     assert (totals.drops, server.counts["lost"]) == ({}, 0)
 
 
+def other_text(connection: Connection) -> None:
+    connection.upgrade()
+    _, payload = read_frame(connection)
+    connection.sock.sendall(text_frame(payload[:-4] + "🌎".encode()))
+
+
+def wrong_then_reset(connection: Connection) -> None:
+    other_text(connection)
+    read_frame(connection)
+    connection.reset()
+
+
+def wrong_then_silent(connection: Connection) -> None:
+    other_text(connection)
+    connection.drain()
+
+
+def wrong_then_no_frame(connection: Connection) -> None:
+    other_text(connection)
+    read_frame(connection)
+    connection.sock.sendall(b"no frame at all")
+    connection.drain()
+
+
+@pytest.mark.parametrize("behaviour", [wrong_then_reset, wrong_then_silent, wrong_then_no_frame, other_text])
+def test_a_wrong_echo_counts_once_however_its_connection_ends(
+    run: Run, behaviour: Callable[[Connection], None]
+) -> None:
+    with OddServer(behaviour) as server:
+        worker = run(
+            share=11,
+            target=("127.0.0.1", server.port),
+            protocol="ws",
+            concurrency=4,
+            timeout_s=0.3 if behaviour is wrong_then_silent else 10.0,
+            visits=visits(),
+        )
+        totals = over(worker)
+    assert (totals.established, totals.messages_wrong, totals.visited) == (11, 11, 0)
+    assert (totals.drops, totals.held, worker.said[2]) == ({}, 0, {})
+
+
 def goes_away(connection: Connection) -> None:
     connection.upgrade()
     read_frame(connection)

@@ -107,12 +107,13 @@ class Visitor(Worker):
 
     def _drop(self, fd: int, cause: str, detail: str) -> None:
         self._measure(fd)
-        if cause in (RIGHT, WRONG):
+        parting = self.visits.parting(fd)
+        if cause in (RIGHT, WRONG) or parting == WRONG:  # a wrong echo is counted, however it parts
             self.visited += cause == RIGHT
             self.held.end_tls(fd)
             self.held.close(fd)
             return
-        if cause == causes.EOF and self.visits.parting(fd):
+        if cause == causes.EOF and parting:
             detail = "closed without a close frame"
         super()._drop(fd, cause, detail)
 

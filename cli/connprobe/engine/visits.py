@@ -92,9 +92,9 @@ class Visits(Exchange):
         self._parting.pop(fd, None)
         self._spoke_first.discard(fd)
 
-    def parting(self, fd: int) -> bool:
-        """Its messages are over, and the server has not said goodbye yet."""
-        return fd in self._parting
+    def parting(self, fd: int) -> str | None:
+        """RIGHT or WRONG: its messages are over, and the server has not said goodbye yet."""
+        return self._parting.get(fd)
 
     def _say(self, fd: int) -> None:
         self._tally.messages_sent += 1
