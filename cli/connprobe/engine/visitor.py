@@ -38,7 +38,7 @@ class Visitor(Worker):
         self.visits = self.held.messages = Visits(
             self.held,
             self.epoll,
-            talk_for(task, opening, asked.payload, strict=True),
+            talk_for(task, opening, asked.payload, varied=asked.varied, strict=True),
             messages=asked.messages,
             websocket=self.websocket,
             timeout_s=task.timeout_s,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from connprobe.engine import counters
 from connprobe.engine.task import Task, VisitsTask
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, ServeMode
+from connprobe.plan.message import is_size
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.loaded import LATE_MS, load_record
@@ -65,7 +66,12 @@ class Load(Hold):
     def _tasks(self) -> list[Task]:
         workers = self.plan.workers
         count = self.asked.count if self.load.counted else UNCOUNTED
-        visits = VisitsTask(self.load.messages, self._payload, self.load.duration_s or 0.0)
+        visits = VisitsTask(
+            self.load.messages,
+            self._payload,
+            self.load.duration_s or 0.0,
+            varied=self.load.messages > 1 and is_size(self.load.message),
+        )
         return [
             task._replace(share=share, goal=share, visits=tuple(visits))  # type: ignore[arg-type]
             for index, task in enumerate(super()._tasks())
