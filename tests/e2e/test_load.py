@@ -83,6 +83,11 @@ def test_the_embedded_server_echoes(load: Loads, protocol: str) -> None:
     assert record.load.sent_bytes >= 503 * 2 * 32
     assert record.server is not None
     assert record.client.cpu_s is not None
+    assert record.client.workers == 1
+    spent = record.load.workers_cpu_s  # one process has one CPU at most; its start is not in it
+    assert spent is not None
+    assert 0 < spent <= record.load.total_s * 1.02
+    assert spent < record.client.cpu_s
 
 
 @pytest.mark.parametrize("message", ["Zażółć gęślą jaźń", "1MiB", "@bytes"])

@@ -49,12 +49,14 @@ class Visitor(Worker):
         self.late_sum_us = self.late_max_us = 0
         self.burst = 1  # as many as may be are open at any time
         self.over, self.over_ns = 0, time.monotonic_ns()  # connections, and when the last of them was
+        self.began_cpu_ns = self.over_cpu_ns = 0
         self.visited = self.sent_bytes = self.received_bytes = self.unmeasured = 0
 
     def run(self) -> None:
         if self.task.interval_s:
             with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:  # noqa: PTH123 lean
                 slack.write("1")  # ns instead of 50 us: how late the kernel may wake us from select
+        self.began_cpu_ns = self.over_cpu_ns = time.process_time_ns()
         super().run()
 
     def _open_some(self, now: float) -> None:
@@ -153,8 +155,9 @@ class Visitor(Worker):
     def _publish(self) -> None:
         over = self.tally.established + self.tally.failed - self.held.count
         if over != self.over:
-            self.over, self.over_ns = over, time.monotonic_ns()
+            self.over, self.over_ns, self.over_cpu_ns = over, time.monotonic_ns(), time.process_time_ns()
         row = self.row
+        row[counters.CPU_NS] = self.over_cpu_ns - self.began_cpu_ns
         row[counters.VISITED] = self.visited
         row[counters.SENT_BYTES] = self.sent_bytes
         row[counters.RECEIVED_BYTES] = self.received_bytes

@@ -11,6 +11,7 @@ from connprobe.engine import counters
 from connprobe.engine.task import Task, VisitsTask
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, ServeMode
 from connprobe.plan.message import is_size
+from connprobe.session.costs import Costs
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.loaded import LATE_MS, load_record
@@ -62,6 +63,13 @@ class Load(Hold):
         self._measure_client()
         self.seen.measured_at = 0  # nothing is held any more that its memory could be shared out to
         self._stop_workers()
+
+    def _note_ramp(self, costs: Costs) -> None:
+        """A worker's CPU is that of its visits: what its start took would be shared out to the load alone."""
+        super()._note_ramp(costs)
+        if self.seen.cpu is not None and self.seen.ramp_s:
+            busiest_ns = max(self.fleet.table.column(counters.CPU_NS))
+            self.seen.cpu = self.seen.cpu._replace(busiest_worker=busiest_ns / 1e9 / self.seen.ramp_s)
 
     def _tasks(self) -> list[Task]:
         workers = self.plan.workers

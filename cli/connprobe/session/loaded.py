@@ -48,7 +48,10 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         sent_bytes=None if totals.unmeasured else totals.sent_bytes,
         received_bytes=None if totals.unmeasured else totals.received_bytes,
         late=late,
+        workers_cpu_s=round(totals.cpu_ns / 1e9, 4) if totals.started else None,
     )
+    if not totals.started:
+        unknown["load.workers_cpu_s"] = "no connection was begun"
     answered = read_messages(table) if table is not None else []
     record = replace(
         record,
