@@ -14,7 +14,7 @@ from connprobe.plan.message import is_size
 from connprobe.session.costs import Costs
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.loaded import LATE_MS, load_record
+from connprobe.session.loaded import LATE_MS, fell_behind, load_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
 from connprobe.store.rundir import RunDirectory
@@ -98,5 +98,6 @@ class Load(Hold):
     def _record(self) -> RunRecord:
         self.seen.checked = True  # nothing is held, and so nothing is to be checked
         if self.seen.totals is not None:
-            self.seen.behind = self.seen.totals.late_max_us > 1000 * LATE_MS
+            late = self.seen.totals.late_max_us > 1000 * LATE_MS
+            self.seen.behind = late or fell_behind(self.asked, self.load, self.seen.totals)
         return load_record(super()._record(), self.asked, self.load, self.seen)

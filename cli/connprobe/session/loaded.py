@@ -67,14 +67,15 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         load=figures,
         unknown=unknown,
     )
+    behind = record.outcome != "interrupted" and fell_behind(asked, load, totals)
     judged = judge(load.thresholds, record)
-    missed = any(not it.met for it in judged) or bool(seen.lost) or _behind(record)
+    missed = any(not it.met for it in judged) or bool(seen.lost) or behind
     outcome = record.outcome if record.outcome == "interrupted" else "missed" if missed else "done"
     return replace(
         record,
         outcome=outcome,
         load=replace(figures, thresholds=judged),
-        verdicts=(*_verdicts(record, figures), *record.verdicts),
+        verdicts=(*_verdicts(record, figures, behind), *record.verdicts),
     )
 
 
@@ -88,13 +89,13 @@ def _requested(asked: HoldRequest, load: LoadRequest, totals: Totals) -> int:
     return min(asked.count, due) if load.counted else due
 
 
-def _behind(record: RunRecord) -> bool:
+def fell_behind(asked: HoldRequest, load: LoadRequest, totals: Totals) -> bool:
     """A rate was asked, and too much of what was due had not begun when the time was over."""
-    rated = record.request.rate_per_s is not None and record.outcome != "interrupted"
-    return rated and record.not_attempted > LATE * record.requested
+    due = _requested(asked, load, totals)
+    return asked.rate_per_s is not None and due - totals.established - totals.failed > LATE * due
 
 
-def _verdicts(record: RunRecord, load: LoadFigures) -> Iterator[Verdict]:
+def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Verdict]:
     if load.wrong:
         yield Verdict(
             level="bad",
@@ -105,7 +106,7 @@ def _verdicts(record: RunRecord, load: LoadFigures) -> Iterator[Verdict]:
     late = load.late
     if rate is None or late is None:
         return
-    if _behind(record):
+    if behind:
         yield Verdict(
             level="bad",
             text=f"The rate was not kept: {record.not_attempted:,} of {record.requested:,} connections were "
