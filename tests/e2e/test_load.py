@@ -172,6 +172,12 @@ def test_failures_by_cause(
         record = load(*given, code=4)
     assert (record.failures, record.drops) == (failures, drops)
     assert record.message_ms is None
+    assert record.load is not None
+    if failures:  # what their requests took was not read, and is not 0
+        assert (record.load.sent_bytes, record.load.received_bytes) == (None, None)
+        assert "there was none" in record.unknown["load.sent_bytes"]
+    else:
+        assert record.load.sent_bytes
 
 
 def test_nobody_listens(load: Loads) -> None:

@@ -92,6 +92,13 @@ def test_what_was_not_measured_is_a_dash(make_load: Make) -> None:
     assert "tells no bytes" in next(line for line in lines if "bytes sent" in line)
 
 
+def test_bytes_are_of_connections_whose_bytes_were_read(make_load: Make) -> None:
+    """Failed ones are not among them, nor are those that a worker took along."""
+    record = make_load(dropped=8, drops={"reset": 1, "worker_lost": 7})
+    sent = next(line for line in rendered(record, width=120).splitlines() if "bytes sent" in line)
+    assert "of 9,973 established connections that ended" in sent
+
+
 def test_thresholds_and_lateness(make_load: Make) -> None:
     judged = (
         Judged(threshold="handshake.p99<10ms", value=16.3, met=False),

@@ -1,6 +1,7 @@
 """What a load measured, as one sentence and as rows that the terminal and report.html share."""
 
 from connprobe.model import Distribution, RunRecord
+from connprobe.plan.load import measured_bytes
 from connprobe.plan.threshold import TIMES
 from connprobe.report import format as fmt
 from connprobe.report.rows import Rows
@@ -46,7 +47,11 @@ def count_rows(record: RunRecord) -> list[tuple[str, str, str]]:
     load = record.load
     if load is None:
         return []
-    bytes_ = "TCP payload, handshakes and TLS included"
+    of = measured_bytes(record)
+    bytes_ = (
+        f"of {fmt.count(of)} established connection{'' if of == 1 else 's'} that ended; "
+        "handshakes and TLS included"
+    )
     if (why := record.unknown.get("load.sent_bytes")) is not None:
         bytes_ = why
     rows = [

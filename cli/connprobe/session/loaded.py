@@ -30,8 +30,13 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
     unknown = {**record.unknown, **_NOT_OF_A_LOAD}
     if record.server is None:
         unknown = {path: why for path, why in unknown.items() if not path.startswith("server.")}
-    if totals.unmeasured:
-        unknown["load.sent_bytes"] = unknown["load.received_bytes"] = "this kernel's TCP_INFO tells no bytes"
+    no_bytes = None
+    if not totals.established:
+        no_bytes = "bytes are those of established connections, and there was none"
+    elif totals.unmeasured:
+        no_bytes = "this kernel's TCP_INFO tells no bytes"
+    if no_bytes is not None:
+        unknown["load.sent_bytes"] = unknown["load.received_bytes"] = no_bytes
     late = None
     if asked.rate_per_s is not None and totals.started:
         late = Late(
@@ -45,8 +50,8 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         wrong=totals.messages_wrong,
         total_s=record.ramp_s,
         messages_per_s=round(totals.messages_answered / record.ramp_s, 1) if record.ramp_s else 0.0,
-        sent_bytes=None if totals.unmeasured else totals.sent_bytes,
-        received_bytes=None if totals.unmeasured else totals.received_bytes,
+        sent_bytes=None if no_bytes is not None else totals.sent_bytes,
+        received_bytes=None if no_bytes is not None else totals.received_bytes,
         late=late,
         workers_cpu_s=round(totals.cpu_ns / 1e9, 4) if totals.started else None,
     )
