@@ -148,6 +148,21 @@ def test_mangled_echoes_are_counted(load: Loads) -> None:
     assert (missed.threshold, missed.value, missed.met) == ("wrong<=0", 10.0, False)
 
 
+def test_a_server_that_speaks_first(load: Loads) -> None:
+    """Before any message was sent: what it says is wrong on each connection."""
+
+    def behave(connection: Connection) -> None:
+        connection.upgrade(text_frame(b"hello"))
+        connection.drain()
+
+    with OddServer(behave) as server:
+        given = ("--target", server.target, "--count", "23", "--messages", "0", "--timeout", "300ms")
+        record = load(*given, code=4)
+    assert record.load is not None
+    assert (record.load.messages, record.load.wrong, record.drops) == (0, 23, {})
+    assert any(it.text == "23 of 23 established connections got a wrong echo." for it in record.verdicts)
+
+
 def reset_after_the_handshake(connection: Connection) -> None:
     connection.upgrade()
     read_frame(connection)
@@ -175,7 +190,7 @@ def test_failures_by_cause(
     assert record.load is not None
     if failures:  # what their requests took was not read, and is not 0
         assert (record.load.sent_bytes, record.load.received_bytes) == (None, None)
-        assert "there was none" in record.unknown["load.sent_bytes"]
+        assert "none did" in record.unknown["load.sent_bytes"]
     else:
         assert record.load.sent_bytes
 

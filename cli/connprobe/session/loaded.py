@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from connprobe.causes import WORKER_LOST
 from connprobe.engine.counters import Totals, read_messages
 from connprobe.model import HoldRequest, Late, LoadFigures, LoadRequest, RunRecord, Verdict
 from connprobe.plan.distribution import distribution
+from connprobe.plan.load import established
 from connprobe.plan.threshold import judge
 from connprobe.session.outcome import Seen
 
@@ -31,8 +33,8 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
     if record.server is None:
         unknown = {path: why for path, why in unknown.items() if not path.startswith("server.")}
     no_bytes = None
-    if not totals.established:
-        no_bytes = "bytes are those of established connections, and there was none"
+    if totals.established <= totals.held + totals.drops.get(WORKER_LOST, 0):
+        no_bytes = "bytes are read when an established connection ends, and none did"
     elif totals.unmeasured:
         no_bytes = "this kernel's TCP_INFO tells no bytes"
     if no_bytes is not None:
@@ -104,7 +106,7 @@ def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Ve
     if load.wrong:
         yield Verdict(
             level="bad",
-            text=f"{load.wrong:,} of {load.messages:,} messages came back as another.",
+            text=f"{load.wrong:,} of {established(record):,} established connections got a wrong echo.",
             fix="the server has to echo: whatever else it sends counts as a wrong echo",
         )
     asked, rate = record.request, record.request.rate_per_s
