@@ -330,7 +330,21 @@ def test_requests_on_a_connection_that_is_kept(run: Run, status: int) -> None:
     if status == 200:
         assert (server.accepted, server.counts["requests"], totals.visited) == (7, 35, 7)
     else:
-        assert (totals.messages_wrong, totals.visited) == (7, 0)
+        assert (totals.messages_wrong, totals.visited, totals.drops) == (0, 0, {causes.REJECTED: 7})
+        assert worker.said[2] == {causes.REJECTED: {"500 Fine": 7}}
+
+
+def test_more_than_a_response_is_a_wrong_answer(run: Run) -> None:
+    def serve(connection: Connection) -> None:
+        for more in (b"", b"and more"):
+            connection.read_head()
+            connection.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n" + more)
+        connection.drain()
+
+    with OddServer(serve) as server:
+        worker = run(share=7, target=("127.0.0.1", server.port), protocol="http", visits=visits())
+        totals = over(worker)
+    assert (totals.messages_wrong, totals.visited, totals.drops) == (7, 0, {})
 
 
 @pytest.mark.parametrize("closing", [3, 2], ids=["the last", "the one before"])

@@ -92,6 +92,14 @@ def test_what_was_not_measured_is_a_dash(make_load: Make) -> None:
     assert "tells no bytes" in next(line for line in lines if "bytes sent" in line)
 
 
+def test_http_has_answers_and_no_echoes(make_load: Make) -> None:
+    asked = HoldRequest(target="127.0.0.1:8080", count=10_000, protocol="http", hold_s=0.0)
+    text = rendered(make_load(request=asked), width=120)
+    assert "1 dropped, 1 wrong answer." in text.splitlines()[0]
+    assert "every response was a 2xx" in text
+    assert "echo" not in text
+
+
 def test_bytes_are_of_connections_whose_bytes_were_read(make_load: Make) -> None:
     """Failed ones are not among them, nor are those that a worker took along."""
     record = make_load(dropped=8, drops={"reset": 1, "worker_lost": 7})

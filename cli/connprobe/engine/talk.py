@@ -68,10 +68,10 @@ class TcpTalk(Echo):
 
 
 class HttpTalk:
-    """The request again, and its response."""
+    """The request again, and its response. Where that is `strict`, a status that is not 2xx ends it."""
 
-    def __init__(self, request: bytes) -> None:
-        self._request = request
+    def __init__(self, request: bytes, *, strict: bool = False) -> None:
+        self._request, self._strict = request, strict
 
     def message(self, number: int = 0) -> bytes:
         return self._request
@@ -84,10 +84,13 @@ class HttpTalk:
             raise Lost(causes.PROTOCOL, str(violation)) from violation
         if not reader.complete:
             return None
+        assert reader.head is not None
+        good = reader.head.status // 100 == 2
+        if self._strict and not good:
+            raise Lost(causes.REJECTED, f"{reader.head.status} {reader.head.reason}".strip())
         if not (reader.keep_alive or awaited.last):
             raise Lost(causes.EOF, "the server closes after this response")
-        assert reader.head is not None
-        return reader.head.status // 100 == 2 and not reader.excess
+        return good and not reader.excess
 
 
 class WebSocketTalk(Echo):
@@ -125,5 +128,5 @@ def talk_for(
     if task.protocol == "ws":
         return WebSocketTalk(payload, varied=varied, strict=strict)
     if task.protocol == "http":
-        return HttpTalk(opening.requests(1)[0][0])
+        return HttpTalk(opening.requests(1)[0][0], strict=strict)
     return TcpTalk(payload, varied=varied)

@@ -103,11 +103,14 @@ def fell_behind(asked: HoldRequest, load: LoadRequest, totals: Totals) -> bool:
 
 
 def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Verdict]:
+    wrong, fix = "wrong echo", "the server has to echo: whatever else it sends counts as a wrong echo"
+    if record.request.protocol == "http":
+        wrong, fix = "wrong answer", "a response of the length that its head names, and not a byte more"
     if load.wrong:
         yield Verdict(
             level="bad",
-            text=f"{load.wrong:,} of {established(record):,} established connections got a wrong echo.",
-            fix="the server has to echo: whatever else it sends counts as a wrong echo",
+            text=f"{load.wrong:,} of {established(record):,} established connections got a {wrong}.",
+            fix=fix,
         )
     asked, rate = record.request, record.request.rate_per_s
     late = load.late
