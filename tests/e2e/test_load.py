@@ -187,6 +187,7 @@ def test_failures_by_cause(
         record = load(*given, code=4)
     assert (record.failures, record.drops) == (failures, drops)
     assert record.message_ms is None
+    assert record.connections_per_s == 0.0  # established or not, none was done
     assert record.load is not None
     if failures:  # what their requests took was not read, and is not 0
         assert (record.load.sent_bytes, record.load.received_bytes) == (None, None)

@@ -125,7 +125,15 @@ def test_thresholds_and_lateness(make_load: Make) -> None:
 def test_report_html_has_them_too(make_load: Make) -> None:
     judged = (Judged(threshold="handshake.p99<10ms", value=16.3, met=False),)
     page = render_html(make_load({"thresholds": judged}), [])
-    for words in ("p99.9", "19.6 ms", "handshake.p99&lt;10ms", "MISSED", "done of 10,000", "wrong echo."):
+    for words in (
+        "p99.9",
+        "19.6 ms",
+        "handshake.p99&lt;10ms",
+        "MISSED",
+        "done of 10,000",
+        "wrong echo.",
+        "done, in 1.",
+    ):
         assert words in page, words
 
 
@@ -137,4 +145,5 @@ def test_two_loads_side_by_side(make_load: Make) -> None:
     assert found["connections done"] == (9971, 9971)
     assert found["connections wrong echoes"] == (1, 1)
     assert found["message p99"] == (6.3, None)
-    assert "connections held" not in found
+    assert found["connections done a second"] == (7978.4, 7978.4)
+    assert not {"connections held", "connections established a second"} & set(found)

@@ -97,6 +97,7 @@ class LoadFigures(Record, frozen=True):
 
     sent_bytes, received_bytes: TCP payload of all connections that were established and are over, with
     handshakes and TLS, without retransmissions (source: TCP_INFO).
+    RunRecord.connections_per_s is `visited` over `total_s`.
     workers_cpu_s: user and system time of the workers over `total_s`, without their start (source:
     CLOCK_PROCESS_CPUTIME_ID).
     """

@@ -69,6 +69,7 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         requested=requested,
         not_attempted=max(0, requested - totals.established - totals.failed),
         pings=None,
+        connections_per_s=round(totals.visited / record.ramp_s, 1) if record.ramp_s else 0.0,
         message_ms=distribution(answered, totals.message_sum_us, totals.message_max_us),
         load_request=load,
         load=figures,
