@@ -117,7 +117,7 @@ def test_thresholds_and_lateness(make_load: Make) -> None:
     text = rendered(make_load({"thresholds": judged, "late": late}))
     lines = [line.split() for line in text.splitlines()]
     assert ["handshake.p99<10ms", "MISSED", "16.3", "ms"] in lines
-    assert ["failed<1%", "met", "28"] in lines
+    assert ["failed<1%", "met", "28", "(27", "failed,", "1", "dropped)"] in lines
     assert ["message.max<1s", "MISSED", "nothing", "was", "measured"] in lines
     assert "312 ms at most" in text
 

@@ -100,5 +100,7 @@ def threshold_rows(record: RunRecord) -> list[tuple[str, str, str]]:
             value = fmt.duration(it.value)
         else:
             value = fmt.number(it.value)
+        if metric == "failed" and it.value:
+            value += f" ({fmt.count(record.failed)} failed, {fmt.count(record.dropped)} dropped)"
         rows.append((it.threshold, "met" if it.met else "MISSED", value))
     return rows
