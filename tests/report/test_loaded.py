@@ -122,6 +122,17 @@ def test_thresholds_and_lateness(make_load: Make) -> None:
     assert "312 ms at most" in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_figure_of_memory_is_cut(make_load: Make, width: int) -> None:
+    text = rendered(make_load(), terminal=True, width=width)
+    memory = text[text.index("Memory and CPU") :]
+    record = make_load()
+    assert record.server is not None
+    sizes = (record.server.start_rss_bytes, record.server.peak_rss_bytes, record.server.bytes_per_connection)
+    for figure in (*map(fmt.nbytes, (*sizes, record.client.pss_bytes)), fmt.duration(14.2), "107 samples"):
+        assert figure in " ".join(memory.split()), (figure, memory)
+
+
 def test_report_html_has_them_too(make_load: Make) -> None:
     judged = (Judged(threshold="handshake.p99<10ms", value=16.3, met=False),)
     page = render_html(make_load({"thresholds": judged}), [])

@@ -12,6 +12,7 @@ from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 from connprobe.report.limits import render_limits
 from connprobe.report.loadrows import load_sentence
+from connprobe.report.rows import Rows
 from connprobe.report.verdicts import render_verdicts
 
 _PROTOCOLS = {"ws": "WebSocket", "http": "HTTP", "tcp": "TCP"}
@@ -205,7 +206,7 @@ def render_memory(record: RunRecord, page: Page) -> None:
     observed = f"PSS, {fmt.count(watch.samples)} samples, {fmt.count(watch.late_samples)} late"
     size, cpu = fmt.nbytes(watch.pss_bytes), fmt.duration(watch.cpu_s)
     rows.append(("watching", fmt.DASH, fmt.DASH, size, fmt.DASH, cpu, observed))
-    page.table(rows, header=header)
+    page.figures(Rows(header, rows))
 
 
 def _processes(number: int) -> str:
