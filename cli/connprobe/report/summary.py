@@ -159,7 +159,7 @@ def _causes(
     for cause, number in found:
         page.line("  ", (fmt.count(number), "bold red"), "  ", (cause, "bold"))
         details = (record.drop_details if established else record.failure_details).get(cause, {})
-        for said, seen in _advised(cause, details, established).items():
+        for said, seen in _advised(record.command, cause, details, established).items():
             for detail, times in seen[:_DETAILS_SHOWN]:
                 text = page.text(detail, limit=_DETAIL_LENGTH).plain
                 page.paragraph(f"{fmt.count(times)} \u00d7 {text}", indent=6)
@@ -171,13 +171,15 @@ def _causes(
             page.paragraph(f"fix: {said.fix}", "green", indent=6)
 
 
-def _advised(cause: str, details: dict[str, int], established: bool) -> dict[Advice, list[tuple[str, int]]]:
+def _advised(
+    command: str, cause: str, details: dict[str, int], established: bool
+) -> dict[Advice, list[tuple[str, int]]]:
     """What to say on a cause, each with the details that lead to it, the most frequent first."""
     if not details:
-        return {advice(cause, established): []}
+        return {advice(cause, established, command=command): []}
     said: dict[Advice, list[tuple[str, int]]] = {}
     for detail, times in sorted(details.items(), key=lambda it: -it[1]):
-        said.setdefault(advice(cause, established, detail), []).append((detail, times))
+        said.setdefault(advice(cause, established, detail, command=command), []).append((detail, times))
     return said
 
 

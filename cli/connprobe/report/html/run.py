@@ -57,8 +57,8 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
         _over_time(line, record, figures),
         parts.section(
             "Failed and dropped",
-            parts.causes(record.failures, record.failure_details, established=False),
-            parts.causes(record.drops, record.drop_details, established=True),
+            parts.causes(record.command, record.failures, record.failure_details, established=False),
+            parts.causes(record.command, record.drops, record.drop_details, established=True),
         ),
         parts.section("Accept queue", parts.queues_table(record)),
         parts.section("Kernel memory of one connection", parts.slabs_table(record)),
