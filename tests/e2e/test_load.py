@@ -83,6 +83,11 @@ def test_the_embedded_server_echoes(load: Loads, protocol: str) -> None:
     assert record.load.sent_bytes >= 503 * 2 * 32
     assert record.server is not None
     assert record.client.cpu_s is not None
+    assert record.client.workers == 1
+    spent = record.load.workers_cpu_s  # one process has one CPU at most; its start is not in it
+    assert spent is not None
+    assert 0 < spent <= record.load.total_s * 1.02
+    assert spent < record.client.cpu_s
 
 
 @pytest.mark.parametrize("message", ["Zażółć gęślą jaźń", "1MiB", "@bytes"])
@@ -143,6 +148,21 @@ def test_mangled_echoes_are_counted(load: Loads) -> None:
     assert (missed.threshold, missed.value, missed.met) == ("wrong<=0", 10.0, False)
 
 
+def test_a_server_that_speaks_first(load: Loads) -> None:
+    """Before any message was sent: what it says is wrong on each connection."""
+
+    def behave(connection: Connection) -> None:
+        connection.upgrade(text_frame(b"hello"))
+        connection.drain()
+
+    with OddServer(behave) as server:
+        given = ("--target", server.target, "--count", "23", "--messages", "0", "--timeout", "300ms")
+        record = load(*given, code=4)
+    assert record.load is not None
+    assert (record.load.messages, record.load.wrong, record.drops) == (0, 23, {})
+    assert any(it.text == "23 of 23 established connections got a wrong echo." for it in record.verdicts)
+
+
 def reset_after_the_handshake(connection: Connection) -> None:
     connection.upgrade()
     read_frame(connection)
@@ -167,6 +187,13 @@ def test_failures_by_cause(
         record = load(*given, code=4)
     assert (record.failures, record.drops) == (failures, drops)
     assert record.message_ms is None
+    assert record.connections_per_s == 0.0  # established or not, none was done
+    assert record.load is not None
+    if failures:  # what their requests took was not read, and is not 0
+        assert (record.load.sent_bytes, record.load.received_bytes) == (None, None)
+        assert "none did" in record.unknown["load.sent_bytes"]
+    else:
+        assert record.load.sent_bytes
 
 
 def test_nobody_listens(load: Loads) -> None:
@@ -272,12 +299,13 @@ def test_a_stall_of_half_a_second(load: Loads, scheduled: bool) -> None:
         assert record.load.late is None
 
 
-def test_what_was_due_and_never_began_is_told(load: Loads) -> None:
+def test_what_was_due_and_never_began_is_missed(load: Loads) -> None:
     with OddServer(one_after_another(20, 0.8)) as server:
         given = ("--concurrency", "2", "--rate", "200", "--duration", "500ms")
-        record = load("--target", server.target, *given)
-    assert record.requested == 100
+        record = load("--target", server.target, *given, code=4)
+    assert (record.outcome, record.requested) == ("missed", 100)
     assert record.not_attempted >= 30
+    assert (record.failed, record.dropped, record.load and record.load.thresholds) == (0, 0, ())
     assert any(it.text.startswith("The rate was not kept") for it in record.verdicts)
 
 

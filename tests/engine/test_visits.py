@@ -17,8 +17,10 @@ Run = Callable[..., Any]  # see conftest.py
 TEXT = "Grüße, 世界 🌍".encode()
 
 
-def visits(messages: int = 1, payload: bytes = TEXT, for_s: float = 0.0) -> tuple[Any, ...]:
-    return tuple(VisitsTask(messages, payload, for_s))
+def visits(
+    messages: int = 1, payload: bytes = TEXT, for_s: float = 0.0, *, varied: bool = False
+) -> tuple[Any, ...]:
+    return tuple(VisitsTask(messages, payload, for_s, varied))
 
 
 def over(worker: Any) -> counters.Totals:
@@ -166,6 +168,94 @@ def test_wrong_echoes_over_websocket(run: Run) -> None:
     assert (totals.drops, server.counts["lost"]) == ({}, 0)
 
 
+def other_text(connection: Connection) -> None:
+    connection.upgrade()
+    _, payload = read_frame(connection)
+    connection.sock.sendall(text_frame(payload[:-4] + "🌎".encode()))
+
+
+def wrong_then_reset(connection: Connection) -> None:
+    other_text(connection)
+    read_frame(connection)
+    connection.reset()
+
+
+def wrong_then_silent(connection: Connection) -> None:
+    other_text(connection)
+    connection.drain()
+
+
+def wrong_then_no_frame(connection: Connection) -> None:
+    other_text(connection)
+    read_frame(connection)
+    connection.sock.sendall(b"no frame at all")
+    connection.drain()
+
+
+@pytest.mark.parametrize("behaviour", [wrong_then_reset, wrong_then_silent, wrong_then_no_frame, other_text])
+def test_a_wrong_echo_counts_once_however_its_connection_ends(
+    run: Run, behaviour: Callable[[Connection], None]
+) -> None:
+    with OddServer(behaviour) as server:
+        worker = run(
+            share=11,
+            target=("127.0.0.1", server.port),
+            protocol="ws",
+            concurrency=4,
+            timeout_s=0.3 if behaviour is wrong_then_silent else 10.0,
+            visits=visits(),
+        )
+        totals = over(worker)
+    assert (totals.established, totals.messages_wrong, totals.visited) == (11, 11, 0)
+    assert (totals.drops, totals.held, worker.said[2]) == ({}, 0, {})
+
+
+@pytest.mark.parametrize("messages", [1, 3])
+def test_an_echo_that_comes_twice_is_wrong(run: Run, messages: int) -> None:
+    """Alone: it comes when only the close frame is awaited; a ping and a pong may. Of several: it answers
+    not the next message."""
+
+    def behave(connection: Connection) -> None:
+        connection.upgrade()
+        while True:
+            opcode, payload = read_frame(connection)
+            if opcode == 8:
+                return connection.sock.sendall(b"\x88\x02\x03\xe8")
+            if opcode == 1:  # and not the pong
+                control = b"\x89\x00\x8a\x00"
+                connection.sock.sendall(text_frame(payload))
+                connection.sock.sendall(control if connection.index % 2 else text_frame(payload))
+
+    with OddServer(behave) as server:
+        worker = run(
+            share=20,
+            target=("127.0.0.1", server.port),
+            protocol="ws",
+            visits=visits(messages, b"Gr" + TEXT, varied=messages > 1),
+        )
+        totals = over(worker)
+    assert (totals.messages_wrong, totals.visited, totals.drops) == (10, 10, {})
+    assert totals.messages_answered == 10 * messages + 10
+
+
+def test_tcp_messages_differ_where_they_are_of_our_own_making(run: Run) -> None:
+    """The second of each is answered with the first."""
+
+    def behave(connection: Connection) -> None:
+        first = connection.sock.recv(64)
+        connection.sock.sendall(first)
+        second = connection.sock.recv(64)
+        connection.server.count(f"of {len(first)} and {len(second)}")
+        connection.sock.sendall(first if connection.index % 2 else second)
+        connection.drain()
+
+    with OddServer(behave) as server:
+        worker = run(share=20, target=("127.0.0.1", server.port), visits=visits(2, b"G", varied=True))
+        totals = over(worker)
+    assert (totals.messages_wrong, totals.visited) == (10, 10)
+    assert server.counts["of 1 and 1"] == 20
+
+
 def goes_away(connection: Connection) -> None:
     connection.upgrade()
     read_frame(connection)
@@ -240,7 +330,21 @@ def test_requests_on_a_connection_that_is_kept(run: Run, status: int) -> None:
     if status == 200:
         assert (server.accepted, server.counts["requests"], totals.visited) == (7, 35, 7)
     else:
-        assert (totals.messages_wrong, totals.visited) == (7, 0)
+        assert (totals.messages_wrong, totals.visited, totals.drops) == (0, 0, {causes.REJECTED: 7})
+        assert worker.said[2] == {causes.REJECTED: {"500 Fine": 7}}
+
+
+def test_more_than_a_response_is_a_wrong_answer(run: Run) -> None:
+    def serve(connection: Connection) -> None:
+        for more in (b"", b"and more"):
+            connection.read_head()
+            connection.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n" + more)
+        connection.drain()
+
+    with OddServer(serve) as server:
+        worker = run(share=7, target=("127.0.0.1", server.port), protocol="http", visits=visits())
+        totals = over(worker)
+    assert (totals.messages_wrong, totals.visited, totals.drops) == (7, 0, {})
 
 
 @pytest.mark.parametrize("closing", [3, 2], ids=["the last", "the one before"])

@@ -1,6 +1,11 @@
+import re
+
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from connprobe import causes
+from connprobe.app import app
 from connprobe.plan.advice import ADVICE, advice
 from connprobe.plan.details import STATUS_ADVICE
 
@@ -20,6 +25,19 @@ def test_no_advice_for_causes_that_do_not_exist() -> None:
     assert {cause for cause, _ in ADVICE} == set(causes.CAUSES)
     with pytest.raises(KeyError):
         advice("gremlins", False, None)
+
+
+@pytest.mark.parametrize("command", ["hold", "limit", "load"])
+def test_each_command_has_the_options_that_its_fixes_name(command: str) -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    has = {option for it in group.commands[command].params for option in it.opts}
+    said = [advice(*key, command=command) for key in ADVICE]
+    said += [advice(causes.REJECTED, False, str(status), command=command) for status in STATUS_ADVICE]
+    said += [advice(causes.TIMEOUT, False, "the response did not end", command=command)]
+    for it in said:
+        named = set(re.findall(r"--[a-z-]+", it.fix.replace("curl -v --http1.1", "")))
+        assert named <= has, it.fix
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,13 @@ def said(*, rated: bool = False, overflows: int | None = 0, **changes: Any) -> V
             "95% of 2 busy (the kernel 55%, connprobe 25%, the server 15%). Client and server share",
             None,
         ),
-        ({**FULL, "rated": True}, "note", "bound by this host's CPU", None),
+        ({**FULL, "rated": True}, "note", "went at the rate asked; CPU was 95% busy.", None),
+        (
+            {**FULL, "rated": True, "kernel_s": 7.0},
+            "warning",
+            "rate asked; CPU was 95% busy. Other processes took 20%: figures are of a busy machine.",
+            "top",
+        ),
         ({**FULL, "overflows": 23}, "note", "bound by this host's CPU", None),
         (
             {**FULL, "server_user_s": None, "kernel_s": 14.0},
@@ -79,7 +85,20 @@ def said(*, rated: bool = False, overflows: int | None = 0, **changes: Any) -> V
             "The client was the limit, not the server.",
             None,
         ),
+        ({**FULL, "kernel_s": 7.0}, "warning", "bound by this host's CPU", "top"),
         ({**FULL, "kernel_s": 7.0}, "warning", "Other processes took 20%.", "top"),
+        (
+            {"idle_s": 0.4, "kernel_s": 4.0, "client_user_s": 0.6, "server_user_s": 0.6},
+            "warning",
+            "kept the CPUs busy: they took 72% of 2 (the kernel 20%, connprobe 3%, the server 3%).",
+            "top",
+        ),
+        (  # one of its threads may be at its limit, and nobody could tell
+            {"idle_s": 0.4, "kernel_s": 4.0, "client_user_s": 0.6, "server_user_s": None},
+            "warning",
+            "they took 75% of 2, the server perhaps among them (the kernel 20%, connprobe 3%).",
+            "top",
+        ),
     ],
 )
 def test_the_bottleneck(changes: dict[str, Any], level: str, text: str, fix: str | None) -> None:
@@ -87,6 +106,12 @@ def test_the_bottleneck(changes: dict[str, Any], level: str, text: str, fix: str
     assert (verdict.level, text in verdict.text) == (level, True), verdict
     if fix is not None:
         assert fix in (verdict.fix or "")
+
+
+def test_a_machine_that_others_kept_busy_has_no_cause() -> None:
+    text = said(idle_s=0.4, kernel_s=4.0, client_user_s=0.6, server_user_s=0.6).text
+    assert "bound by" not in text
+    assert "bottleneck" not in text
 
 
 def test_a_ramp_too_short_to_tell_says_nothing() -> None:

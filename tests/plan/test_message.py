@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connprobe.engine.talk import numbered
 from connprobe.errors import UsageError
 from connprobe.plan.message import LARGEST, parse_message, sized
 
@@ -18,6 +19,15 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["hello", "100", "1 kB", "Grüße", "kB"])
 def test_texts(text: str) -> None:
     assert parse_message(text) == text.encode()
+
+
+@given(st.integers(1, 500), st.integers(0, 10**6))
+def test_each_message_of_a_size_differs_from_the_one_before(size: int, number: int) -> None:
+    one, next_one = numbered(sized(size), number), numbered(sized(size), number + 1)
+    assert len(one) == size
+    assert one != next_one
+    assert one[2:] == sized(size)[2:]
+    one.decode()
 
 
 @pytest.mark.parametrize("text", ["", "0B", "2MiB", "x" * (LARGEST + 1), "\udcff"])

@@ -84,6 +84,7 @@ def record() -> RunRecord:
         a_record(),
         command="load",
         requested=1100,
+        held=0,
         not_attempted=100,
         failed=7,
         dropped=3,
@@ -108,13 +109,21 @@ def record() -> RunRecord:
         ("failed<11", 10.0, True),
         ("failed<=1%", 10.0, True),  # of the thousand that were attempted
         ("failed<1%", 10.0, False),
-        ("wrong<=0.1%", 1.0, True),
-        ("wrong<0.1%", 1.0, False),
+        ("wrong<=0.101%", 1.0, True),  # of the 993 that were established
+        ("wrong<=0.1%", 1.0, False),
     ],
 )
 def test_judged(record: RunRecord, text: str, value: float | None, met: bool) -> None:
     first, *_ = judge([text], record)
     assert (first.threshold, first.value, first.met) == (text, value, met)
+
+
+def test_wrong_is_a_share_of_connections_where_no_message_was_sent(record: RunRecord) -> None:
+    """A server that speaks first: each gets a wrong echo before it has said anything."""
+    assert record.load is not None
+    figures = replace(record.load, visited=60, messages=0, answered=0, wrong=60)
+    spoken_to = replace(record, failed=0, dropped=0, requested=120, not_attempted=0, load=figures)
+    assert [it.met for it in judge(["wrong<=50%", "wrong<50%"], spoken_to)] == [True, False]
 
 
 def test_failures_that_nobody_allowed(record: RunRecord) -> None:

@@ -92,6 +92,21 @@ def test_what_was_not_measured_is_a_dash(make_load: Make) -> None:
     assert "tells no bytes" in next(line for line in lines if "bytes sent" in line)
 
 
+def test_http_has_answers_and_no_echoes(make_load: Make) -> None:
+    asked = HoldRequest(target="127.0.0.1:8080", count=10_000, protocol="http", hold_s=0.0)
+    text = rendered(make_load(request=asked), width=120)
+    assert "1 dropped, 1 wrong answer." in text.splitlines()[0]
+    assert "every response was a 2xx" in text
+    assert "echo" not in text
+
+
+def test_bytes_are_of_connections_whose_bytes_were_read(make_load: Make) -> None:
+    """Failed ones are not among them, nor are those that a worker took along."""
+    record = make_load(dropped=8, drops={"reset": 1, "worker_lost": 7})
+    sent = next(line for line in rendered(record, width=120).splitlines() if "bytes sent" in line)
+    assert "of 9,973 established connections that ended" in sent
+
+
 def test_thresholds_and_lateness(make_load: Make) -> None:
     judged = (
         Judged(threshold="handshake.p99<10ms", value=16.3, met=False),
@@ -102,15 +117,34 @@ def test_thresholds_and_lateness(make_load: Make) -> None:
     text = rendered(make_load({"thresholds": judged, "late": late}))
     lines = [line.split() for line in text.splitlines()]
     assert ["handshake.p99<10ms", "MISSED", "16.3", "ms"] in lines
-    assert ["failed<1%", "met", "28"] in lines
+    assert ["failed<1%", "met", "28", "(27", "failed,", "1", "dropped)"] in lines
     assert ["message.max<1s", "MISSED", "nothing", "was", "measured"] in lines
     assert "312 ms at most" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_figure_of_memory_is_cut(make_load: Make, width: int) -> None:
+    text = rendered(make_load(), terminal=True, width=width)
+    memory = text[text.index("Memory and CPU") :]
+    record = make_load()
+    assert record.server is not None
+    sizes = (record.server.start_rss_bytes, record.server.peak_rss_bytes, record.server.bytes_per_connection)
+    for figure in (*map(fmt.nbytes, (*sizes, record.client.pss_bytes)), fmt.duration(14.2), "107 samples"):
+        assert figure in " ".join(memory.split()), (figure, memory)
 
 
 def test_report_html_has_them_too(make_load: Make) -> None:
     judged = (Judged(threshold="handshake.p99<10ms", value=16.3, met=False),)
     page = render_html(make_load({"thresholds": judged}), [])
-    for words in ("p99.9", "19.6 ms", "handshake.p99&lt;10ms", "MISSED", "done of 10,000", "wrong echo."):
+    for words in (
+        "p99.9",
+        "19.6 ms",
+        "handshake.p99&lt;10ms",
+        "MISSED",
+        "done of 10,000",
+        "wrong echo.",
+        "done, in 1.",
+    ):
         assert words in page, words
 
 
@@ -122,4 +156,5 @@ def test_two_loads_side_by_side(make_load: Make) -> None:
     assert found["connections done"] == (9971, 9971)
     assert found["connections wrong echoes"] == (1, 1)
     assert found["message p99"] == (6.3, None)
-    assert "connections held" not in found
+    assert found["connections done a second"] == (7978.4, 7978.4)
+    assert not {"connections held", "connections established a second"} & set(found)

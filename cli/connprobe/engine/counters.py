@@ -34,7 +34,8 @@ UNMEASURED = 24  # connections whose bytes this kernel does not tell
 LATE_SUM_US = 25  # begun later than the rate had them begin
 LATE_MAX_US = 26
 RESUMED = 27  # TLS handshakes that took up an earlier session
-FAILED = 28
+CPU_NS = 28  # of this worker, from its first visit's beginning to its last one's end
+FAILED = 29
 DROPPED = FAILED + len(CAUSES)
 HANDSHAKES = DROPPED + len(CAUSES)
 MESSAGES = HANDSHAKES + BUCKETS
@@ -63,6 +64,7 @@ _PLAIN = {
     "unmeasured": UNMEASURED,
     "late_sum_us": LATE_SUM_US,
     "resumed": RESUMED,
+    "cpu_ns": CPU_NS,
 }
 
 
@@ -93,6 +95,7 @@ class Totals(NamedTuple):
     unmeasured: int = 0
     late_sum_us: int = 0
     resumed: int = 0
+    cpu_ns: int = 0
     late_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
     drops: dict[str, int] = {}  # noqa: RUF012

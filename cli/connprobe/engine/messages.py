@@ -69,9 +69,9 @@ class Exchange:
     def lost(self, fd: int) -> None:
         self._waiting.pop(fd, None)
 
-    def _send(self, fd: int, data: bytes, *, last: bool = False) -> None:
+    def _send(self, fd: int, data: bytes, number: int = 0, *, last: bool = False) -> None:
         """Raises Lost."""
-        self._waiting[fd] = Awaited(time.monotonic(), data, last=last)
+        self._waiting[fd] = Awaited(time.monotonic(), data, number, last=last)
         self._flush(fd, self._waiting[fd])
 
     def _flush(self, fd: int, awaited: Awaited) -> None:

@@ -12,14 +12,17 @@ from connprobe.wire.frames import BINARY, TEXT
 from connprobe.wire.http import ResponseReader
 from connprobe.wire.websocket import frame
 
+_DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 
 class Awaited:
-    """A message under way on one connection."""
+    """A message under way on one connection: the `number`-th of it."""
 
-    __slots__ = ("armed", "began", "last", "reader", "received", "unsent")
+    __slots__ = ("armed", "began", "last", "number", "reader", "received", "unsent")
 
-    def __init__(self, began: float, unsent: bytes, *, last: bool = False) -> None:
+    def __init__(self, began: float, unsent: bytes, number: int = 0, *, last: bool = False) -> None:
         self.began = began
+        self.number = number
         self.unsent = unsent
         self.last = last  # after its answer the connection is not needed any more
         self.armed = False  # waits for room in the send buffer
@@ -30,36 +33,47 @@ class Awaited:
 class Talk(Protocol):
     """What a message is in one protocol."""
 
-    def message(self) -> bytes:
-        """As it is sent."""
+    def message(self, number: int = 0) -> bytes:
+        """As it is sent, the `number`-th on its connection."""
 
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
         """Whether what came is the answer: None: more is to come; False: it is another one."""
 
 
-class TcpTalk:
+class Echo:
+    """What is said is to be said back.
+
+    varied: the payload is text of our own making, and each message of a connection differs from the one
+    before: an echo that came twice is not taken for that of the next.
+    """
+
+    def __init__(self, payload: bytes, *, varied: bool = False) -> None:
+        self._payload, self._varied = payload, varied
+
+    def said(self, number: int) -> bytes:
+        return numbered(self._payload, number) if self._varied else self._payload
+
+
+class TcpTalk(Echo):
     """The same bytes come back."""
 
-    def __init__(self, payload: bytes) -> None:
-        self._payload = payload
-
-    def message(self) -> bytes:
-        return self._payload
+    def message(self, number: int = 0) -> bytes:
+        return self.said(number)
 
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
         awaited.received += data[: len(self._payload) + 1 - len(awaited.received)]
         if len(awaited.received) < len(self._payload):
             return None
-        return awaited.received == self._payload
+        return awaited.received == self.said(awaited.number)
 
 
 class HttpTalk:
-    """The request again, and its response."""
+    """The request again, and its response. Where that is `strict`, a status that is not 2xx ends it."""
 
-    def __init__(self, request: bytes) -> None:
-        self._request = request
+    def __init__(self, request: bytes, *, strict: bool = False) -> None:
+        self._request, self._strict = request, strict
 
-    def message(self) -> bytes:
+    def message(self, number: int = 0) -> bytes:
         return self._request
 
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
@@ -70,18 +84,22 @@ class HttpTalk:
             raise Lost(causes.PROTOCOL, str(violation)) from violation
         if not reader.complete:
             return None
+        assert reader.head is not None
+        good = reader.head.status // 100 == 2
+        if self._strict and not good:
+            raise Lost(causes.REJECTED, f"{reader.head.status} {reader.head.reason}".strip())
         if not (reader.keep_alive or awaited.last):
             raise Lost(causes.EOF, "the server closes after this response")
-        assert reader.head is not None
-        return reader.head.status // 100 == 2 and not reader.excess
+        return good and not reader.excess
 
 
-class WebSocketTalk:
+class WebSocketTalk(Echo):
     """A message comes back with the same payload. What else the server says meanwhile is no answer, or,
     where that is `strict`, a wrong one. Text that is not UTF-8 never gets here: the reader refuses it."""
 
-    def __init__(self, payload: bytes, *, strict: bool = False) -> None:
-        self._payload, self._otherwise = payload, False if strict else None
+    def __init__(self, payload: bytes, *, varied: bool = False, strict: bool = False) -> None:
+        super().__init__(payload, varied=varied)
+        self._otherwise = False if strict else None
         try:
             payload.decode()
         except UnicodeDecodeError:
@@ -89,17 +107,26 @@ class WebSocketTalk:
         else:
             self._opcode = TEXT
 
-    def message(self) -> bytes:
-        return frame(self._opcode, self._payload, os.urandom(4))
+    def message(self, number: int = 0) -> bytes:
+        return frame(self._opcode, self.said(number), os.urandom(4))
 
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
-        return True if data == self._payload else self._otherwise
+        return True if data == self.said(awaited.number) else self._otherwise
 
 
-def talk_for(task: Task, opening: Opening, payload: bytes, *, strict: bool = False) -> Talk:
+def numbered(text: bytes, number: int) -> bytes:
+    """Of the same length, and another one than for the numbers before. text: begins with two ASCII characters
+    or is one."""
+    high, low = divmod(number % len(_DIGITS) ** 2, len(_DIGITS))
+    return bytes((_DIGITS[high], _DIGITS[low]))[-len(text) :] + text[2:]
+
+
+def talk_for(
+    task: Task, opening: Opening, payload: bytes, *, varied: bool = False, strict: bool = False
+) -> Talk:
     """A message is `payload`, but with HTTP, where it is the request once more."""
     if task.protocol == "ws":
-        return WebSocketTalk(payload, strict=strict)
+        return WebSocketTalk(payload, varied=varied, strict=strict)
     if task.protocol == "http":
-        return HttpTalk(opening.requests(1)[0][0])
-    return TcpTalk(payload)
+        return HttpTalk(opening.requests(1)[0][0], strict=strict)
+    return TcpTalk(payload, varied=varied)

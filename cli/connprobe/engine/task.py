@@ -16,6 +16,7 @@ class VisitsTask(NamedTuple):
     messages: int
     payload: bytes
     for_s: float  # how long connections begin; 0: as long as there are any to begin
+    varied: bool = False  # each message of a connection is another one: see engine.talk.Echo
 
 
 class Task(NamedTuple):

@@ -38,7 +38,7 @@ class Visitor(Worker):
         self.visits = self.held.messages = Visits(
             self.held,
             self.epoll,
-            talk_for(task, opening, asked.payload, strict=True),
+            talk_for(task, opening, asked.payload, varied=asked.varied, strict=True),
             messages=asked.messages,
             websocket=self.websocket,
             timeout_s=task.timeout_s,
@@ -49,12 +49,14 @@ class Visitor(Worker):
         self.late_sum_us = self.late_max_us = 0
         self.burst = 1  # as many as may be are open at any time
         self.over, self.over_ns = 0, time.monotonic_ns()  # connections, and when the last of them was
+        self.began_cpu_ns = self.over_cpu_ns = 0
         self.visited = self.sent_bytes = self.received_bytes = self.unmeasured = 0
 
     def run(self) -> None:
         if self.task.interval_s:
             with suppress(OSError), open("/proc/self/timerslack_ns", "w") as slack:  # noqa: PTH123 lean
                 slack.write("1")  # ns instead of 50 us: how late the kernel may wake us from select
+        self.began_cpu_ns = self.over_cpu_ns = time.process_time_ns()
         super().run()
 
     def _open_some(self, now: float) -> None:
@@ -107,12 +109,13 @@ class Visitor(Worker):
 
     def _drop(self, fd: int, cause: str, detail: str) -> None:
         self._measure(fd)
-        if cause in (RIGHT, WRONG):
+        parting = self.visits.parting(fd)
+        if cause in (RIGHT, WRONG) or parting == WRONG:  # a wrong echo is counted, however it parts
             self.visited += cause == RIGHT
             self.held.end_tls(fd)
             self.held.close(fd)
             return
-        if cause == causes.EOF and self.visits.parting(fd):
+        if cause == causes.EOF and parting:
             detail = "closed without a close frame"
         super()._drop(fd, cause, detail)
 
@@ -152,8 +155,9 @@ class Visitor(Worker):
     def _publish(self) -> None:
         over = self.tally.established + self.tally.failed - self.held.count
         if over != self.over:
-            self.over, self.over_ns = over, time.monotonic_ns()
+            self.over, self.over_ns, self.over_cpu_ns = over, time.monotonic_ns(), time.process_time_ns()
         row = self.row
+        row[counters.CPU_NS] = self.over_cpu_ns - self.began_cpu_ns
         row[counters.VISITED] = self.visited
         row[counters.SENT_BYTES] = self.sent_bytes
         row[counters.RECEIVED_BYTES] = self.received_bytes

@@ -56,6 +56,9 @@ class Visits(Exchange):
             self._spoke_first.add(fd)
             return True
         if fd in self._parting:
+            if self._parting[fd] == RIGHT:  # one echo too many
+                self._tally.messages_wrong += 1
+                self._parting[fd] = WRONG
             return True
         right = self._says.answered(awaited, data)
         if right is None:
@@ -92,13 +95,14 @@ class Visits(Exchange):
         self._parting.pop(fd, None)
         self._spoke_first.discard(fd)
 
-    def parting(self, fd: int) -> bool:
-        """Its messages are over, and the server has not said goodbye yet."""
-        return fd in self._parting
+    def parting(self, fd: int) -> str | None:
+        """RIGHT or WRONG: its messages are over, and the server has not said goodbye yet."""
+        return self._parting.get(fd)
 
     def _say(self, fd: int) -> None:
         self._tally.messages_sent += 1
-        self._send(fd, self._says.message(), last=self._left[fd] == 1)
+        number = self._messages - self._left[fd]
+        self._send(fd, self._says.message(number), number, last=self._left[fd] == 1)
 
     def _part(self, fd: int, how: str) -> None:
         """RFC 6455, section 7.1.1: the client waits for the server's close frame, and for it to close."""

@@ -97,6 +97,9 @@ class LoadFigures(Record, frozen=True):
 
     sent_bytes, received_bytes: TCP payload of all connections that were established and are over, with
     handshakes and TLS, without retransmissions (source: TCP_INFO).
+    RunRecord.connections_per_s is `visited` over `total_s`.
+    workers_cpu_s: user and system time of the workers over `total_s`, without their start (source:
+    CLOCK_PROCESS_CPUTIME_ID).
     """
 
     visited: int  # connections that did all they had to: every echo right, and closed as the protocol has it
@@ -109,6 +112,7 @@ class LoadFigures(Record, frozen=True):
     received_bytes: int | None
     late: Late | None  # None: no --rate, each began when there was room
     thresholds: tuple[ThresholdFigures, ...] = ()
+    workers_cpu_s: float | None = None
 
 
 class WatchRecord(Record, frozen=True, kw_only=True):

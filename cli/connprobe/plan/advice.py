@@ -142,13 +142,34 @@ ADVICE: Final[Mapping[tuple[str, bool], Advice]] = {
 }
 
 
-def advice(cause: str, established: bool, detail: str | None = None) -> Advice:
+# What the fixes above say of hold, and another command does not have.
+_NO_PING: Final = (
+    (", or keep it busy: --ping 20s", ""),
+    (" or keep it busy: --ping 20s", ""),
+    ("; --ping below the shortest idle timeout", ""),
+)
+_OTHERWISE: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "limit": _NO_PING,
+    "load": (
+        *_NO_PING,
+        ("--http-mode stream holds these", "--path of a response that ends; a stream is for connprobe hold"),
+        ("; --protocol tcp holds without reading", ""),
+        ("a lower --count", "a lower --concurrency"),
+    ),
+}
+
+
+def advice(cause: str, established: bool, detail: str | None = None, *, command: str = "hold") -> Advice:
     """What `cause` (one of `causes.CAUSES`) means before or after a connection was established.
 
     `detail` is what the worker counted under the cause, e.g. "503 Service Unavailable": it makes the
-    answer sharper where it is known. Raises KeyError for a cause outside the list.
+    answer sharper where it is known. Its fix names options of `command` alone. Raises KeyError for a cause
+    outside the list.
     """
-    general = ADVICE[cause, established]
-    if detail is None or established:
-        return general
-    return sharpen(cause, detail) or general
+    said = ADVICE[cause, established]
+    if detail is not None and not established:
+        said = sharpen(cause, detail) or said
+    fix = said.fix
+    for words, others in _OTHERWISE.get(command, ()):
+        fix = fix.replace(words, others)
+    return said._replace(fix=fix)

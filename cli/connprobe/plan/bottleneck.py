@@ -6,6 +6,7 @@ from connprobe.model import ListenerFigures, Verdict
 
 BUSY = 0.9  # of a CPU, or of all: nothing is to be had beyond
 OTHERS = 0.15  # of all: that much of other processes' doing spoils a measurement
+_QUIET = "measure on a host that does nothing else: top shows who does"
 SHORT_S = 0.5  # of CPU time counted in ticks of 10 ms: a shorter ramp tells nothing
 
 
@@ -32,28 +33,41 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None, what: str = "
     if use.ramp_s < SHORT_S:
         return None
     busy = max(0.0, 1 - use.idle_s / total)
-    parts = {
-        "the kernel": use.kernel_s,
-        "connprobe": use.client_user_s,
-        "the server": use.server_user_s or 0.0,
-    }
+    parts = {"the kernel": use.kernel_s, "connprobe": use.client_user_s}
+    if use.server_user_s is not None:
+        parts["the server"] = use.server_user_s
     others = busy - sum(parts.values()) / total
     shares = ", ".join(
         f"{name} {seconds / total:.0%}" for name, seconds in sorted(parts.items(), key=lambda part: -part[1])
     )
-    if busy >= BUSY:
+    full = busy >= BUSY
+    if rated:
+        spoilt = full and others >= OTHERS
+        return Verdict(
+            level="warning" if spoilt else "note",
+            text=f"The {what} went at the rate asked; CPU was {busy:.0%} busy."
+            + (f" Other processes took {others:.0%}: figures are of a busy machine." if spoilt else ""),
+            fix=_QUIET if spoilt else None,
+        )
+    if full and others > busy / 2:
+        among = "" if use.server_user_s is not None else ", the server perhaps among them"
+        return Verdict(
+            level="warning",
+            text=f"Other processes kept the CPUs busy: they took {others:.0%} of {use.cpus}{among} "
+            f"({shares}). What bound the {what} cannot be told: figures are of a busy machine.",
+            fix=_QUIET,
+        )
+    if full:
         text = f"The {what} was bound by this host's CPU: {busy:.0%} of {use.cpus} busy ({shares})."
         if others >= OTHERS:
             return Verdict(
                 level="warning",
                 text=f"{text} Other processes took {others:.0%}.",
-                fix="measure on a host that does nothing else: top shows who does",
+                fix=_QUIET,
             )
         if use.server_user_s is None:
             return Verdict(level="warning", text=f"{text} The client was the limit, not the server.")
         return Verdict(level="note", text=f"{text} Client and server share it.")
-    if rated:
-        return Verdict(level="note", text=f"The {what} went at the rate asked; CPU was {busy:.0%} busy.")
     if use.busiest_server is not None and use.busiest_server >= BUSY:
         return Verdict(
             level="note",

@@ -1,6 +1,18 @@
-"""What a load is going to do, in one line. Pure."""
+"""What a load is going to do, in one line, and what its figures are of. Pure."""
 
-from connprobe.model import HoldRequest, LoadRequest
+from connprobe.causes import WORKER_LOST
+from connprobe.model import HoldRequest, LoadRequest, RunRecord
+
+
+def established(record: RunRecord) -> int:
+    """Connections of a load whose handshake was answered, whatever became of them."""
+    load = record.load
+    return record.dropped + record.held + (load.visited + load.wrong if load is not None else 0)
+
+
+def measured_bytes(record: RunRecord) -> int:
+    """Of them, those whose bytes were read: before they were closed, by a worker that was there to do it."""
+    return established(record) - record.held - record.drops.get(WORKER_LOST, 0)
 
 
 def load_note(request: HoldRequest, load: LoadRequest) -> str:

@@ -24,6 +24,11 @@ def parse_message(text: str, option: str = "--message") -> bytes:
     return payload
 
 
+def is_size(text: str) -> bool:
+    """Whether `text` names a size, and the message is of our own making."""
+    return _SIZE.fullmatch(text) is not None
+
+
 def check_size(size: int, text: str, option: str = "--message") -> int:
     """`size` itself. Raises UsageError."""
     if size < 1:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from connprobe.errors import UsageError
 from connprobe.model import Distribution, RunRecord, ThresholdFigures
+from connprobe.plan.load import established
 
 _FORM = re.compile(
     r"\s*([a-z_]+(?:\.[a-z0-9_]+)?)\s*(<=|>=|<|>)\s*([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|h|%)?\s*"
@@ -32,7 +33,7 @@ UNSAID = ("failed<=0", "wrong<=0")
 
 class Threshold(NamedTuple):
     """`metric` `sign` `bound`: milliseconds for handshake and message, seconds for total; with `share` a
-    part of one of all connections or messages."""
+    part of one of all connections."""
 
     text: str
     metric: str
@@ -117,5 +118,5 @@ def measured(metric: str, record: RunRecord) -> float | None:
 
 def _whole(metric: str, record: RunRecord) -> int:
     if metric == "wrong":
-        return record.load.messages if record.load else 0
+        return established(record)
     return record.requested - record.not_attempted

@@ -1,6 +1,7 @@
 """What a load measured, as one sentence and as rows that the terminal and report.html share."""
 
 from connprobe.model import Distribution, RunRecord
+from connprobe.plan.load import measured_bytes
 from connprobe.plan.threshold import TIMES
 from connprobe.report import format as fmt
 from connprobe.report.rows import Rows
@@ -18,9 +19,14 @@ def load_sentence(record: RunRecord, kind: str) -> str:
         f"{fmt.count(load.visited)} of {fmt.count(record.requested)} {kind} {noun} to {record.target} "
         f"in {fmt.duration(load.total_s)}, {fmt.rate(record.connections_per_s)}; "
         f"{fmt.count(record.failed)} failed, {fmt.count(record.dropped)} dropped, "
-        f"{fmt.count(load.wrong)} wrong echo{'' if load.wrong == 1 else 'es'}."
+        f"{fmt.count(load.wrong)} {_wrong(record, load.wrong)}."
     )
     return f"Interrupted. {said}" if record.outcome == "interrupted" else said
+
+
+def _wrong(record: RunRecord, number: int) -> str:
+    one, more = ("answer", "answers") if record.request.protocol == "http" else ("echo", "echoes")
+    return f"wrong {one if number == 1 else more}"
 
 
 def latency_rows(record: RunRecord) -> Rows:
@@ -46,15 +52,20 @@ def count_rows(record: RunRecord) -> list[tuple[str, str, str]]:
     load = record.load
     if load is None:
         return []
-    bytes_ = "TCP payload, handshakes and TLS included"
+    of = measured_bytes(record)
+    bytes_ = (
+        f"of {fmt.count(of)} established connection{'' if of == 1 else 's'} that ended; "
+        "handshakes and TLS included"
+    )
     if (why := record.unknown.get("load.sent_bytes")) is not None:
         bytes_ = why
+    right = "every response was a 2xx" if record.request.protocol == "http" else "every echo was right"
     rows = [
         ("asked", fmt.count(record.requested), ""),
-        ("done", fmt.count(load.visited), "every echo was right, and closed as the protocol has it"),
+        ("done", fmt.count(load.visited), f"{right}, and closed as the protocol has it"),
         ("failed", fmt.count(record.failed), ""),
         ("dropped", fmt.count(record.dropped), ""),
-        ("wrong echoes", fmt.count(load.wrong), "each ended its connection" if load.wrong else ""),
+        (_wrong(record, 0), fmt.count(load.wrong), "each ended its connection" if load.wrong else ""),
     ]
     if record.held:
         rows.append(("cut off", fmt.count(record.held), "open when the run ended"))
@@ -89,5 +100,7 @@ def threshold_rows(record: RunRecord) -> list[tuple[str, str, str]]:
             value = fmt.duration(it.value)
         else:
             value = fmt.number(it.value)
+        if metric == "failed" and it.value:
+            value += f" ({fmt.count(record.failed)} failed, {fmt.count(record.dropped)} dropped)"
         rows.append((it.threshold, "met" if it.met else "MISSED", value))
     return rows

@@ -12,6 +12,7 @@ from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 from connprobe.report.limits import render_limits
 from connprobe.report.loadrows import load_sentence
+from connprobe.report.rows import Rows
 from connprobe.report.verdicts import render_verdicts
 
 _PROTOCOLS = {"ws": "WebSocket", "http": "HTTP", "tcp": "TCP"}
@@ -158,7 +159,7 @@ def _causes(
     for cause, number in found:
         page.line("  ", (fmt.count(number), "bold red"), "  ", (cause, "bold"))
         details = (record.drop_details if established else record.failure_details).get(cause, {})
-        for said, seen in _advised(cause, details, established).items():
+        for said, seen in _advised(record.command, cause, details, established).items():
             for detail, times in seen[:_DETAILS_SHOWN]:
                 text = page.text(detail, limit=_DETAIL_LENGTH).plain
                 page.paragraph(f"{fmt.count(times)} \u00d7 {text}", indent=6)
@@ -170,13 +171,15 @@ def _causes(
             page.paragraph(f"fix: {said.fix}", "green", indent=6)
 
 
-def _advised(cause: str, details: dict[str, int], established: bool) -> dict[Advice, list[tuple[str, int]]]:
+def _advised(
+    command: str, cause: str, details: dict[str, int], established: bool
+) -> dict[Advice, list[tuple[str, int]]]:
     """What to say on a cause, each with the details that lead to it, the most frequent first."""
     if not details:
-        return {advice(cause, established): []}
+        return {advice(cause, established, command=command): []}
     said: dict[Advice, list[tuple[str, int]]] = {}
     for detail, times in sorted(details.items(), key=lambda it: -it[1]):
-        said.setdefault(advice(cause, established, detail), []).append((detail, times))
+        said.setdefault(advice(cause, established, detail, command=command), []).append((detail, times))
     return said
 
 
@@ -205,7 +208,7 @@ def render_memory(record: RunRecord, page: Page) -> None:
     observed = f"PSS, {fmt.count(watch.samples)} samples, {fmt.count(watch.late_samples)} late"
     size, cpu = fmt.nbytes(watch.pss_bytes), fmt.duration(watch.cpu_s)
     rows.append(("watching", fmt.DASH, fmt.DASH, size, fmt.DASH, cpu, observed))
-    page.table(rows, header=header)
+    page.figures(Rows(header, rows))
 
 
 def _processes(number: int) -> str:

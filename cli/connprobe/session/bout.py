@@ -160,7 +160,7 @@ def bout_of(
     unknown = {
         path: why
         for path, why in record.unknown.items()
-        if path in ("server", "client.cpu_s") or path.startswith("listeners")
+        if path in ("server", "load.workers_cpu_s") or path.startswith("listeners")
     }
     return Bout(
         workload=turn.workload,
@@ -180,7 +180,7 @@ def bout_of(
         connections_per_s=record.connections_per_s,
         server=record.server,
         server_pss_bytes=run.pss_bytes,
-        client_cpu_s=record.client.cpu_s,
+        client_cpu_s=load.workers_cpu_s,
         overflows=run.overflows(record),
         others=others,
         notes=tuple(notes),

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from connprobe.engine import counters
 from connprobe.engine.task import Task, VisitsTask
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, ServeMode
+from connprobe.plan.message import is_size
+from connprobe.session.costs import Costs
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.loaded import LATE_MS, load_record
+from connprobe.session.loaded import LATE_MS, fell_behind, load_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
 from connprobe.store.rundir import RunDirectory
@@ -62,10 +64,22 @@ class Load(Hold):
         self.seen.measured_at = 0  # nothing is held any more that its memory could be shared out to
         self._stop_workers()
 
+    def _note_ramp(self, costs: Costs) -> None:
+        """A worker's CPU is that of its visits: what its start took would be shared out to the load alone."""
+        super()._note_ramp(costs)
+        if self.seen.cpu is not None and self.seen.ramp_s:
+            busiest_ns = max(self.fleet.table.column(counters.CPU_NS))
+            self.seen.cpu = self.seen.cpu._replace(busiest_worker=busiest_ns / 1e9 / self.seen.ramp_s)
+
     def _tasks(self) -> list[Task]:
         workers = self.plan.workers
         count = self.asked.count if self.load.counted else UNCOUNTED
-        visits = VisitsTask(self.load.messages, self._payload, self.load.duration_s or 0.0)
+        visits = VisitsTask(
+            self.load.messages,
+            self._payload,
+            self.load.duration_s or 0.0,
+            varied=self.load.messages > 1 and is_size(self.load.message),
+        )
         return [
             task._replace(share=share, goal=share, visits=tuple(visits))  # type: ignore[arg-type]
             for index, task in enumerate(super()._tasks())
@@ -84,5 +98,6 @@ class Load(Hold):
     def _record(self) -> RunRecord:
         self.seen.checked = True  # nothing is held, and so nothing is to be checked
         if self.seen.totals is not None:
-            self.seen.behind = self.seen.totals.late_max_us > 1000 * LATE_MS
+            late = self.seen.totals.late_max_us > 1000 * LATE_MS
+            self.seen.behind = late or fell_behind(self.asked, self.load, self.seen.totals)
         return load_record(super()._record(), self.asked, self.load, self.seen)

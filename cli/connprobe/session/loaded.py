@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
+from connprobe.causes import WORKER_LOST
 from connprobe.engine.counters import Totals, read_messages
 from connprobe.model import HoldRequest, Late, LoadFigures, LoadRequest, RunRecord, Verdict
 from connprobe.plan.distribution import distribution
+from connprobe.plan.load import established
 from connprobe.plan.threshold import judge
 from connprobe.session.outcome import Seen
 
@@ -30,8 +32,13 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
     unknown = {**record.unknown, **_NOT_OF_A_LOAD}
     if record.server is None:
         unknown = {path: why for path, why in unknown.items() if not path.startswith("server.")}
-    if totals.unmeasured:
-        unknown["load.sent_bytes"] = unknown["load.received_bytes"] = "this kernel's TCP_INFO tells no bytes"
+    no_bytes = None
+    if totals.established <= totals.held + totals.drops.get(WORKER_LOST, 0):
+        no_bytes = "bytes are read when an established connection ends, and none did"
+    elif totals.unmeasured:
+        no_bytes = "this kernel's TCP_INFO tells no bytes"
+    if no_bytes is not None:
+        unknown["load.sent_bytes"] = unknown["load.received_bytes"] = no_bytes
     late = None
     if asked.rate_per_s is not None and totals.started:
         late = Late(
@@ -45,10 +52,13 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         wrong=totals.messages_wrong,
         total_s=record.ramp_s,
         messages_per_s=round(totals.messages_answered / record.ramp_s, 1) if record.ramp_s else 0.0,
-        sent_bytes=None if totals.unmeasured else totals.sent_bytes,
-        received_bytes=None if totals.unmeasured else totals.received_bytes,
+        sent_bytes=None if no_bytes is not None else totals.sent_bytes,
+        received_bytes=None if no_bytes is not None else totals.received_bytes,
         late=late,
+        workers_cpu_s=round(totals.cpu_ns / 1e9, 4) if totals.started else None,
     )
+    if not totals.started:
+        unknown["load.workers_cpu_s"] = "no connection was begun"
     answered = read_messages(table) if table is not None else []
     record = replace(
         record,
@@ -59,19 +69,21 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         requested=requested,
         not_attempted=max(0, requested - totals.established - totals.failed),
         pings=None,
+        connections_per_s=round(totals.visited / record.ramp_s, 1) if record.ramp_s else 0.0,
         message_ms=distribution(answered, totals.message_sum_us, totals.message_max_us),
         load_request=load,
         load=figures,
         unknown=unknown,
     )
+    behind = record.outcome != "interrupted" and fell_behind(asked, load, totals)
     judged = judge(load.thresholds, record)
-    missed = any(not it.met for it in judged) or bool(seen.lost)
+    missed = any(not it.met for it in judged) or bool(seen.lost) or behind
     outcome = record.outcome if record.outcome == "interrupted" else "missed" if missed else "done"
     return replace(
         record,
         outcome=outcome,
         load=replace(figures, thresholds=judged),
-        verdicts=(*_verdicts(record, figures), *record.verdicts),
+        verdicts=(*_verdicts(record, figures, behind), *record.verdicts),
     )
 
 
@@ -85,23 +97,31 @@ def _requested(asked: HoldRequest, load: LoadRequest, totals: Totals) -> int:
     return min(asked.count, due) if load.counted else due
 
 
-def _verdicts(record: RunRecord, load: LoadFigures) -> Iterator[Verdict]:
+def fell_behind(asked: HoldRequest, load: LoadRequest, totals: Totals) -> bool:
+    """A rate was asked, and too much of what was due had not begun when the time was over."""
+    due = _requested(asked, load, totals)
+    return asked.rate_per_s is not None and due - totals.established - totals.failed > LATE * due
+
+
+def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Verdict]:
+    wrong, fix = "wrong echo", "the server has to echo: whatever else it sends counts as a wrong echo"
+    if record.request.protocol == "http":
+        wrong, fix = "wrong answer", "a response of the length that its head names, and not a byte more"
     if load.wrong:
         yield Verdict(
             level="bad",
-            text=f"{load.wrong:,} of {load.messages:,} messages came back as another.",
-            fix="the server has to echo: whatever else it sends counts as a wrong echo",
+            text=f"{load.wrong:,} of {established(record):,} established connections got a {wrong}.",
+            fix=fix,
         )
     asked, rate = record.request, record.request.rate_per_s
     late = load.late
     if rate is None or late is None:
         return
-    left = record.not_attempted
-    if record.outcome != "interrupted" and left > LATE * record.requested:
+    if behind:
         yield Verdict(
-            level="warning",
-            text=f"The rate was not kept: {left:,} of {record.requested:,} connections were due and had not "
-            "begun when the time was over. Their wait is in no latency.",
+            level="bad",
+            text=f"The rate was not kept: {record.not_attempted:,} of {record.requested:,} connections were "
+            "due and had not begun when the time was over. Their wait is in no latency.",
             fix=f"a higher --concurrency than {asked.concurrency:,}, or a lower --rate than {rate:,g}",
         )
     elif late.max_ms > LATE_MS:

@@ -57,8 +57,8 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
         _over_time(line, record, figures),
         parts.section(
             "Failed and dropped",
-            parts.causes(record.failures, record.failure_details, established=False),
-            parts.causes(record.drops, record.drop_details, established=True),
+            parts.causes(record.command, record.failures, record.failure_details, established=False),
+            parts.causes(record.command, record.drops, record.drop_details, established=True),
         ),
         parts.section("Accept queue", parts.queues_table(record)),
         parts.section("Kernel memory of one connection", parts.slabs_table(record)),
@@ -91,11 +91,11 @@ def _header(record: RunRecord, said: str) -> Html:
 
 def _tiles(record: RunRecord) -> Html:
     took, server, kernel = record.handshake_ms, record.server, record.kernel
-    of = "in" if record.load is not None else "ramp of"
+    of = "established, ramp of" if record.load is None else "done, in"
     tiles: list[tuple[str, str]] = [
         _reached(record),
         (f"{fmt.count(record.failed)} / {fmt.count(record.dropped)}", "failed / dropped"),
-        (fmt.rate(record.connections_per_s), f"established, {of} {fmt.duration(record.ramp_s)}"),
+        (fmt.rate(record.connections_per_s), f"{of} {fmt.duration(record.ramp_s)}"),
     ]
     if took is not None:
         tiles.append((fmt.ms(took.p50), f"handshake, median; p99 {fmt.ms(took.p99)}"))

@@ -28,14 +28,18 @@ def verdicts(found: Iterable[Verdict]) -> Html:
 
 
 def causes(
-    by_cause: Mapping[str, int], details: Mapping[str, Mapping[str, int]], *, established: bool
+    command: str,
+    by_cause: Mapping[str, int],
+    details: Mapping[str, Mapping[str, int]],
+    *,
+    established: bool,
 ) -> Html:
     rows = []
     for cause, number in sorted(by_cause.items(), key=lambda it: (-it[1], it[0])):
         if not number:
             continue
         said = sorted(details.get(cause, {}).items(), key=lambda it: (-it[1], it[0]))
-        advised = advice(cause, established, said[0][0] if said else None)
+        advised = advice(cause, established, said[0][0] if said else None, command=command)
         seen = [
             tag("div", f"{fmt.count(times)} \u00d7 ", safe(it, 300)) for it, times in said[:DETAILS_SHOWN]
         ]
