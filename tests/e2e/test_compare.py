@@ -392,6 +392,28 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     assert list(again.bouts[: len(kept)]) == kept
 
 
+def test_a_comparison_that_is_running_is_not_resumed_beside_itself(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)\n"
+    slow = DIES.replace("%(dying)s", waits + "%(dying)s")
+    command = start("compare", write(TCP, slow, sizes="[11]"))
+    assert eventually(lambda: command.directory is not None and any(command.directory.glob("runs/*/*.log")))
+    directory = command.directory
+    assert directory is not None
+    (directory / "tls").mkdir()
+    (directory / "tls" / "key.pem").write_text("of the first")
+    second = start("compare", "--resume", str(directory)).finish()
+    assert second.returncode == 1
+    assert f"a comparison is running in {directory}: connprobe compare (pid {command.pid})" in second.stderr
+    assert (directory / "tls" / "key.pem").read_text() == "of the first"
+    assert (directory / "bouts.jsonl").read_bytes() == b""
+    (directory / "tls" / "key.pem").unlink()
+    go.touch()
+    assert len(record_of(command.finish()).bouts) == 1
+
+
 def test_an_interruption_ends_a_load_that_is_under_way(start: Start, write: Write) -> None:
     command = start("compare", write(TCP, CONTROL, sizes="[200000]"))
 

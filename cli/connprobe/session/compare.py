@@ -1,7 +1,7 @@
 """`compare` as a whole: refuse or run, write, show. Returns the exit code."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,10 @@ from connprobe.session.comparison import Comparison
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored
 from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_request
+from connprobe.store.lock import Busy, exclusive
 from connprobe.store.rundir import REPORT, RunDirectory
+
+LOCK = "compare"
 
 
 def run_compare(
@@ -78,12 +81,30 @@ def chosen_names(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
     return tuple(only)
 
 
-def _directory(request: CompareRequest, resume: Path | None, results: Path) -> RunDirectory:
+@contextmanager
+def _directory(request: CompareRequest, resume: Path | None, results: Path) -> Iterator[RunDirectory]:
+    """For one comparison at a time."""
     if resume is not None:
-        return RunDirectory.reopen(resume, BOUTS)
+        with _alone(resume), RunDirectory.reopen(resume, BOUTS) as directory:
+            yield directory
+        return
     made = RunDirectory.create(results, "compare", request.suite.title, BOUTS)
-    made.write(REQUEST, request)
-    return made
+    with made as directory, _alone(directory.path):
+        directory.write(REQUEST, request)
+        yield directory
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Raises RunFailed where a comparison is running in `path`."""
+    with ExitStack() as undo:
+        try:
+            undo.enter_context(exclusive(LOCK, "connprobe compare", path))
+        except Busy as busy:
+            raise RunFailed(
+                f"a comparison is running in {path}: {busy.owner}", fix="wait until it has ended"
+            ) from None
+        yield
 
 
 def _write(directory: RunDirectory, record: CompareRecord) -> RunFailed | None:
