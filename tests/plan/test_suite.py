@@ -114,3 +114,8 @@ def test_a_mistake_has_its_line_and_key(before: str, after: str, said: str) -> N
         parse_suite(text, "s.toml")
     assert caught.value.message.lower().startswith(said.lower()), caught.value.message
     assert caught.value.fix
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^s\.toml: its arrays or tables are nested too deeply$"):
+        parse_suite(f"a = {'[' * 3000}{']' * 3000}", "s.toml")

@@ -35,11 +35,13 @@ def parse_suite(text: str, file: str) -> Suite:
         what = str(error)[: place.start()] if place else str(error)
         where = f", line {place[1]}, column {place[2]}" if place else ""
         raise UsageError(f"{file}{where}: {what}", fix="it has to be TOML: toml.io") from None
+    except RecursionError:
+        raise UsageError(f"{file}: its arrays or tables are nested too deeply", fix=FIX) from None
     try:
         suite = msgspec.convert(data, Suite)
     except msgspec.ValidationError as error:
         raise refused(text, file, *_understood(str(error))) from None
-    for mistake in _mistakes(suite):
+    for mistake in mistakes(suite):
         raise refused(text, file, *mistake)
     return suite
 
@@ -74,8 +76,8 @@ def _understood(message: str) -> Mistake:
     return Mistake(tuple(path), what[0].lower() + what[1:])
 
 
-def _mistakes(suite: Suite) -> Iterator[Mistake]:
-    """What the types do not say."""
+def mistakes(suite: Suite, *, filled: bool = False) -> Iterator[Mistake]:
+    """What the types do not say. filled: its `files` hold the templates, not their paths."""
     yield from _repeated(("sizes",), suite.sizes)
     yield from _same_name("workload", [(it.name,) for it in suite.workloads])
     yield from _same_name("backend", [(it.name,) for it in suite.backend_programs])
@@ -83,11 +85,11 @@ def _mistakes(suite: Suite) -> Iterator[Mistake]:
     for index, workload in enumerate(suite.workloads):
         yield from _of_workload(("workload", index), workload, suite)
     for index, contestant in enumerate(suite.contestants):
-        yield from _of_contestant(("contestant", index), contestant, suite)
+        yield from _of_contestant(("contestant", index), contestant, suite, filled)
     for index, backend in enumerate(suite.backend_programs):
         if not any(backend.name in it.backends for it in suite.contestants):
             yield Mistake(("backend", index), f"no contestant has {backend.name!r} among its backends")
-        yield from _templates(("backend", index), backend, names_of(suite, backend))
+        yield from _templates(("backend", index), backend, names_of(suite, backend), filled)
 
 
 def _of_workload(where: Path, workload: Workload, suite: Suite) -> Iterator[Mistake]:
@@ -106,7 +108,7 @@ def _of_workload(where: Path, workload: Workload, suite: Suite) -> Iterator[Mist
         yield Mistake(("contestant", second, "control"), what)
 
 
-def _of_contestant(where: Path, contestant: Contestant, suite: Suite) -> Iterator[Mistake]:
+def _of_contestant(where: Path, contestant: Contestant, suite: Suite, filled: bool) -> Iterator[Mistake]:
     if not any(serves(contestant, it) for it in suite.workloads):
         yield Mistake(where, f"no workload has {_kind(contestant)}")
     known = {it.name for it in suite.backend_programs}
@@ -114,7 +116,7 @@ def _of_contestant(where: Path, contestant: Contestant, suite: Suite) -> Iterato
         if name not in known:
             yield Mistake((*where, "backends"), f"there is no [[backend]] {name!r}")
     yield from _repeated((*where, "backends"), contestant.backends)
-    yield from _templates(where, contestant, names_of(suite, contestant))
+    yield from _templates(where, contestant, names_of(suite, contestant), filled)
 
 
 def _kind(it: Workload | Contestant) -> str:
@@ -145,12 +147,12 @@ def names_of(suite: Suite, program: Program) -> tuple[str, ...]:
     return (*names, *(template.BEHIND if behind else ()), *(template.TLS if tls else ()))
 
 
-def _templates(where: Path, program: Program, known: Sequence[str]) -> Iterator[Mistake]:
+def _templates(where: Path, program: Program, known: Sequence[str], filled: bool) -> Iterator[Mistake]:
     texts: list[tuple[Path, str]] = [(("command",), text) for text in program.command]
     texts += [(("environment", name), text) for name, text in program.environment.items()]
     early: list[tuple[Path, str]] = [(("requires",), text) for text in program.requires]
     early += [(("version",), text) for text in program.version]
-    early += [(("files", name), text) for name, text in program.files.items()]
+    (texts if filled else early).extend((("files", name), text) for name, text in program.files.items())
     for path, text, names in (
         *((*it, known) for it in texts),
         *((*it, ("suite", "home", "python")) for it in early),
