@@ -104,6 +104,21 @@ def test_what_each_program_may_name() -> None:
             'name = "plain"\nprotocol = "http"\nmessage = "hi"',
             "s.toml, line 6: workload[1].message: with HTTP a message is the request once more",
         ),
+        (
+            '"${port}", "${backend_port}"]',
+            '"x"]\nenvironment = { A = "1", "b c" = "x" }',
+            "s.toml, line 22: contestant[2].environment.b c: this key: expected `str` matching regex",
+        ),
+        (
+            '"${port}", "${backend_port}"]',
+            '"x"]\n[contestant.files]\nok = "1"\n"../x" = "x"',
+            "s.toml, line 24: contestant[2].files.../x: this key: expected `str` matching regex",
+        ),
+        (
+            '"${port}", "${backend_port}"]',
+            '"x"]\nenvironment = { A = "1", B = 2 }',
+            "s.toml, line 22: contestant[2].environment.B: expected `str`, got `int`",
+        ),
         ("sizes = [50, 100]", "sizes = [50 100]", "s.toml, line 1, column 13: unclosed array"),
     ],
 )

@@ -3,8 +3,8 @@
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,9 +15,10 @@ from connprobe.plan.message import parse_message
 from connprobe.plan.toml_line import line_of
 
 Path = tuple[str | int, ...]
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<key>key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _PART = re.compile(r"\.([A-Za-z0-9_]+)|\[([0-9]+|\.\.\.)\]")
 _FIELD = re.compile(r"unknown field `([^`]+)`")
+_REGEX = re.compile(r"regex '(.*)'$")
 FIX = "docs/compare.md describes every key"
 
 
@@ -40,7 +41,7 @@ def parse_suite(text: str, file: str) -> Suite:
     try:
         suite = msgspec.convert(data, Suite)
     except msgspec.ValidationError as error:
-        raise refused(text, file, *_understood(str(error))) from None
+        raise refused(text, file, *_understood(str(error), data)) from None
     for mistake in mistakes(suite):
         raise refused(text, file, *mistake)
     return suite
@@ -60,20 +61,34 @@ def shown(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _understood(message: str) -> Mistake:
-    """msgspec's "Expected `int`, got `str` - at `$.contestant[2].tls`"."""
+def _understood(message: str, data: object) -> Mistake:
+    """msgspec's "Expected `int`, got `str` - at `$.contestant[2].tls`"; `data`: what that is in."""
     found = _AT.match(message)
     assert found is not None
     path: list[str | int] = []
     for name, index in _PART.findall(found["path"] or ""):
-        if index == "...":  # of a dictionary: which key it was is not told
+        if index == "...":
+            path += _keys(data, path, lambda _, value: not isinstance(value, str))
             break
         path.append(name or int(index))
     what = found["what"]
+    if found["key"]:
+        wanted = _REGEX.search(what)
+        path += _keys(data, path, lambda key, _: wanted is not None and not re.search(wanted[1], key))
+        what = f"this key: {what[0].lower()}{what[1:]}"
     if (field := _FIELD.search(what)) is not None:
         path.append(field[1])
         what = "there is no such key"
     return Mistake(tuple(path), what[0].lower() + what[1:])
+
+
+def _keys(data: object, path: Path | list[str | int], is_wrong: Callable[[str, object], bool]) -> list[str]:
+    """The first wrong key of the table at `path`, which msgspec does not name; [] where it is not found."""
+    table: Any = data
+    for part in path:
+        table = table[part]
+    items = table.items() if isinstance(table, dict) else ()
+    return [key for key, value in items if is_wrong(key, value)][:1]
 
 
 def mistakes(suite: Suite, *, filled: bool = False) -> Iterator[Mistake]:
