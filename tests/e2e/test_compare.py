@@ -378,6 +378,10 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     before = (run.directory / "bouts.jsonl").read_bytes().splitlines()
     if by is signal.SIGKILL:
         assert not (run.directory / "compare.json").exists()
+        told = start("report", str(run.directory)).finish()
+        assert told.returncode == 1
+        assert f"the comparison in {run.directory} is not finished" in told.stderr
+        assert f"fix: connprobe compare --resume {run.directory}" in told.stderr
     else:
         record = record_of(run, 130)
         assert record.outcome == "interrupted"

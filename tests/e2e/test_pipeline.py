@@ -219,6 +219,21 @@ def test_node_that_dies_of_its_heap_before_the_count_is_said_to(pipeline: Pipeli
     assert 3000 < record.pending < 20_000
 
 
+def test_it_is_shown_again(pipeline: Pipelines, free_port: Callable[[], int]) -> None:
+    run, record = pipeline(*QUICK, "--", *WAITING, str(free_port()))
+    shown, said = (Command("report", *more, str(run.directory)).finish(30) for more in ((), ("--json",)))
+    assert ended(shown, 0).stdout.splitlines()[0] == record.headline
+    assert "step 2" in shown.stdout
+    assert msgspec.json.decode(ended(said, 0).stdout, type=PipelineRecord) == record
+    for form in ("html", "markdown"):
+        made = Command("report", "--format", form, str(run.directory)).finish(30)
+        assert f"is of connprobe pipeline, which has no {form}" in ended(made, 2).stderr
+    assert run.directory is not None
+    (run.directory / "pipeline.json").write_text("{")
+    broken = Command("report", str(run.directory)).finish(30)
+    assert "pipeline.json is damaged" in ended(broken, 1).stderr
+
+
 def test_one_that_closes_the_connection_is_said_to(pipeline: Pipelines, free_port: Callable[[], int]) -> None:
     _, record = pipeline(*QUICK, "--", *WAITING, str(free_port()), "close-at=2003", code=4)
     assert (record.outcome, record.ended) == ("missed", "lost")
