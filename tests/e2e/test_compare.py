@@ -294,6 +294,18 @@ def test_what_is_missing_is_named_with_what_installs_it(start: Start, write: Wri
     assert record_of(start("compare", suite, "--only", "control").finish()).skipped == {}
 
 
+def test_a_program_that_is_there_but_not_executable_is_told_apart(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    program = tmp_path / "run.sh"
+    program.write_text("#!/bin/sh\n")
+    suite = write(TCP, CONTROL.replace("${python}", "${suite}/run.sh"))
+    run = start("compare", suite).finish()
+    assert (run.returncode, run.directory) == (3, None)
+    assert run.says(f"have {program} is not executable")
+    assert run.says(f"fix: chmod +x {program}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -119,6 +119,27 @@ def test_what_each_program_may_name() -> None:
             '"x"]\nenvironment = { A = "1", B = 2 }',
             "s.toml, line 22: contestant[2].environment.B: expected `str`, got `int`",
         ),
+        (
+            '"one", "${port}"',
+            '"./run.sh", "${port}"',
+            "s.toml, line 15: contestant[1].command: ./run.sh would be looked for in the working directory: "
+            "write ${suite}/run.sh",
+        ),
+        (
+            "control = true",
+            'version = ["bin/one", "-v"]',
+            "s.toml, line 14: contestant[1].version: bin/one would be looked for",
+        ),
+        (
+            "control = true",
+            'requires = ["node_modules"]',
+            "s.toml, line 14: contestant[1].requires: node_modules would be looked for",
+        ),
+        (
+            'name = "plain"\nprotocol = "tcp"',
+            'name = "plain"\nprotocol = "tcp"\nmessage = "@hello.txt"',
+            "s.toml, line 6: workload[1].message: a suite reads no file for it",
+        ),
         ("sizes = [50, 100]", "sizes = [50 100]", "s.toml, line 1, column 13: unclosed array"),
     ],
 )

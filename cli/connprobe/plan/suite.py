@@ -111,6 +111,8 @@ def _of_workload(where: Path, workload: Workload, suite: Suite) -> Iterator[Mist
     if workload.message is not None:
         if workload.protocol == "http":
             yield Mistake((*where, "message"), "with HTTP a message is the request once more")
+        if workload.message.startswith("@"):
+            yield Mistake((*where, "message"), "a suite reads no file for it: write the text, or a size")
         try:
             parse_message(workload.message, "message")
         except UsageError as error:
@@ -163,6 +165,16 @@ def names_of(suite: Suite, program: Program) -> tuple[str, ...]:
 
 
 def _templates(where: Path, program: Program, known: Sequence[str], filled: bool) -> Iterator[Mistake]:
+    for key, paths in (
+        ("command", program.command[:1]),
+        ("version", program.version[:1]),
+        ("requires", program.requires),
+    ):
+        for text in paths:
+            if ("/" in text or key == "requires") and not text.startswith(("/", "${")):
+                beside = f"${{suite}}/{text.removeprefix('./')}"
+                what = f"{text} would be looked for in the working directory: write {beside}"
+                yield Mistake((*where, key), what)
     texts: list[tuple[Path, str]] = [(("command",), text) for text in program.command]
     texts += [(("environment", name), text) for name, text in program.environment.items()]
     early: list[tuple[Path, str]] = [(("requires",), text) for text in program.requires]
