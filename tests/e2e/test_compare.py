@@ -408,6 +408,30 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     assert list(again.bouts[: len(kept)]) == kept
 
 
+def test_one_that_is_complete_is_shown_again_and_not_touched(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    suite = write(TCP, CONTROL, sizes="[11]")
+    run = start("compare", suite).finish()
+    record = record_of(run)
+    directory = run.directory
+    assert directory is not None
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    again = start("compare", "--resume", str(directory)).finish()
+    assert (again.returncode, again.stdout) == (0, run.stdout), again.stderr
+    assert f"nothing is left to run in {directory}" in again.stderr
+    assert "is not what it was" not in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+    Path(suite).write_text(Path(suite).read_text().replace("[11]", "[12]"))
+    changed = start("compare", "--resume", str(directory), "--json").finish()
+    assert msgspec.json.decode(changed.stdout, type=CompareRecord) == record
+    assert f"{suite} is not what it was: not used" in changed.stderr
+    (directory / "compare.json").write_text("{")
+    mended = start("compare", "--resume", str(directory)).finish()
+    assert record_of(Run(mended.returncode, mended.stdout, mended.stderr, directory)).bouts == record.bouts
+    assert len(list((directory / "runs").iterdir())) == 1
+
+
 def test_a_comparison_that_is_running_is_not_resumed_beside_itself(
     start: Start, write: Write, tmp_path: Path
 ) -> None:

@@ -15,7 +15,8 @@ from connprobe.report.standings import render_compare
 from connprobe.session.comparison import Comparison
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored
-from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_request
+from connprobe.session.suite import read_suite
+from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_compare, read_request
 from connprobe.store.lock import Busy, exclusive
 from connprobe.store.rundir import REPORT, RunDirectory
 
@@ -38,7 +39,13 @@ def run_compare(
     if request is None:
         assert resume is not None
         request = read_request(resume)
+        _say_changed(request, err)
     comparison = Comparison(request, err)
+    if resume is not None and not dry_run and (complete := _complete(resume, comparison)) is not None:
+        with suppress(OSError):
+            err.print(f"nothing is left to run in {resume}", markup=False, soft_wrap=True)
+            _show(resume, complete, out, report=(resume / REPORT).is_file(), json=json)
+        return _code(complete)
     obstacles = comparison.obstacles(results if resume is None else resume)
     if obstacles:
         render_obstacles(obstacles, err)
@@ -53,12 +60,7 @@ def run_compare(
         unwritten = _write(directory, record)
         no_report = _write_report(directory, record)
         with suppress(OSError):
-            if json:
-                _print(out, record)
-            else:
-                where = str(directory.path.absolute())
-                report = None if no_report else f"{where}/{REPORT}"
-                render_compare(record, out, results=where, report=report)
+            _show(directory.path, record, out, report=no_report is None, json=json)
             if no_report:
                 err.print(f"no {REPORT}: {no_report}", markup=False)
             if record.outcome == "interrupted":
@@ -67,7 +69,7 @@ def run_compare(
                 )
     if unwritten is not None:
         raise unwritten
-    return {"interrupted": INTERRUPTED, "missed": MISSED}.get(record.outcome, DONE)
+    return _code(record)
 
 
 def chosen_names(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
@@ -79,6 +81,42 @@ def chosen_names(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
                 f"--only {name!r}: no contestant is called that", fix=f"one of {', '.join(names)}"
             )
     return tuple(only)
+
+
+def _complete(directory: Path, comparison: Comparison) -> CompareRecord | None:
+    """The record of a comparison of which every run is over; None: it has to go on."""
+    try:
+        record = read_compare(directory)
+    except RunFailed:  # there is none yet, or a damaged one: it is made again from the runs
+        return None
+    over = {it.turn for it in record.bouts}
+    whole = record.outcome != "interrupted" and len(over) == record.turns and over >= set(comparison.turns)
+    return record if whole else None
+
+
+def _say_changed(request: CompareRequest, err: Console) -> None:
+    """Where the suite file is not what it was; one that is gone or has mistakes is another too."""
+    path = Path(request.place) / Path(request.path).name
+    try:
+        same = read_suite(path) == request.suite
+    except UsageError:
+        same = False
+    if not same:
+        said = f"{path} is not what it was: not used, but the suite as it was then"
+        with suppress(OSError):
+            err.print(said, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(directory: Path, record: CompareRecord, out: Console, *, report: bool, json: bool) -> None:
+    if json:
+        _print(out, record)
+        return
+    where = str(directory.absolute())
+    render_compare(record, out, results=where, report=f"{where}/{REPORT}" if report else None)
+
+
+def _code(record: CompareRecord) -> int:
+    return {"interrupted": INTERRUPTED, "missed": MISSED}.get(record.outcome, DONE)
 
 
 @contextmanager
