@@ -191,6 +191,30 @@ def test_one_that_dies_is_said_to(pipeline: Pipelines, free_port: Callable[[], i
     assert (run.directory / "server.log").read_text() == "no more: died as told\n"
 
 
+# Ends when the first request comes, of which it reads nothing.
+STARTLED = """
+import os, select, socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+one, _ = server.accept()
+select.select([one], [], [])
+os._exit(7)
+"""
+
+
+def test_where_nothing_was_read_before_the_death_no_number_is_made_up(
+    pipeline: Pipelines, free_port: Callable[[], int]
+) -> None:
+    run, record = pipeline(*QUICK, "--", sys.executable, "-c", STARTLED, str(free_port()), code=4)
+    assert record.ended == "died"
+    assert (record.received, record.pending, record.verified) == (None, None, None)
+    assert 0 < record.pending_most == record.received_most == record.sent
+    assert record.unknown["pending"].endswith(f"at most {record.sent:,}")
+    assert "verified" in record.unknown
+    assert run.says(
+        f"The server held between 0 and {record.sent:,} requests of one connection pending, until"
+    )
+
+
 def test_one_that_dies_before_it_was_looked_at_held_nobody_knows_how_many(
     pipeline: Pipelines, free_port: Callable[[], int]
 ) -> None:
