@@ -23,7 +23,6 @@ from connprobe.model import (
 from connprobe.observe.listeners import listener_pids
 from connprobe.observe.memoryceilings import memory_ceilings
 from connprobe.observe.reading import ServerMeter
-from connprobe.observe.runtimes import HeapUnknown
 from connprobe.plan.limits import limits
 from connprobe.plan.pipeline import ANSWERED_SHARE, MemoryBound, StoppedReading
 from connprobe.plan.prediction import DRIFTS, Prediction, growths, predict
@@ -230,7 +229,7 @@ class PipelineRun(Sending):
         try:
             own = [_by_rss(each, self.use.rss_bytes) for each in memory_ceilings(self.meter)]
             self._ceilings = (*own, *self.heap.ceilings())
-        except (OSError, HeapUnknown) as error:
+        except OSError as error:
             self.unknown["limits"] = str(error)
 
     def _verify(self, pipeline: Pipeline) -> None:
