@@ -294,6 +294,18 @@ def test_what_is_missing_is_named_with_what_installs_it(start: Start, write: Wri
     assert record_of(start("compare", suite, "--only", "control").finish()).skipped == {}
 
 
+def test_a_program_that_is_there_but_not_executable_is_told_apart(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    program = tmp_path / "run.sh"
+    program.write_text("#!/bin/sh\n")
+    suite = write(TCP, CONTROL.replace("${python}", "${suite}/run.sh"))
+    run = start("compare", suite).finish()
+    assert (run.returncode, run.directory) == (3, None)
+    assert run.says(f"have {program} is not executable")
+    assert run.says(f"fix: chmod +x {program}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -378,6 +390,10 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     before = (run.directory / "bouts.jsonl").read_bytes().splitlines()
     if by is signal.SIGKILL:
         assert not (run.directory / "compare.json").exists()
+        told = start("report", str(run.directory)).finish()
+        assert told.returncode == 1
+        assert f"the comparison in {run.directory} is not finished" in told.stderr
+        assert f"fix: connprobe compare --resume {run.directory}" in told.stderr
     else:
         record = record_of(run, 130)
         assert record.outcome == "interrupted"
@@ -390,6 +406,52 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     assert len(set(order(again))) == len(again.bouts) == 8
     kept = [msgspec.json.decode(line, type=Bout) for line in before]
     assert list(again.bouts[: len(kept)]) == kept
+
+
+def test_one_that_is_complete_is_shown_again_and_not_touched(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    suite = write(TCP, CONTROL, sizes="[11]")
+    run = start("compare", suite).finish()
+    record = record_of(run)
+    directory = run.directory
+    assert directory is not None
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    again = start("compare", "--resume", str(directory)).finish()
+    assert (again.returncode, again.stdout) == (0, run.stdout), again.stderr
+    assert f"nothing is left to run in {directory}" in again.stderr
+    assert "is not what it was" not in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+    Path(suite).write_text(Path(suite).read_text().replace("[11]", "[12]"))
+    changed = start("compare", "--resume", str(directory), "--json").finish()
+    assert msgspec.json.decode(changed.stdout, type=CompareRecord) == record
+    assert f"{suite} is not what it was: not used" in changed.stderr
+    (directory / "compare.json").write_text("{")
+    mended = start("compare", "--resume", str(directory)).finish()
+    assert record_of(Run(mended.returncode, mended.stdout, mended.stderr, directory)).bouts == record.bouts
+    assert len(list((directory / "runs").iterdir())) == 1
+
+
+def test_a_comparison_that_is_running_is_not_resumed_beside_itself(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)\n"
+    slow = DIES.replace("%(dying)s", waits + "%(dying)s")
+    command = start("compare", write(TCP, slow, sizes="[11]"))
+    assert eventually(lambda: command.directory is not None and any(command.directory.glob("runs/*/*.log")))
+    directory = command.directory
+    assert directory is not None
+    (directory / "tls").mkdir()
+    (directory / "tls" / "key.pem").write_text("of the first")
+    second = start("compare", "--resume", str(directory)).finish()
+    assert second.returncode == 1
+    assert f"a comparison is running in {directory}: connprobe compare (pid {command.pid})" in second.stderr
+    assert (directory / "tls" / "key.pem").read_text() == "of the first"
+    assert (directory / "bouts.jsonl").read_bytes() == b""
+    (directory / "tls" / "key.pem").unlink()
+    go.touch()
+    assert len(record_of(command.finish()).bouts) == 1
 
 
 def test_an_interruption_ends_a_load_that_is_under_way(start: Start, write: Write) -> None:

@@ -59,7 +59,12 @@ def checked(run: Run, code: int) -> tuple[Run, PipelineRecord]:
     for sample in (run.directory / "samples.jsonl").read_text().splitlines():
         jsonschema.validate(json.loads(sample), line)
     record = msgspec.json.decode(text, type=PipelineRecord)
-    assert record.pending <= record.received <= record.sent
+    assert record.pending != 0 or record.pending_most == 0
+    assert (record.pending or 0) <= (record.received or 0) <= record.received_most <= record.sent
+    assert (record.pending or 0) <= record.pending_most <= record.received_most
+    assert all(
+        (getattr(record, name) is None) == (name in record.unknown) for name in ("received", "pending")
+    )
     assert record.answers.early + (record.answers.released or 0) == sum(record.answers.statuses.values())
     for step in record.steps:
         assert step.pending == step.received - step.answered
@@ -126,6 +131,7 @@ def test_node_stops_reading_once_answers_pile_up_behind_one_that_waits(
     )
     run, record = pipeline("--count", "100003", "--steps", "2", "--", need_node(), str(script))
     assert (record.outcome, record.ended) == ("done", "stopped_reading")
+    assert record.received is not None
     assert 0 < record.received < record.sent < record.requested
     assert record.answers.early == 0
     assert run.says(
@@ -177,12 +183,53 @@ def test_one_that_dies_is_said_to(pipeline: Pipelines, free_port: Callable[[], i
     run, record = pipeline(*QUICK, "--", *WAITING, str(free_port()), "die-at=2003", code=4)
     assert (record.outcome, record.ended) == ("missed", "died")
     assert record.ended_by == "the server died: exit status 7"
-    # It reads 64 kB at once, and dies in the midst of them.
-    assert 1500 <= record.pending <= 2003 + 65536 // record.request_bytes
+    assert record.pending is not None
+    assert 1500 <= record.pending <= 2003 <= record.pending_most
     assert [step.pending for step in record.steps] == [1500]
     assert run.says("until the server died: exit status 7")
     assert run.directory is not None
     assert (run.directory / "server.log").read_text() == "no more: died as told\n"
+
+
+# Ends when the first request comes, of which it reads nothing.
+STARTLED = """
+import os, select, socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+one, _ = server.accept()
+select.select([one], [], [])
+os._exit(7)
+"""
+
+
+def test_where_nothing_was_read_before_the_death_no_number_is_made_up(
+    pipeline: Pipelines, free_port: Callable[[], int]
+) -> None:
+    run, record = pipeline(*QUICK, "--", sys.executable, "-c", STARTLED, str(free_port()), code=4)
+    assert record.ended == "died"
+    assert (record.received, record.pending, record.verified) == (None, None, None)
+    assert 0 < record.pending_most == record.received_most == record.sent
+    assert record.unknown["pending"].endswith(f"at most {record.sent:,}")
+    assert "verified" in record.unknown
+    assert run.says(
+        f"The server held between 0 and {record.sent:,} requests of one connection pending, until"
+    )
+
+
+def test_one_that_dies_before_it_was_looked_at_held_nobody_knows_how_many(
+    pipeline: Pipelines, free_port: Callable[[], int]
+) -> None:
+    command = ("--", *WAITING, str(free_port()), "die-at=2003")
+    run, record = pipeline("--steps", "2", "--count", "6000", *command, code=4)
+    assert record.ended == "died"
+    assert (record.pending or 0) <= 2003 <= record.pending_most
+    assert record.pending_most > (record.pending or 0)  # what else was in the window
+    assert run.says(f"held between {record.pending or 0:,} and {record.pending_most:,} requests")
+    if record.pending is None:
+        assert record.verified is None
+        assert "verified" in record.unknown
+    else:
+        assert record.verified is not None
+        assert (record.verified.connections, record.verified.most) == (record.pending, record.pending_most)
 
 
 def test_node_that_dies_of_its_heap_before_the_count_is_said_to(pipeline: Pipelines) -> None:
@@ -192,14 +239,30 @@ def test_node_that_dies_of_its_heap_before_the_count_is_said_to(pipeline: Pipeli
     assert (record.outcome, record.ended) == ("missed", "died")
     assert record.verified is not None
     assert record.verified.resource == "heap"
+    assert record.pending is not None
     assert 3000 < record.pending < 20_000
+
+
+def test_it_is_shown_again(pipeline: Pipelines, free_port: Callable[[], int]) -> None:
+    run, record = pipeline(*QUICK, "--", *WAITING, str(free_port()))
+    shown, said = (Command("report", *more, str(run.directory)).finish(30) for more in ((), ("--json",)))
+    assert ended(shown, 0).stdout.splitlines()[0] == record.headline
+    assert "step 2" in shown.stdout
+    assert msgspec.json.decode(ended(said, 0).stdout, type=PipelineRecord) == record
+    for form in ("html", "markdown"):
+        made = Command("report", "--format", form, str(run.directory)).finish(30)
+        assert f"is of connprobe pipeline, which has no {form}" in ended(made, 2).stderr
+    assert run.directory is not None
+    (run.directory / "pipeline.json").write_text("{")
+    broken = Command("report", str(run.directory)).finish(30)
+    assert "pipeline.json is damaged" in ended(broken, 1).stderr
 
 
 def test_one_that_closes_the_connection_is_said_to(pipeline: Pipelines, free_port: Callable[[], int]) -> None:
     _, record = pipeline(*QUICK, "--", *WAITING, str(free_port()), "close-at=2003", code=4)
     assert (record.outcome, record.ended) == ("missed", "lost")
     assert record.ended_by in ("the server closed the connection", "the server reset the connection")
-    assert record.pending <= 2003
+    assert (record.pending or 0) <= 2003 <= record.pending_most
 
 
 def test_answers_out_of_order_and_missing_ones_are_told(
@@ -229,6 +292,7 @@ def test_memory_is_kept_below_its_bound(pipeline: Pipelines, free_port: Callable
     assert record.peak_rss_bytes is not None
     # On top comes what was under way: 20 kB for each request of 256 kB, and what 20 ms bring.
     assert 100_000_000 <= record.peak_rss_bytes < 400_000_000
+    assert record.pending is not None
     assert record.pending < 20_000
     assert run.says("RSS reached the bound of 100 MB (--memory-bound)")
 

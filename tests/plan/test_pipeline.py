@@ -44,13 +44,18 @@ HEAP = Limit(
 
 
 def say(
-    ended: Ended = "count", cost: Growth | None = None, limits: tuple[Limit, ...] = (), answered: int = 0
+    ended: Ended = "count",
+    cost: Growth | None = None,
+    limits: tuple[Limit, ...] = (),
+    answered: int = 0,
+    pending: int = 400_000,
 ) -> str:
     found = {} if cost is None else {cost.metric: cost}
     return headline(
         ended=ended,
         ended_by="the server died: exit status 7",
-        pending=400_000,
+        pending=pending,
+        pending_most=400_000,
         received=400_000,
         answered=answered,
         growth=found,
@@ -151,3 +156,11 @@ def test_a_cost_that_may_be_none_is_not_told() -> None:
 )
 def test_what_ended_it_is_said(ended: Ended, answered: int, said: str) -> None:
     assert said in say(ended, answered=answered)
+
+
+def test_a_death_between_two_looks_has_no_exact_number() -> None:
+    assert say("died", pending=0) == (
+        "The server held between 0 and 400,000 requests of one connection pending, until the server died: "
+        "exit status 7."
+    )
+    assert "between 393,607 and 400,000 requests" in say("lost", pending=393_607)

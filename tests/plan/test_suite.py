@@ -104,6 +104,42 @@ def test_what_each_program_may_name() -> None:
             'name = "plain"\nprotocol = "http"\nmessage = "hi"',
             "s.toml, line 6: workload[1].message: with HTTP a message is the request once more",
         ),
+        (
+            '"${port}", "${backend_port}"]',
+            '"x"]\nenvironment = { A = "1", "b c" = "x" }',
+            "s.toml, line 22: contestant[2].environment.b c: this key: expected `str` matching regex",
+        ),
+        (
+            '"${port}", "${backend_port}"]',
+            '"x"]\n[contestant.files]\nok = "1"\n"../x" = "x"',
+            "s.toml, line 24: contestant[2].files.../x: this key: expected `str` matching regex",
+        ),
+        (
+            '"${port}", "${backend_port}"]',
+            '"x"]\nenvironment = { A = "1", B = 2 }',
+            "s.toml, line 22: contestant[2].environment.B: expected `str`, got `int`",
+        ),
+        (
+            '"one", "${port}"',
+            '"./run.sh", "${port}"',
+            "s.toml, line 15: contestant[1].command: ./run.sh would be looked for in the working directory: "
+            "write ${suite}/run.sh",
+        ),
+        (
+            "control = true",
+            'version = ["bin/one", "-v"]',
+            "s.toml, line 14: contestant[1].version: bin/one would be looked for",
+        ),
+        (
+            "control = true",
+            'requires = ["node_modules"]',
+            "s.toml, line 14: contestant[1].requires: node_modules would be looked for",
+        ),
+        (
+            'name = "plain"\nprotocol = "tcp"',
+            'name = "plain"\nprotocol = "tcp"\nmessage = "@hello.txt"',
+            "s.toml, line 6: workload[1].message: a suite reads no file for it",
+        ),
         ("sizes = [50, 100]", "sizes = [50 100]", "s.toml, line 1, column 13: unclosed array"),
     ],
 )
@@ -114,3 +150,8 @@ def test_a_mistake_has_its_line_and_key(before: str, after: str, said: str) -> N
         parse_suite(text, "s.toml")
     assert caught.value.message.lower().startswith(said.lower()), caught.value.message
     assert caught.value.fix
+
+
+def test_what_is_nested_without_end_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^s\.toml: its arrays or tables are nested too deeply$"):
+        parse_suite(f"a = {'[' * 3000}{']' * 3000}", "s.toml")

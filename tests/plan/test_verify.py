@@ -79,3 +79,15 @@ def test_a_server_that_was_killed_was_so_for_its_memory() -> None:
     limits = (limit("nofile", 4000), limit("cgroup_memory", 4100))
     assert verified(end(4000, died=True, status=-9), limits).resource == "cgroup_memory"
     assert verified(end(4000, died=True, status=1), limits).resource == "nofile"
+
+
+def test_an_end_that_is_known_to_a_span_is_inside_or_outside_only_as_a_whole() -> None:
+    low, high = LIMITS[0].low, LIMITS[0].high
+    assert verified(end(int(low), most=int(high)), LIMITS).inside is True
+    assert verified(end(int(low) - 9, most=int(high)), LIMITS).inside is None
+    assert verified(end(10, most=int(low) - 9), LIMITS).inside is False
+
+
+def test_an_error_is_told_of_an_end_that_is_known_to_a_hundredth() -> None:
+    assert verified(end(3800, most=3838), LIMITS).error == pytest.approx(200 / 3800)
+    assert verified(end(3800, most=3839), LIMITS).error is None

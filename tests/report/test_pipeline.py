@@ -71,8 +71,10 @@ def a_record(**changes: Any) -> PipelineRecord:
         request_bytes=41,
         sent=56_000,
         received=50_000,
+        received_most=50_000,
         received_by="read",
         pending=50_000,
+        pending_most=50_000,
         ended="count",
         ended_by="all that were asked for are pending",
         requests_per_s=31_415.9,
@@ -172,6 +174,18 @@ def test_prediction_and_truth_are_side_by_side() -> None:
     assert "135,204" in text
     assert "+1.0%" in text
     assert "the heap: the server died: killed by SIGABRT" in text
+
+
+def test_a_death_that_is_known_to_the_window_is_a_span() -> None:
+    true = Verified(
+        connections=130_000,
+        resource="heap",
+        cause="the server died: killed by SIGABRT",
+        side="server",
+        predicted=136_593,
+        most=136_393,
+    )
+    assert "130,000\N{EN DASH}136,393" in rendered(a_record(verified=true))
 
 
 def test_what_a_server_says_moves_no_cursor() -> None:

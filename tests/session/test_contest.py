@@ -67,6 +67,17 @@ def test_where_no_port_is_to_be_had_it_is_told(make: Make, monkeypatch: pytest.M
             contest.start()
 
 
+def test_who_does_not_listen_in_time_is_given_more_by_the_key_of_the_suite(make: Make) -> None:
+    server = f'"{CHECKOUT}/targets/python_asyncio.py"'
+    sleeps = SUITE.replace(server, '"-c", "import time; time.sleep(60)"')
+    text = sleeps.replace("[[contestant]]", "startup_s = 0.2\n[[contestant]]")
+    with make(text) as contest, pytest.raises(RunFailed, match="behind: the server did not listen") as caught:
+        contest.start()
+    assert caught.value.fix is not None
+    assert caught.value.fix.startswith("startup_s in the suite")
+    assert "--startup" not in caught.value.fix
+
+
 def test_the_end_of_any_of_them_is_told_and_nothing_is_left(make: Make, tmp_path: Path) -> None:
     with make() as contest:
         contest.start()

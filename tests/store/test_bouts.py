@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from connprobe.errors import RunFailed
 from connprobe.model.bout import Bout, CompareRequest
@@ -71,7 +73,7 @@ def test_what_was_asked_for_is_read_back(tmp_path: Path) -> None:
         assert read_bouts(directory.path) == []
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1", '{"suite": 1}', "\x00"])
+@pytest.mark.parametrize("text", ["", "{}", "[1", '{"suite": 1}', "\x00", "[" * 9999])
 def test_a_damaged_file_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / REQUEST).write_text(text)
     (tmp_path / COMPARE).write_text(text)
@@ -79,6 +81,33 @@ def test_a_damaged_file_is_told(tmp_path: Path, text: str) -> None:
         read_request(tmp_path)
     with pytest.raises(RunFailed, match="is damaged"):
         read_compare(tmp_path)
+
+
+def test_a_request_that_was_changed_by_hand_is_told(tmp_path: Path) -> None:
+    suite = parse_suite(SUITE, "s.toml")
+    (contestant,) = suite.contestants
+    (workload,) = suite.workloads
+    behind = replace(contestant, backends=("zz",))
+    a_file = replace(contestant, files={"a.conf": "listen ${port};"})
+    for changed, said in (
+        (
+            replace(suite, contestants=(behind,)),
+            r"contestant\[1\].backends: there is no \[\[backend\]\] 'zz'",
+        ),
+        (replace(suite, workloads=(replace(workload, tls=True),)), r"workload\[1\]: no contestant has"),
+        (replace(suite, contestants=(a_file,)), None),
+    ):
+        request = CompareRequest(suite=changed, path="s.toml", place="/x", sizes=(7,), repeats=2)
+        (tmp_path / REQUEST).write_bytes(msgspec.json.encode(request))
+        if said is None:
+            assert read_request(tmp_path) == request
+            continue
+        with pytest.raises(RunFailed, match=f"is damaged: {said}"):
+            read_request(tmp_path)
+    without = CompareRequest(suite=suite, path="s.toml", place="/x", sizes=(), repeats=2)
+    (tmp_path / REQUEST).write_bytes(msgspec.json.encode(without))
+    with pytest.raises(RunFailed, match="is damaged: Expected `array` of length >= 1"):
+        read_request(tmp_path)
 
 
 def test_what_another_version_wrote_is_told(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 """What `connprobe compare` found: one contestant under one load, and all of them beside each other."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from msgspec import field
+from msgspec import Meta, field
 
 from connprobe.model.base import Record
 from connprobe.model.host import HostRecord
 from connprobe.model.kernel import Distribution
 from connprobe.model.run import ServerFigures, Verdict
-from connprobe.model.suite import Suite
+from connprobe.model.suite import Size, Suite
 
 COMPARE_SCHEMA = "connprobe/compare/1"
 
@@ -101,8 +101,8 @@ class CompareRequest(Record, frozen=True):
     suite: Suite
     path: str  # of the suite file
     place: str  # its directory: ${suite}
-    sizes: tuple[int, ...]
-    repeats: int
+    sizes: Annotated[tuple[Size, ...], Meta(min_length=1)]
+    repeats: Annotated[int, Meta(ge=1, le=1000)]
     only: tuple[str, ...] = ()
     skip_missing: bool = False
 

@@ -156,7 +156,8 @@ class Verified(Record, frozen=True):
     side: Literal["server", "client", "none"]
     predicted: int | None = None
     error: float | None = None  # (predicted - connections) / connections
-    inside: bool | None = None  # whether it lies in the predicted interval
+    inside: bool | None = None  # whether it lies in the predicted interval; None: not known
+    most: int | None = None  # `connections` are the least then, and these the most; None: they are exact
 
 
 class Trial(Record, frozen=True):

@@ -89,9 +89,11 @@ class PipelineRecord(Record, frozen=True, kw_only=True):
 
     received_by: "read": what the server's process has read from its socket is known (sock_diag).
     "acknowledged": it is not, and what its kernel has taken counts as received.
-    pending: the most at once. requests_per_s: over the steps, without settling. ended: why no more was sent;
-    ended_by says it in words. memory_bound_bytes: of the server's RSS, at which sending stops. `unknown`: why
-    figures are None.
+    pending: the most at once. received_most, pending_most: the same, unless the server died or closed the
+    connection: what it read after it was last looked at is not known, so `received` and `pending` are the
+    least then, and None where nothing was read before. requests_per_s: over the steps, without settling.
+    ended: why no more was sent; ended_by says it in words. memory_bound_bytes: of the server's RSS, at which
+    sending stops. `unknown`: why figures are None.
     """
 
     schema: str
@@ -104,9 +106,11 @@ class PipelineRecord(Record, frozen=True, kw_only=True):
     requested: int
     request_bytes: int
     sent: int
-    received: int
+    received: int | None
+    received_most: int
     received_by: Literal["read", "acknowledged"]
-    pending: int
+    pending: int | None
+    pending_most: int
     ended: Ended
     ended_by: str
     requests_per_s: float | None

@@ -69,14 +69,17 @@ def headline(
     ended: Ended,
     ended_by: str,
     pending: int,
+    pending_most: int,
     received: int,
     answered: int,
     growth: Mapping[str, Growth],
     limits: Sequence[Limit],
     bound: Limit | None,
 ) -> str:
-    """pending: the most at once. growth: by metric. limits: as sorted. bound: where --memory-bound is met."""
-    text = _held(ended, ended_by, pending, received, answered)
+    """pending: the most at once, and pending_most the same, or between which two that was. growth: by metric.
+    limits: as sorted. bound: where --memory-bound is met.
+    """
+    text = _held(ended, ended_by, pending, pending_most, received, answered)
     cost = next((growth[metric] for metric in COSTS if metric in growth), None)
     if cost is None:
         return f"{text}."
@@ -114,8 +117,9 @@ def each(cost: Growth) -> str:
     return f"{shown(value)} {SIZES[power]} ({shown(low)} to {shown(high)})"
 
 
-def _held(ended: Ended, ended_by: str, pending: int, received: int, answered: int) -> str:
-    requests = f"{pending:,} request{'' if pending == 1 else 's'} of one connection pending"
+def _held(ended: Ended, ended_by: str, pending: int, pending_most: int, received: int, answered: int) -> str:
+    number = f"{pending:,}" if pending_most == pending else f"between {pending:,} and {pending_most:,}"
+    requests = f"{number} request{'' if pending_most == 1 else 's'} of one connection pending"
     match ended:
         case "stopped_reading":
             some = f", of which it answered {answered:,}" if answered else ""

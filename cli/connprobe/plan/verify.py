@@ -14,10 +14,14 @@ FULL: Final = {True: 0.98, False: 0.85}  # of a capacity that is kept to the let
 # What a runtime says as it dies for want of heap.
 OUT_OF_HEAP: Final = ("heap out of memory", "OutOfMemoryError", "Java heap space")
 KILLED = -9
+TOLD_SHARE = 0.01  # of the connections: an error is told of an end that is known as well as that
 
 
 class End(NamedTuple):
-    """connections: that were alive at once, at most. cause: in words. died: and with which status."""
+    """connections: that were alive at once, at most. cause: in words. died: and with which status.
+
+    most: where connections are only known to be so many at least; None: they are exact.
+    """
 
     connections: int
     cause: str
@@ -27,6 +31,7 @@ class End(NamedTuple):
     status: int | None = None
     last_words: str = ""
     reached: bool = False  # all that could be opened was, and nothing broke
+    most: int | None = None
 
 
 def verified(end: End, limits: Sequence[Limit]) -> Verified:
@@ -39,6 +44,8 @@ def verified(end: End, limits: Sequence[Limit]) -> Verified:
     else:
         side, resource = "server", at_its_end(end, limits)
     judged = first if side == "server" else None
+    most = end.connections if end.most is None else end.most
+    told = most - end.connections <= TOLD_SHARE * end.connections
     return Verified(
         connections=end.connections,
         resource=resource,
@@ -46,10 +53,18 @@ def verified(end: End, limits: Sequence[Limit]) -> Verified:
         side="none" if side == "none" else "client" if side == "client" else "server",
         predicted=None if first is None else first.connections,
         error=(judged.connections - end.connections) / end.connections
-        if judged and end.connections
+        if judged and end.connections and told
         else None,
-        inside=judged.low <= end.connections <= judged.high if judged else None,
+        inside=_inside(judged, end.connections, most) if judged else None,
+        most=end.most,
     )
+
+
+def _inside(limit: Limit, least: int, most: int) -> bool | None:
+    """None: that depends on where between the two it was."""
+    if limit.low <= least and most <= limit.high:
+        return True
+    return False if most < limit.low or least > limit.high else None
 
 
 def of_client(end: End) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from connprobe.model import Growth, PipelineRecord
+from connprobe.model import Growth, PipelineRecord, Verified
 from connprobe.plan.resources import NAMES, capacity, name
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
@@ -115,9 +115,16 @@ def verified_rows(record: PipelineRecord) -> Rows:
         "",
         fmt.count(true.predicted),
         fmt.DASH if limit is None else span(limit),
-        fmt.count(true.connections),
+        _true(true),
         fmt.DASH if true.error is None else f"{true.error * 100:+.1f}%",
         {True: "yes", False: "no", None: fmt.DASH}[true.inside],
         f"{resource}: {true.cause}" if resource else true.cause,
     )
     return Rows(("", "predicted", "95 %", "true", "error", "inside", "what broke"), [row])
+
+
+def _true(true: Verified) -> str:
+    """Where it was, or between which two the death fell."""
+    if true.most is None:
+        return fmt.count(true.connections)
+    return f"{fmt.count(true.connections)}{fmt.DASH}{fmt.count(true.most)}"

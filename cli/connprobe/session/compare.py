@@ -1,7 +1,7 @@
 """`compare` as a whole: refuse or run, write, show. Returns the exit code."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -15,8 +15,12 @@ from connprobe.report.standings import render_compare
 from connprobe.session.comparison import Comparison
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored
-from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_request
+from connprobe.session.suite import read_suite
+from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_compare, read_request
+from connprobe.store.lock import Busy, exclusive
 from connprobe.store.rundir import REPORT, RunDirectory
+
+LOCK = "compare"
 
 
 def run_compare(
@@ -35,7 +39,13 @@ def run_compare(
     if request is None:
         assert resume is not None
         request = read_request(resume)
+        _say_changed(request, err)
     comparison = Comparison(request, err)
+    if resume is not None and not dry_run and (complete := _complete(resume, comparison)) is not None:
+        with suppress(OSError):
+            err.print(f"nothing is left to run in {resume}", markup=False, soft_wrap=True)
+            _show(resume, complete, out, report=(resume / REPORT).is_file(), json=json)
+        return _code(complete)
     obstacles = comparison.obstacles(results if resume is None else resume)
     if obstacles:
         render_obstacles(obstacles, err)
@@ -50,12 +60,7 @@ def run_compare(
         unwritten = _write(directory, record)
         no_report = _write_report(directory, record)
         with suppress(OSError):
-            if json:
-                _print(out, record)
-            else:
-                where = str(directory.path.absolute())
-                report = None if no_report else f"{where}/{REPORT}"
-                render_compare(record, out, results=where, report=report)
+            _show(directory.path, record, out, report=no_report is None, json=json)
             if no_report:
                 err.print(f"no {REPORT}: {no_report}", markup=False)
             if record.outcome == "interrupted":
@@ -64,7 +69,7 @@ def run_compare(
                 )
     if unwritten is not None:
         raise unwritten
-    return {"interrupted": INTERRUPTED, "missed": MISSED}.get(record.outcome, DONE)
+    return _code(record)
 
 
 def chosen_names(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
@@ -78,12 +83,66 @@ def chosen_names(suite: Suite, only: Sequence[str]) -> tuple[str, ...]:
     return tuple(only)
 
 
-def _directory(request: CompareRequest, resume: Path | None, results: Path) -> RunDirectory:
+def _complete(directory: Path, comparison: Comparison) -> CompareRecord | None:
+    """The record of a comparison of which every run is over; None: it has to go on."""
+    try:
+        record = read_compare(directory)
+    except RunFailed:  # there is none yet, or a damaged one: it is made again from the runs
+        return None
+    over = {it.turn for it in record.bouts}
+    whole = record.outcome != "interrupted" and len(over) == record.turns and over >= set(comparison.turns)
+    return record if whole else None
+
+
+def _say_changed(request: CompareRequest, err: Console) -> None:
+    """Where the suite file is not what it was; one that is gone or has mistakes is another too."""
+    path = Path(request.place) / Path(request.path).name
+    try:
+        same = read_suite(path) == request.suite
+    except UsageError:
+        same = False
+    if not same:
+        said = f"{path} is not what it was: not used, but the suite as it was then"
+        with suppress(OSError):
+            err.print(said, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(directory: Path, record: CompareRecord, out: Console, *, report: bool, json: bool) -> None:
+    if json:
+        _print(out, record)
+        return
+    where = str(directory.absolute())
+    render_compare(record, out, results=where, report=f"{where}/{REPORT}" if report else None)
+
+
+def _code(record: CompareRecord) -> int:
+    return {"interrupted": INTERRUPTED, "missed": MISSED}.get(record.outcome, DONE)
+
+
+@contextmanager
+def _directory(request: CompareRequest, resume: Path | None, results: Path) -> Iterator[RunDirectory]:
+    """For one comparison at a time."""
     if resume is not None:
-        return RunDirectory.reopen(resume, BOUTS)
+        with _alone(resume), RunDirectory.reopen(resume, BOUTS) as directory:
+            yield directory
+        return
     made = RunDirectory.create(results, "compare", request.suite.title, BOUTS)
-    made.write(REQUEST, request)
-    return made
+    with made as directory, _alone(directory.path):
+        directory.write(REQUEST, request)
+        yield directory
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Raises RunFailed where a comparison is running in `path`."""
+    with ExitStack() as undo:
+        try:
+            undo.enter_context(exclusive(LOCK, "connprobe compare", path))
+        except Busy as busy:
+            raise RunFailed(
+                f"a comparison is running in {path}: {busy.owner}", fix="wait until it has ended"
+            ) from None
+        yield
 
 
 def _write(directory: RunDirectory, record: CompareRecord) -> RunFailed | None:

@@ -83,10 +83,12 @@ class Comparison:
         self.bouts = self._kept(directory)
         done = {it.turn for it in self.bouts}
         with ExitStack() as undo:
-            if any(self._workload(turn).tls for turn in self.turns):
+            left = [turn for turn in self.turns if turn not in done]
+            if any(self._workload(turn).tls for turn in left):
                 self._certificate = make_certificate(directory.path / "tls")
                 undo.callback(self._certificate.remove)
-            self._look_around(interrupts)
+            if left:
+                self._look_around(interrupts)
             for number, turn in enumerate(self.turns, 1):
                 if turn in done:
                     continue

@@ -15,13 +15,14 @@ from connprobe.observe.process import ProcessGroup
 from connprobe.plan import template
 from connprobe.session.certificate import Certificate
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.started import StartedServer, free_port, taken
+from connprobe.session.started import Late, StartedServer, free_port, taken
 from connprobe.session.suite import early
 from connprobe.store import files
 from connprobe.store.rundir import RunDirectory, sanitise
 from connprobe.targets import find_program
 
 ADDRESS = "127.0.0.1"
+LONGER = "startup_s in the suite with a longer time; it has to listen on ${port}"
 TRIES = 3  # a port that is free when it is looked for may be somebody's when the server asks for it
 QUIET_CPU, QUIET_S, QUIET_MOST_S = 0.05, 0.4, 5.0
 
@@ -114,7 +115,8 @@ class Contest:
                     self.notes.append(f"{program.name}: somebody else took port {port} first")
                     server.stop()
                     continue
-                raise RunFailed(f"{program.name}: {failure.message}", fix=failure.fix) from failure
+                fix = LONGER if isinstance(failure, Late) else failure.fix
+                raise RunFailed(f"{program.name}: {failure.message}", fix=fix) from failure
             self.servers.append((program, server))
             return place.port if place is not None else 0
         raise AssertionError

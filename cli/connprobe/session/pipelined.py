@@ -23,7 +23,6 @@ from connprobe.model import (
 from connprobe.observe.listeners import listener_pids
 from connprobe.observe.memoryceilings import memory_ceilings
 from connprobe.observe.reading import ServerMeter
-from connprobe.observe.runtimes import HeapUnknown
 from connprobe.plan.limits import limits
 from connprobe.plan.pipeline import ANSWERED_SHARE, MemoryBound, StoppedReading
 from connprobe.plan.prediction import DRIFTS, Prediction, growths, predict
@@ -38,6 +37,7 @@ from connprobe.store.rundir import RunDirectory
 
 VERIFY_UP_TO = 10  # times the count
 RELEASED_PER_S = 500  # the least that a server which is told to answer is given time for
+NOTHING_READ = "the server was gone before what it had read was looked at"
 METRICS = frozenset({"rss_bytes", "pss_bytes", "uss_bytes", "heap_bytes", "cgroup_bytes"})
 
 
@@ -229,7 +229,7 @@ class PipelineRun(Sending):
         try:
             own = [_by_rss(each, self.use.rss_bytes) for each in memory_ceilings(self.meter)]
             self._ceilings = (*own, *self.heap.ceilings())
-        except (OSError, HeapUnknown) as error:
+        except OSError as error:
             self.unknown["limits"] = str(error)
 
     def _verify(self, pipeline: Pipeline) -> None:
@@ -256,10 +256,13 @@ class PipelineRun(Sending):
             elif over.ended == "died":
                 end = self._death()
             else:
-                end = End(self.pending, over.by, {}, {})
+                end = End(self.pending, over.by, {}, {}, most=self._most())
         self._conclude(end)
 
     def _conclude(self, end: End) -> None:
+        if self.gone and not self.pending and self.pending_most:
+            self.unknown["verified"] = NOTHING_READ
+            return
         self.verified = verified(end, self.prediction.limits if self.prediction else ())
 
     def _death(self) -> End:
@@ -267,7 +270,10 @@ class PipelineRun(Sending):
         if self.server is not None:
             self.server.pids()
             status, words = self.server.status, self.server.tail()
-        return End(self.pending, self.ended_by, {}, {}, True, status, words)
+        return End(self.pending, self.ended_by, {}, {}, True, status, words, most=self._most())
+
+    def _most(self) -> int | None:
+        return self.pending_most if self.pending_most > self.pending else None
 
     def _release(self, pipeline: Pipeline) -> None:
         """On a second connection; until all that were pending are answered, or nothing comes any more."""

@@ -16,7 +16,7 @@ from connprobe.model import (
 )
 from connprobe.plan.pipeline import headline
 from connprobe.session.outcome import without_secrets
-from connprobe.session.pipelined import PipelineRun
+from connprobe.session.pipelined import NOTHING_READ, PipelineRun
 from connprobe.system.facts import read_facts
 from connprobe.version import __version__
 
@@ -47,6 +47,12 @@ def build_record(
         unknown["answers.in_order"] = "the answers do not name the place of their request (Connprobe-Number)"
     if _rate(run.steps) is None:
         unknown["requests_per_s"] = "no step came to its end"
+    for name, least, most in (
+        ("received", run.received, run.received_most),
+        ("pending", run.pending, run.pending_most),
+    ):
+        if most and not least and run.gone:
+            unknown[name] = f"{NOTHING_READ}: at most {most:,}"
     facts = read_facts()
     return PipelineRecord(
         schema=PIPELINE_SCHEMA,
@@ -59,9 +65,11 @@ def build_record(
         requested=request.count,
         request_bytes=run.request_bytes,
         sent=run.sent,
-        received=run.received,
+        received=None if "received" in unknown else run.received,
+        received_most=run.received_most,
         received_by="read" if run.received_by_reading else "acknowledged",
-        pending=run.pending,
+        pending=None if "pending" in unknown else run.pending,
+        pending_most=run.pending_most,
         ended=run.ended,
         ended_by=run.ended_by,
         requests_per_s=_rate(run.steps),
@@ -89,6 +97,7 @@ def build_record(
             ended="count" if run.verifying else run.ended,  # what broke then has a table of its own
             ended_by=run.ended_by,
             pending=run.held if run.verifying else run.pending,
+            pending_most=run.held if run.verifying else run.pending_most,
             received=run.received,
             answered=answers.early,
             growth=growth,

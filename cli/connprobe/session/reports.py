@@ -13,10 +13,11 @@ from connprobe.model import RunRecord
 from connprobe.plan.compare import MOST_RUNS, compare
 from connprobe.report.limited import render_limit_record
 from connprobe.report.loaded import render_load_record
+from connprobe.report.pipeline import render_pipeline
 from connprobe.report.summary import headline, render_summary
-from connprobe.store.bouts import COMPARE, read_compare
+from connprobe.store.bouts import COMPARE, REQUEST, read_compare
 from connprobe.store.output import write_output
-from connprobe.store.rundir import REPORT, WATCH, RunDirectory, load_record
+from connprobe.store.rundir import PIPELINE, REPORT, WATCH, RunDirectory, load_pipeline, load_record
 from connprobe.store.samples import read_samples
 
 Format = Literal["terminal", "markdown", "html", "json"]
@@ -46,6 +47,9 @@ def report_run(path: Path, out: Console, form: Format, output: str | None) -> No
     """One run. Raises RunFailed for a record that cannot be read, or a file that cannot be written."""
     if (path / COMPARE).is_file():
         _report_compare(path, out, form, output)
+        return
+    if (path / PIPELINE).is_file():
+        _report_pipeline(path, out, form, output)
         return
     record, directory = _load(path), _directory(path)
     match form:
@@ -87,6 +91,18 @@ def _report_compare(path: Path, out: Console, form: Format, output: str | None) 
             _put(standings.markdown(record), out, output)
 
 
+def _report_pipeline(path: Path, out: Console, form: Format, output: str | None) -> None:
+    if form in ("markdown", "html"):
+        raise UsageError(
+            f"{path} is of connprobe pipeline, which has no {form}", fix=f"connprobe report {path}, or --json"
+        )
+    record = load_pipeline(path)
+    if form == "json":
+        _put(_json(record), out, output)
+    else:
+        _terminal(lambda page: render_pipeline(record, page, results=str(path)), out, output)
+
+
 def report_runs(paths: Sequence[Path], out: Console, form: Format, output: str | None) -> None:
     """Several runs side by side; their order is kept, and ratios are to the first. Raises as `report_run`."""
     if len(paths) > MOST_RUNS:
@@ -121,6 +137,16 @@ def _load(path: Path) -> RunRecord:
             raise RunFailed(
                 f"{path} is of connprobe compare: it stands beside nothing else",
                 fix=f"connprobe report {path}, or the directories of its runs: {path}/runs/*",
+            ) from None
+        if (path / REQUEST).is_file():
+            raise RunFailed(
+                f"the comparison in {path} is not finished: it has no {COMPARE} yet",
+                fix=f"connprobe compare --resume {path}",
+            ) from None
+        if (path / PIPELINE).is_file():
+            raise RunFailed(
+                f"{path} is of connprobe pipeline: it stands beside nothing else",
+                fix=f"connprobe report {path}",
             ) from None
         if (path / WATCH).is_file():
             raise RunFailed(

@@ -45,7 +45,8 @@ class Use(NamedTuple):
 
 class Sending:
     """read_bytes: of what was sent, what the server has read. sent: whole requests that the kernel took.
-    pending: the most at once that the server had read and not answered. off_bytes: as of Settled.
+    pending: the most at once that the server had read and not answered. off_bytes: as of Settled. gone: it
+    died, or its connection did, so read_bytes and pending are what was last read: the least, not the truth.
 
     text: one request to that target. bound: of RSS. A derived class finds the server: `server`, `meter`.
     """
@@ -66,6 +67,7 @@ class Sending:
         self.peak_rss_bytes: int | None = None
         self.read_bytes = self.sent = self.pending = self.request_bytes = 0
         self.received_by_reading = True
+        self.gone = False
         self.off_bytes = 0.0
         self.pipeline: Pipeline | None = None
         self.server: StartedServer | None = None  # None: it runs already
@@ -79,6 +81,16 @@ class Sending:
     def received(self) -> int:
         """Requests that the server has read to their last byte."""
         return self.read_bytes // self.request_bytes if self.request_bytes else 0
+
+    @property
+    def received_most(self) -> int:
+        """As `received`, with what it may have read since it was looked at for the last time."""
+        return max(self.received, self.sent) if self.gone else self.received
+
+    @property
+    def pending_most(self) -> int:
+        answers = self.pipeline.answers if self.pipeline is not None else 0
+        return max(self.pending, self.received_most - answers) if self.gone else self.pending
 
     def at_s(self) -> float:
         return round(time.monotonic() - self._began, 3)
@@ -167,15 +179,21 @@ class Sending:
             while self.alive() and time.monotonic() < deadline:
                 time.sleep(LOOK_S)
         if use is None or (pipeline.over is not None and not self.alive()):
+            self._is_gone(pipeline)
             ending = self.server.ending() if self.server is not None else "its processes are gone"
             raise Over("died", f"the server died: {ending}")
         if pipeline.over is not None:
+            self._is_gone(pipeline)
             raise Over("lost", pipeline.over)
         if use.rss_bytes >= self.bound.bytes:
             reached = (
                 f"{use.rss_bytes / 1e6:,.0f} MB of RSS reached the bound of {self.bound.bytes / 1e6:,.0f} MB"
             )
             raise Over("memory_bound", reached)
+
+    def _is_gone(self, pipeline: Pipeline) -> None:
+        self.gone = True
+        self.read_bytes = max(self.read_bytes, pipeline.answers * self.request_bytes)
 
     # looking
 

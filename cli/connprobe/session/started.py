@@ -39,6 +39,10 @@ class Place(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
+class Late(RunFailed):
+    """The server did not listen in time."""
+
+
 class StartedServer:
     """`command` as a process of its own, in the directory and with the descriptor limit of the shell.
 
@@ -163,7 +167,7 @@ class StartedServer:
                     fix=f"its output: {self.log_path}",
                 )
             if time.monotonic() >= deadline:
-                raise RunFailed(
+                raise Late(
                     f"the server did not listen{f' on port {port}' if port else ''} within {most_s:g} s"
                     f"{_elsewhere(pids, port)}{self.last_words()}",
                     fix="--startup with a longer time; it must listen in this network namespace",

@@ -1,6 +1,7 @@
 """A suite from its file, with the templates it names; and what this machine lacks for it."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -99,7 +100,10 @@ def _lacks(program: Program, contestant: Contestant, values: Mapping[str, str]) 
     what = f"contestant {key_of(contestant)}"
     fix = program.install or "install it, or name it by its path in the suite"
     command = template.fill(program.command[0], {**_PLACEHOLDERS, **values})
-    if find_program(command) is None:
+    if "/" in command and Path(command).is_file() and not os.access(command, os.X_OK):
+        chmod = f"chmod +x {shlex.quote(command)}"
+        yield Obstacle(what=what, have=f"{command} is not executable", need=command, fix=chmod)
+    elif find_program(command) is None:
         yield Obstacle(what=what, have=f"no program {command}", need=command, fix=fix)
     for text in program.requires:
         path = template.fill(text, values)

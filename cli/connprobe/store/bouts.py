@@ -7,6 +7,7 @@ import msgspec
 from connprobe.errors import RunFailed
 from connprobe.model.base import Record
 from connprobe.model.bout import COMPARE_SCHEMA, Bout, CompareRecord, CompareRequest
+from connprobe.plan.suite import mistakes, shown
 from connprobe.store import files
 
 REQUEST, BOUTS, COMPARE = "suite.json", "bouts.jsonl", "compare.json"
@@ -20,15 +21,19 @@ class _Schema(Record, frozen=True):
 def read_request(directory: Path) -> CompareRequest:
     """What the comparison in `directory` was asked for. Raises RunFailed."""
     path = directory / REQUEST
+    again = "the comparison has to be made again"
     try:
-        return msgspec.json.decode(files.read_file(path, most=MOST_BYTES), type=CompareRequest)
+        request = msgspec.json.decode(files.read_file(path, most=MOST_BYTES), type=CompareRequest)
     except FileNotFoundError:
         fix = "name the directory that connprobe compare made"
         raise RunFailed(f"{directory} holds no comparison: there is no {REQUEST}", fix=fix) from None
     except OSError as error:
         raise RunFailed(f"{path} cannot be read: {error.strerror or error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RunFailed(f"{path} is damaged: {error}", fix="the comparison has to be made again") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RunFailed(f"{path} is damaged: {error}", fix=again) from None
+    for mistake in mistakes(request.suite, filled=True):
+        raise RunFailed(f"{path} is damaged: {shown(mistake.path)}: {mistake.what}", fix=again)
+    return request
 
 
 def read_compare(directory: Path) -> CompareRecord:
@@ -42,7 +47,7 @@ def read_compare(directory: Path) -> CompareRecord:
         return msgspec.json.decode(data, type=CompareRecord)
     except OSError as error:
         raise RunFailed(f"{path} cannot be read: {error.strerror or error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         fix = f"connprobe compare --resume {directory} makes it again"
         raise RunFailed(f"{path} is damaged: {error}", fix=fix) from None
 
@@ -59,6 +64,6 @@ def read_bouts(directory: Path) -> list[Bout]:
     for line in data.splitlines():
         try:
             found.append(msgspec.json.decode(line, type=Bout))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
     return found

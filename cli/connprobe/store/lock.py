@@ -15,7 +15,9 @@ _LOOK_AGAIN_S = 0.02
 
 
 class Busy(RunFailed):
-    """Somebody else has the lock."""
+    """Somebody else has the lock: `owner`, as it called itself, and its pid."""
+
+    owner = "another command"
 
 
 @contextmanager
@@ -50,5 +52,7 @@ def _lock(fd: int, name: str, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 owner = os.pread(fd, 200, 0).decode(errors="replace") or "another command"
-                raise Busy(f"{owner} has the lock on {name}", fix="wait until it has ended") from None
+                busy = Busy(f"{owner} has the lock on {name}", fix="wait until it has ended")
+                busy.owner = owner
+                raise busy from None
             time.sleep(_LOOK_AGAIN_S)

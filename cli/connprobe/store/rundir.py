@@ -15,9 +15,11 @@ import msgspec
 
 from connprobe.errors import RunFailed
 from connprobe.model import (
+    PIPELINE_SCHEMA,
     SCHEMA,
     HoldPlan,
     Obstacle,
+    PipelineRecord,
     Record,
     RunRecord,
     Sample,
@@ -43,6 +45,10 @@ _FIXES = {
     errno.ENOTDIR: "move away what is there, or choose another directory with --results",
 }
 _encoder = msgspec.json.Encoder()
+
+
+class _Schema(Record, frozen=True):
+    schema: str
 
 
 class RunDirectory:
@@ -196,6 +202,24 @@ def load_record(path: Path) -> RunRecord:
     try:
         return msgspec.convert(found, RunRecord)
     except msgspec.ValidationError as error:
+        raise RunFailed(f"{path} is damaged: {error}", fix=again) from None
+
+
+def load_pipeline(directory: Path) -> PipelineRecord:
+    """The record of a run of `pipeline`. Raises RunFailed."""
+    path = directory / PIPELINE
+    again = "the run has to be made again"
+    try:
+        data = files.read_file(path)
+        schema = msgspec.json.decode(data, type=_Schema).schema
+        if schema != PIPELINE_SCHEMA:
+            raise RunFailed(
+                f"{path} has the schema {schema}; this connprobe reads {PIPELINE_SCHEMA}", fix=again
+            )
+        return msgspec.json.decode(data, type=PipelineRecord)
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read: {error.strerror or error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RunFailed(f"{path} is damaged: {error}", fix=again) from None
 
 

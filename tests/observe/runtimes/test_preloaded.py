@@ -102,6 +102,18 @@ def test_its_ceiling_tells_whose_and_how_to_lift_it(node: Node, prepared: Prepar
     assert "--max-old-space-size=128" in ceiling.fix
 
 
+def test_its_ceiling_stays_when_it_dies(node: Node, prepared: Preparation) -> None:
+    server = node(KEEPING, environment=prepared.environment)
+    runtime = attached([server.pid], prepared)
+    runtime.heap()
+    before = runtime.ceilings()
+    server.process.kill()
+    server.process.wait()
+    with pytest.raises(HeapUnknown):
+        runtime.heap()
+    assert runtime.ceilings() == before
+
+
 def test_of_a_cluster_it_is_the_fullest_worker(node: Node, prepared: Preparation) -> None:
     server = node(CLUSTER, environment=prepared.environment)
     first, second = server.said
