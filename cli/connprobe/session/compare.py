@@ -21,6 +21,7 @@ from connprobe.store.lock import Busy, exclusive
 from connprobe.store.rundir import REPORT, RunDirectory
 
 LOCK = "compare"
+PATIENCE_S = 2.0  # the workers of one that was killed end a moment after it
 
 
 def run_compare(
@@ -137,7 +138,7 @@ def _alone(path: Path) -> Iterator[None]:
     """Raises RunFailed where a comparison is running in `path`."""
     with ExitStack() as undo:
         try:
-            undo.enter_context(exclusive(LOCK, "connprobe compare", path))
+            undo.enter_context(exclusive(LOCK, "connprobe compare", path, patience_s=PATIENCE_S))
         except Busy as busy:
             raise RunFailed(
                 f"a comparison is running in {path}: {busy.owner}", fix="wait until it has ended"
