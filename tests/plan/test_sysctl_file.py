@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,7 @@ def assignments(draw: st.DrawFn) -> str:
 EXCLUSIONS = st.sampled_from(KEYS).flatmap(lambda key: st.sampled_from([f"-{key}", f" -{dotted(key)} "]))
 COMMENTS = st.sampled_from(["", "# net.ipv4.tcp_rmem = 1", ";x", "  # indented", "\t"])
 FILES = st.lists(assignments() | assignments() | EXCLUSIONS | COMMENTS, max_size=8).filter(
-    lambda lines: not _key_set_and_excluded(lines)
+    lambda lines: not _key_set_and_excluded(lines) and not _pattern_again(lines)
 )
 
 
@@ -120,6 +121,13 @@ def _key_set_and_excluded(lines: list[str]) -> bool:
     """The two programs disagree on it, so we refuse it: see the test of mistakes."""
     keys = {path_of(line.partition("=")[0].strip(" \t-")) for line in lines if "=" in line}
     return any(path_of(line.strip(" \t-")) in keys for line in lines if "=" not in line)
+
+
+def _pattern_again(lines: list[str]) -> bool:
+    """Likewise, with another pattern in between."""
+    keys = [path_of(line.partition("=")[0].strip(" \t-")) for line in lines if "=" in line]
+    patterns = [key for key, _ in groupby(key for key in keys if set(key) & set("*?["))]
+    return len(set(patterns)) < len(patterns)
 
 
 ENDS = st.sampled_from(["\n", "\r\n"])
@@ -232,6 +240,15 @@ def test_a_mistake_is_named_by_line_and_key(line: str, complaint: str) -> None:
         read(f"# a comment\n\n{line}\n")
     assert caught.value.message.startswith("test.conf, line 3: ")
     assert complaint in caught.value.message
+
+
+def test_a_pattern_that_comes_again_after_another_is_refused() -> None:
+    """systemd would set p.1 to 1, and sysctl(8) to 2."""
+    again = "net/ipv4/conf/*/rp_filter = {}\n"
+    lines = again.format(0) + "net/ipv4/conf/p.?/rp_filter = 1\n" + again.format(2)
+    with pytest.raises(RunFailed, match=r"line 3: net\.ipv4\.conf\.\*\.rp_filter stands in line 1 too"):
+        read(lines)
+    assert len(read(again.format(0) + again.format(2))) == 2
 
 
 def test_a_key_both_set_and_excluded_is_refused() -> None:

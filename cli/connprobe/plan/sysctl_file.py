@@ -66,7 +66,25 @@ def parse_profile(name: str, source: str, data: bytes) -> Profile:
                 "sets",
                 fix="leave one of the two lines out",
             )
+    _refuse_patterns_again(source, assignments)
     return Profile(name, source, about, tuple(assignments), tuple(excluded))
+
+
+def _refuse_patterns_again(source: str, assignments: Sequence[Assignment]) -> None:
+    """For sysctl(8) the later line counts; systemd-sysctl takes its value, and the place of the first.
+
+    So they differ in what a pattern between the two sets. Raises RunFailed.
+    """
+    patterns = [each for each in assignments if is_glob(each.key)]
+    first: dict[str, int] = {}
+    for index, each in enumerate(patterns):
+        begun = first.setdefault(each.key, index)
+        if any(other.key != each.key for other in patterns[begun:index]):
+            raise RunFailed(
+                f"{source}, line {each.line}: {dotted(each.key)} stands in line {patterns[begun].line} too, "
+                "and other patterns between them",
+                fix="leave one of the two lines out",
+            )
 
 
 def expand(profile: Profile, glob: Callable[[str], Sequence[str]]) -> tuple[Assignment, ...]:
