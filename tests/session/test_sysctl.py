@@ -6,15 +6,16 @@ them, so that a test that is itself killed leaves nothing behind.
 """
 
 import random
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connprobe.errors import RunFailed, UsageError
 from connprobe.plan.sysctl import changes
 from connprobe.plan.sysctl_file import Profile, expand, parse_profile
+from connprobe.session import undo
 from connprobe.session.sysctl import apply, checked, inspect, preview, revert
 from connprobe.session.undo import restore_stale
 from connprobe.store.journal import Journal, stale_journals
@@ -23,7 +24,6 @@ from connprobe.system.sysctl import Tree
 from killed import NEVER, run_until_line
 from netns import network_namespace
 from profiles import SHIPPED, shipped
-from running import eventually
 
 SEED = 20_260_701
 SOMAXCONN = "net/core/somaxconn"
@@ -334,24 +334,24 @@ def test_restore_puts_back_what_was_killed_and_leaves_what_is_applied(copy: Tree
     revert(tree=copy, directory=journals)
 
 
-def test_while_restore_waits_for_an_apply_it_keeps_no_journal_to_itself(copy: Tree, journals: Path) -> None:
-    """The apply would not see that a run was killed, and take what that had set for what was there."""
+def test_restore_has_no_journal_in_its_hands_when_it_takes_the_lock(
+    journals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An apply that has the lock would not see that a run was killed, and take its values for the first."""
     with Journal.create("hold", journals) as killed:
         killed.record({"kind": "sysctl-of-no-kernel"})  # nothing undoes that, so nothing is touched
-    restored: list[object] = []
-    with exclusive("sysctl", "an apply", journals):
-        waits = threading.Thread(target=lambda: restored.extend(restore_stale(journals, patience_s=30)))
-        waits.start()
+    free: list[int] = []
 
-        def free() -> bool:
-            found = stale_journals(journals)
-            for journal in found:
-                journal.close()
-            return len(found) == 1
+    def locking(*arguments: Any, **named: Any) -> Any:
+        found = stale_journals(journals)
+        for journal in found:
+            journal.close()
+        free.append(len(found))
+        return exclusive(*arguments, **named)
 
-        assert eventually(free)  # it has them for a moment, to see what they are
-    waits.join(60)
-    assert len(restored) == 1
+    monkeypatch.setattr(undo, "exclusive", locking)
+    assert len(restore_stale(journals)) == 1
+    assert free == [1]
 
 
 # Others
