@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 HEAP_COUNT = 40  # connections for each MB of a heap
 HEAVY_COUNT = 30  # whose requests have a header of HEAVY_BYTES
 HEAVY_BYTES = 2000
+WS_COUNT = 130  # of WebSockets, for each MB of a heap
 MOST_HEAP_COUNT = 240  # connections for each MB of a heap: more it never has room for
 CGROUP_COUNT = 15  # and of a cgroup's memory, which sockets take from as well
 
@@ -49,6 +50,11 @@ def _node(shape: str, heap_mb: int, heavy: bool = False) -> Case:
     )
 
 
+def _node_ws(heap_mb: int) -> Case:
+    name = f"Node WebSocket, {heap_mb} MB heap"
+    return Case(name, "node-ws", WS_COUNT * heap_mb, "heap", options={"heap_mb": str(heap_mb)})
+
+
 def _nginx(worker_connections: int) -> Case:
     options = {"mode": "pending", "worker_connections": str(worker_connections)}
     name = f"nginx, worker_connections {worker_connections:,}"
@@ -69,6 +75,8 @@ def _memory(size_mb: int) -> Case:
 CASES: tuple[Case, ...] = (
     *(_node(shape, heap_mb) for shape in ("array", "object") for heap_mb in (40, 80, 120)),
     *(_node(shape, 120, heavy=True) for shape in ("array", "object")),
+    _node_ws(20),
+    _node_ws(28),
     _nginx(3000),
     _nginx(9000),
     Case("HAProxy, maxconn 5,000", "haproxy", 1000, "server_config", options={"maxconn": "5000"}),
