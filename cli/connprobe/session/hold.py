@@ -2,16 +2,14 @@
 
 import os
 import platform
-import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from socket import AF_INET, AF_INET6
 from typing import IO, Any, Literal
 
 from connprobe.engine import counters
-from connprobe.engine.task import Task, TlsTask
+from connprobe.engine.task import Task
 from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
 from connprobe.model import HostRecord, Phase, RunRecord, ServeMode, Target
@@ -29,8 +27,8 @@ from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.probes import load_probes
 from connprobe.session.sampling import Progress, Sampler
-from connprobe.session.target import sockaddr
 from connprobe.session.undo import LOCK, LOCK_PATIENCE_S, undo_all
+from connprobe.session.workertasks import worker_tasks
 from connprobe.store.journal import Journal
 from connprobe.store.lock import exclusive
 from connprobe.store.rundir import RunDirectory
@@ -239,40 +237,7 @@ class Hold:
 
     def _tasks(self) -> list[Task]:
         assert self.target is not None
-        request, workers = self.request, self.plan.workers
-        interval = workers / request.rate_per_s if request.rate_per_s else 0.0
-        tls = None
-        if request.tls is not None:
-            tls = TlsTask(
-                request.tls.ca,
-                not request.tls.insecure,
-                request.tls.server_name or self.target.host,
-                request.tls.resume,
-            )
-        return [
-            Task(
-                share=shard.count,
-                goal=shard.count,
-                family=int(AF_INET6 if self.target.family == "ipv6" else AF_INET),
-                target=sockaddr(self.target),
-                sources=tuple((s.address, s.count, s.first_port, s.ports) for s in shard.sources),
-                protocol=request.protocol,
-                http_mode=request.http_mode,
-                host=re.sub(r"%[^\]]*", "", self.target.label),  # a zone means nothing to the server
-                path=request.path,
-                headers=request.headers,
-                concurrency=max(
-                    1, request.concurrency // workers + (shard.index < request.concurrency % workers)
-                ),
-                interval_s=interval,
-                delay_s=interval * shard.index / workers,
-                timeout_s=request.timeout_s,
-                ping_s=request.ping_s or 0.0,
-                reconnect_attempts=request.reconnect_attempts if request.reconnect else 0,
-                tls=tuple(tls) if tls else None,  # type: ignore[arg-type]
-            )
-            for shard in self.plan.shards
-        ]
+        return worker_tasks(self.request, self.plan, self.target)
 
     # the main loop
 

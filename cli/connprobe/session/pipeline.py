@@ -1,7 +1,6 @@
 """`pipeline` as a whole: preflight, one run on one server, its record."""
 
 import os
-import re
 import resource
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from connprobe.session.limit import port_taken, starter
 from connprobe.session.pipelined import PipelineRun
 from connprobe.session.pipelineoutcome import build_record
 from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored
-from connprobe.session.target import resolve
+from connprobe.session.target import host_header, resolve
 from connprobe.store.rundir import PIPELINE, RunDirectory, check_writable
 from connprobe.wire.http import request_bytes
 
@@ -152,6 +151,7 @@ def _say_plan(
 
 
 def _text(request: PipelineRequest, target: Target) -> bytes:
-    host = re.sub(r"%[^\]]*", "", target.label)  # a zone means nothing to the server
     named = any(name.lower() == "host" for name, _ in request.headers)
-    return request_bytes("GET", request.path, [*([] if named else [("Host", host)]), *request.headers])
+    return request_bytes(
+        "GET", request.path, [*([] if named else [("Host", host_header(target))]), *request.headers]
+    )

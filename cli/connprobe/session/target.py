@@ -1,5 +1,6 @@
 """Where a run connects to: the name resolved, the route to it, the processes behind its listener."""
 
+import re
 import socket
 
 from connprobe.errors import RunFailed
@@ -29,6 +30,11 @@ def sockaddr(target: Target) -> tuple[str | int, ...]:
     if target.family == "ipv6":
         return (target.address, target.port, 0, target.scope_id)
     return (target.address, target.port)
+
+
+def host_header(target: Target) -> str:
+    """Without a zone, which means nothing to the server."""
+    return re.sub(r"%[^\]]*", "", target.label)
 
 
 def survey(target: Target | None) -> tuple[HostFacts, Route]:

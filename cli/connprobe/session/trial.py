@@ -8,7 +8,6 @@ from typing import IO, NamedTuple
 from msgspec.structs import replace
 
 from connprobe.engine import counters
-from connprobe.engine.task import Task, TlsTask
 from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
 from connprobe.model import (
@@ -37,6 +36,7 @@ from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
 from connprobe.session.started import Place, StartedServer
 from connprobe.session.trigger import Trigger
+from connprobe.session.workertasks import tls_task
 from connprobe.store.rundir import RunDirectory
 
 # A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
@@ -291,9 +291,8 @@ class TrialRun(Climbing):
             self._go("messaging", lambda now: now.messages_sent - sent_before >= now.held, at + SOON_S)
             assert self.target is not None
             try:
-                with Trigger(
-                    self.target, self.asked.message_path, self._tls_task(), self.request.timeout_s
-                ) as trigger:
+                tls = tls_task(self.request, self.target)
+                with Trigger(self.target, self.asked.message_path, tls, self.request.timeout_s) as trigger:
                     self._go("messaging", self._all_messaged, deadline)
                     trigger.answer()
             except RunFailed as failure:
@@ -400,7 +399,3 @@ class TrialRun(Climbing):
         totals = super()._read_totals()
         self.seen.totals = self._kept or totals
         return totals
-
-    def _tls_task(self) -> TlsTask | None:
-        task: Task = self._tasks()[0]
-        return TlsTask(*task.tls) if task.tls is not None else None

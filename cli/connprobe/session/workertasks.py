@@ -1,0 +1,45 @@
+"""What each worker of a run is told: its share of the plan, and how to speak."""
+
+from socket import AF_INET, AF_INET6
+
+from connprobe.engine.task import Task, TlsTask
+from connprobe.model import HoldPlan, HoldRequest, Target
+from connprobe.session.target import host_header, sockaddr
+
+
+def worker_tasks(request: HoldRequest, plan: HoldPlan, target: Target) -> list[Task]:
+    """In the order of the plan's shards."""
+    workers = plan.workers
+    interval = workers / request.rate_per_s if request.rate_per_s else 0.0
+    tls = tls_task(request, target)
+    return [
+        Task(
+            share=shard.count,
+            goal=shard.count,
+            family=int(AF_INET6 if target.family == "ipv6" else AF_INET),
+            target=sockaddr(target),
+            sources=tuple((s.address, s.count, s.first_port, s.ports) for s in shard.sources),
+            protocol=request.protocol,
+            http_mode=request.http_mode,
+            host=host_header(target),
+            path=request.path,
+            headers=request.headers,
+            concurrency=max(
+                1, request.concurrency // workers + (shard.index < request.concurrency % workers)
+            ),
+            interval_s=interval,
+            delay_s=interval * shard.index / workers,
+            timeout_s=request.timeout_s,
+            ping_s=request.ping_s or 0.0,
+            reconnect_attempts=request.reconnect_attempts if request.reconnect else 0,
+            tls=tuple(tls) if tls else None,  # type: ignore[arg-type]
+        )
+        for shard in plan.shards
+    ]
+
+
+def tls_task(request: HoldRequest, target: Target) -> TlsTask | None:
+    tls = request.tls
+    if tls is None:
+        return None
+    return TlsTask(tls.ca, not tls.insecure, tls.server_name or target.host, tls.resume)
