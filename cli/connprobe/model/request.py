@@ -24,6 +24,11 @@ class Target(Record, frozen=True):
     def label(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def scoped_address(self) -> str:
+        """As in fe80::1%2."""
+        return f"{self.address}%{self.scope_id}" if self.scope_id else self.address
+
 
 class TlsRequest(Record, frozen=True):
     """How to speak TLS: trust (`ca` file or the system's), or none at all (`insecure`), and the SNI name.
@@ -63,6 +68,16 @@ class HoldRequest(Record, frozen=True):
     fail_under: int | None = None
     server_pid: int | None = None
     bpf: bool = True  # watch the kernel through eBPF
+
+    @property
+    def between_requests(self) -> bool:
+        """Whether the connections wait for no answer: some servers close such, for want of room."""
+        return self.protocol == "tcp" or (self.protocol == "http" and self.http_mode == "keepalive")
+
+    @property
+    def answered(self) -> bool:
+        """Nothing is held that the server has not answered."""
+        return self.protocol == "ws" or (self.protocol == "http" and self.http_mode != "longpoll")
 
 
 class LoadRequest(Record, frozen=True):

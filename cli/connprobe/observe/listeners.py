@@ -83,6 +83,15 @@ def chosen_by(address: str, port: int) -> Callable[[Sequence[ListenSocket]], lis
     return choose
 
 
+def waiting(address: str, port: int) -> int:
+    """Connections that lie in the accept queues of address:port; 0 where sock_diag does not tell."""
+    try:
+        found = listen_sockets(port)
+    except OSError:
+        return 0
+    return sum(each.depth or 0 for each in chosen_by(address, port)(found))
+
+
 def reached_sockets(sockets: list[ListenSocket], target: Address, interface: int = 0) -> list[ListenSocket]:
     """Those of `sockets` among which the kernel chooses for a connection to `target` (one port).
 

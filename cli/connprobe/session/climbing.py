@@ -108,7 +108,7 @@ class Climbing(Hold):
         self._meter.quick()  # the last one may be of a moment at which some were not accepted yet
         server = self._meter.server
         start = next((each.use.get("fds") for each in self.readings if each.stage == "start"), None)
-        if self._answers or start is None or server is None or server.fds is None:
+        if self.request.answered or start is None or server is None or server.fds is None:
             return alive
         grown = growths(self.readings).get("fds")
         each = max(1, round(grown.per_connection)) if grown is not None else 1
@@ -124,7 +124,7 @@ class Climbing(Hold):
 
     def _listeners_pids(self) -> tuple[int, ...]:
         assert self.target is not None
-        return listener_pids(self._target_address(), self.target.port).pids
+        return listener_pids(self.target.scoped_address, self.target.port).pids
 
     def _check_losses(self, doing: str) -> None:
         """Connections that go while nothing happens to them make every reading one of fewer. Raises Over."""

@@ -10,33 +10,27 @@ from typing import IO, Any, Literal
 
 from connprobe.engine import counters
 from connprobe.engine.task import Task
-from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
 from connprobe.model import HostRecord, Phase, RunRecord, ServeMode, Target
 from connprobe.observe.client import cpu_of, pss_of
-from connprobe.observe.listeners import chosen_by, listener_pids
+from connprobe.observe.listeners import chosen_by, listener_pids, waiting
 from connprobe.observe.process import ProcessGroup
-from connprobe.observe.sockdiag import listen_sockets
 from connprobe.session.clientlimits import ceilings_of_client
 from connprobe.session.costing import Costed, Costing, bare
 from connprobe.session.costs import Costs
 from connprobe.session.embedded import start_server
+from connprobe.session.hanging import Hanging
+from connprobe.session.hostchanges import change_host
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.kernelview import KernelView
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.probes import load_probes
 from connprobe.session.sampling import Progress, Sampler
-from connprobe.session.undo import LOCK, LOCK_PATIENCE_S, undo_all
 from connprobe.session.workertasks import worker_tasks
-from connprobe.store.journal import Journal
-from connprobe.store.lock import exclusive
 from connprobe.store.rundir import RunDirectory
-from connprobe.system.addresses import add_addresses
-from connprobe.system.sysctl import Tree, set_values
 
 POLL_S = 0.1
-HANGING_S = 30.0
 HOPELESS = 1000  # this many failures and not one success: the rest is not tried
 CLOSE_S, CLOSE_INTERRUPTED_S = 120.0, 4.0
 
@@ -65,14 +59,13 @@ class Hold:
         self.checked: set[int] = set()
         self._sampler: Sampler
         self._costing: Costing | None = None
-        self._looked = self._awake_since = time.monotonic()
+        self._hanging = Hanging(self.request.timeout_s)
 
     def execute(self) -> RunRecord:
         cpu_before = time.process_time()
         with ExitStack() as undo:
             log: IO[bytes] = undo.enter_context(self._directory.open_log())
-            if self.plan.alias_addresses or self.plan.sysctls:
-                self._change_host(undo)
+            change_host(undo, self.plan, self.command, self.seen, lambda: self.interrupts.by is not None)
             server = self._reach_server(undo, log)
             assert self.target is not None
             if self.interrupts.by is None:
@@ -85,7 +78,7 @@ class Hold:
 
     def _hold(self, undo: ExitStack, log: IO[bytes], server: ProcessGroup | None) -> None:
         assert self.target is not None
-        chosen = chosen_by(self._target_address(), self.target.port)
+        chosen = chosen_by(self.target.scoped_address, self.target.port)
         loaded = undo.enter_context(load_probes()) if self.request.bpf else None
         self.kernel = KernelView(chosen, loaded)
         self._sampler = sampler = Sampler(self._directory, self._progress, server, self.kernel, self._began)
@@ -95,31 +88,6 @@ class Hold:
         self.seen.samples, self.seen.late_samples = sampler.samples, sampler.late_samples
         self.seen.server_start, self.seen.server_last = sampler.server_start, sampler.server_last
         self.seen.server_peak_rss_bytes = sampler.server_peak_rss_bytes
-
-    def _change_host(self, undo: ExitStack) -> None:
-        """Sysctls first: an address may need what they allow."""
-        if self.plan.sysctls:
-            undo.enter_context(
-                exclusive(LOCK, f"connprobe {self.command} --sysctl", patience_s=LOCK_PATIENCE_S)
-            )
-        journal = Journal.create(self.command)
-        undo.push(lambda kind, error, trace: self._undo(journal, error))
-        if self.plan.sysctls:
-            self.seen.made_otherwise = tuple(
-                set_values(Tree(), self.plan.sysctls, journal.record, lambda: self.interrupts.by is not None)
-            )
-        if self.plan.alias_addresses:
-            assert self.plan.alias_interface is not None
-            add_addresses(self.plan.alias_interface, list(self.plan.alias_addresses), journal.record)
-
-    def _undo(self, journal: Journal, error: BaseException | None) -> None:
-        """What could not be undone stands in the record, or in the error where there will be none."""
-        report = undo_all(journal)
-        self.seen.not_undone = tuple(report.pending)
-        journal.close()
-        if report.pending and isinstance(error, RunFailed):
-            message = f"{error.message}; NOT put back: {'; '.join(report.pending)}"
-            raise RunFailed(message, fix=error.fix or "connprobe restore") from error
 
     def _reach_server(self, undo: ExitStack, log: IO[bytes]) -> ProcessGroup | None:
         if self.target is None:
@@ -144,11 +112,6 @@ class Hold:
         streams = self.request.http_mode == "stream" and self.request.protocol == "http"
         return "stream" if streams else "idle"
 
-    def _target_address(self) -> str:
-        assert self.target is not None
-        scope = f"%{self.target.scope_id}" if self.target.scope_id else ""
-        return f"{self.target.address}{scope}"
-
     def _find_server(self) -> ProcessGroup | None:
         assert self.target is not None
         if self.server_fleet is not None:
@@ -156,7 +119,7 @@ class Hold:
         if self.request.server_pid is not None:
             pids: tuple[int, ...] = (self.request.server_pid,)
         else:
-            found = listener_pids(self._target_address(), self.target.port)
+            found = listener_pids(self.target.scoped_address, self.target.port)
             pids = found.pids
             if found.reason is not None:
                 self.seen.unknown["server"] = found.reason
@@ -164,8 +127,7 @@ class Hold:
 
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
         if (server := self._sampler.server_start) is not None:
-            ends: Literal[1, 2] = 2 if self.kernel.has_listeners else 1
-            self._costing = Costing(server.pids, ends=ends, count=self.plan.count)
+            self._costing = Costing(server.pids, ends=self._ends, count=self.plan.count)
         costs = self._start_workers(undo, log)
         self._watch("ramp", self._ramp_is_over)
         self._note_ramp(costs)
@@ -174,8 +136,7 @@ class Hold:
             self._watch("hold", self._nothing_left, held_since + self.request.hold_s)
             self.seen.hold_s = time.monotonic() - held_since
             self._measure_client()
-            local = self.kernel.has_listeners
-            self.seen.kernel = costs.kernel(self._read_totals().held, 2 if local else 1)
+            self.seen.kernel = costs.kernel(self._read_totals().held, self._ends)
             self.kernel.traffic.take_census()
             self.seen.server_idle = self._sampler.server_now
             if self._costing is not None:
@@ -185,26 +146,73 @@ class Hold:
             self._check()
         self._stop_workers()
 
+    @property
+    def _ends(self) -> Literal[1, 2]:
+        """Of each connection, on this host."""
+        return 2 if self.kernel.has_listeners else 1
+
     def _start_workers(self, undo: ExitStack, log: IO[bytes]) -> Costs:
         """Returns what is read before the first connection."""
         server = self._sampler.server_start
         costs = Costs(server.pids if server else ())
         self.fleet = undo.enter_context(
-            Fleet(
-                "connprobe.engine.worker",
-                "connprobe-w",
-                self._tasks(),
-                counters.COLUMNS,
-                log,
-            )
+            Fleet("connprobe.engine.worker", "connprobe-w", self._tasks(), counters.COLUMNS, log)
         )
         self.kernel.traffic.watch(server.pids if server else (), "target")
         self.kernel.traffic.watch(self.fleet.pids, "client")
         return costs
 
+    def _tasks(self) -> list[Task]:
+        assert self.target is not None
+        return worker_tasks(self.request, self.plan, self.target)
+
     def _note_ramp(self, costs: Costs) -> None:
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())
         self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid, self.seen.ramp_s)
+
+    def _measure_client(self) -> None:
+        workers = [self.fleet.pids[index] for index in self.fleet.alive]
+        self.seen.workers_pss_bytes = pss_of(workers)
+        self.seen.client_pss_bytes = pss_of([*workers, self.fleet.zygote_pid, os.getpid()])
+        self.seen.observer_pss_bytes = pss_of([os.getpid()])
+        self.seen.workers_cpu_s = cpu_of([*workers, self.fleet.zygote_pid])
+        self.seen.measured_at = max(1, self._read_totals().held)
+
+    def _alive(self) -> int:
+        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
+        held = self._read_totals().held
+        return held if self.request.answered else max(0, held - self._waiting())
+
+    def _waiting(self) -> int:
+        """Established for us, and not yet accepted by the server."""
+        assert self.target is not None
+        return waiting(self.target.scoped_address, self.target.port) if self.kernel.has_listeners else 0
+
+    def _cost(self) -> Costed:
+        """The limits."""
+        assert self.target is not None
+        target = None if self.server_fleet is not None else self.target
+        client = ceilings_of_client(self.request, self.facts, target, self.plan)
+        held = self._read_totals().held
+        if self._costing is None:
+            return bare(held, client, self.seen.unknown.get("server", "it has no process on this host"))
+        return self._costing.costed(
+            held,
+            self.facts,
+            client,
+            ports=(self.target.port,),
+            between_requests=self.request.between_requests,
+            same_host=self.kernel.has_listeners,
+        )
+
+    def _check(self) -> None:
+        """Who is alive, at the end: every worker asks each of its connections."""
+        self.fleet.send("check")
+        slowest = self.request.timeout_s + 30 + self.plan.count / 5000
+        self._watch("check", self._all_checked, time.monotonic() + slowest)
+        if self.interrupts.by is None:
+            self._end_silent(set(self.fleet.alive) - self.checked)
+        self.seen.checked = self.checked >= set(self.fleet.alive)
 
     def _stop_workers(self) -> None:
         self._read_totals()
@@ -226,146 +234,6 @@ class Hold:
         ):
             self._hear(index, message)
 
-    def _check(self) -> None:
-        """Who is alive, at the end: every worker asks each of its connections."""
-        self.fleet.send("check")
-        slowest = self.request.timeout_s + 30 + self.plan.count / 5000
-        self._watch("check", self._all_checked, time.monotonic() + slowest)
-        if self.interrupts.by is None:
-            self._end_silent(set(self.fleet.alive) - self.checked)
-        self.seen.checked = self.checked >= set(self.fleet.alive)
-
-    def _tasks(self) -> list[Task]:
-        assert self.target is not None
-        return worker_tasks(self.request, self.plan, self.target)
-
-    # the main loop
-
-    def _watch(
-        self, phase: Phase, over: Callable[[counters.Totals], bool], deadline: float = float("inf")
-    ) -> None:
-        """Listens, samples and draws until `over`, the deadline or an interruption."""
-        while self.interrupts.by is None:
-            now = time.monotonic()
-            for index, message in self.fleet.poll(max(0.0, min(POLL_S, deadline - now))):
-                self._hear(index, message)
-            self._end_silent(self._hanging())
-            totals = self._read_totals()
-            self._sampler.tick(phase, totals, self.fleet.table, deadline if phase == "hold" else None)
-            if self._costing is not None:
-                self._costing.look(phase)
-            if over(totals) or time.monotonic() >= deadline or not self.fleet.alive:
-                return
-
-    def _hanging(self) -> set[int]:
-        """Workers that have not looked at their clock for so long that nothing else can be the reason."""
-        now, patience_s = time.monotonic(), self.request.timeout_s + HANGING_S
-        if now - self._looked > 5:  # we were stopped ourselves (Ctrl-Z), and perhaps they with us
-            self._awake_since = now
-        self._looked = now
-        if now - self._awake_since < patience_s:
-            return set()
-        before = time.monotonic_ns() - int(patience_s * 1e9)
-        ticked = self.fleet.table.column(counters.TICKED_NS)
-        return {index for index in self.fleet.alive if 0 < ticked[index] < before}
-
-    def _end_silent(self, workers: set[int]) -> None:
-        """What they hold cannot be checked: they count as lost."""
-        for index in workers:
-            self.fleet.kill(index)
-        deadline = time.monotonic() + 5
-        while workers & set(self.fleet.alive) and time.monotonic() < deadline:
-            self.fleet.poll(0.1)
-
-    def _hear(self, index: int, message: tuple[Any, ...]) -> None:
-        """What a worker says of its failures: at the check, and with its last words."""
-        kind, failures, drops = message
-        self.seen.failure_details[index] = failures
-        self.seen.drop_details[index] = drops
-        if kind == "checked":
-            self.checked.add(index)
-
-    def _read_totals(self) -> counters.Totals:
-        shares = {index: self._share_of(index) for index in self.fleet.lost}
-        self.seen.totals = counters.read_totals(self.fleet.table, shares)
-        return self.seen.totals
-
-    def _share_of(self, worker: int) -> int:
-        """How many connections were this worker's to open."""
-        return self.plan.shards[worker].count
-
-    def _ramp_is_over(self, totals: counters.Totals) -> bool:
-        self._give_up_if_hopeless(totals)
-        if self.seen.gave_up:
-            return totals.in_flight == 0 and totals.started == totals.established + totals.failed
-        return totals.established + totals.failed >= self.plan.count
-
-    def _give_up_if_hopeless(self, totals: counters.Totals) -> None:
-        if not totals.established and totals.failed >= HOPELESS and not self.seen.gave_up:
-            self.seen.gave_up = True
-            self.fleet.send("stop")
-
-    def _nothing_left(self, totals: counters.Totals) -> bool:
-        return totals.held == 0 and not self.request.reconnect
-
-    def _all_checked(self, totals: counters.Totals) -> bool:
-        return self.checked >= set(self.fleet.alive)
-
-    def _measure_client(self) -> None:
-        workers = [self.fleet.pids[index] for index in self.fleet.alive]
-        self.seen.workers_pss_bytes = pss_of(workers)
-        self.seen.client_pss_bytes = pss_of([*workers, self.fleet.zygote_pid, os.getpid()])
-        self.seen.observer_pss_bytes = pss_of([os.getpid()])
-        self.seen.workers_cpu_s = cpu_of([*workers, self.fleet.zygote_pid])
-        self.seen.measured_at = max(1, self._read_totals().held)
-
-    # the limits
-
-    @property
-    def between_requests(self) -> bool:
-        """Whether the connections wait for no answer: some servers close such, for want of room."""
-        request = self.request
-        return request.protocol == "tcp" or (request.protocol == "http" and request.http_mode == "keepalive")
-
-    def _cost(self) -> Costed:
-        assert self.target is not None
-        target = None if self.server_fleet is not None else self.target
-        client = ceilings_of_client(self.request, self.facts, target, self.plan)
-        held = self._read_totals().held
-        if self._costing is None:
-            return bare(held, client, self.seen.unknown.get("server", "it has no process on this host"))
-        return self._costing.costed(
-            held,
-            self.facts,
-            client,
-            ports=(self.target.port,),
-            between_requests=self.between_requests,
-            same_host=self.kernel.has_listeners,
-        )
-
-    def _alive(self) -> int:
-        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
-        held = self._read_totals().held
-        return held if self._answers else max(0, held - self._waiting())
-
-    @property
-    def _answers(self) -> bool:
-        """Nothing is held here that the server has not answered."""
-        return self.request.protocol == "ws" or (
-            self.request.protocol == "http" and self.request.http_mode != "longpoll"
-        )
-
-    def _waiting(self) -> int:
-        """Established for us, and not yet accepted by the server (source: sock_diag)."""
-        assert self.target is not None
-        if not self.kernel.has_listeners:
-            return 0
-        try:
-            found = listen_sockets(self.target.port)
-        except OSError:
-            return 0
-        return sum(each.depth or 0 for each in chosen_by(self._target_address(), self.target.port)(found))
-
     def _record(self) -> RunRecord:
         assert self.target is not None
         if self._directory.error is not None:
@@ -384,3 +252,65 @@ class Hold:
             self.seen,
             self.interrupts.by,
         )
+
+    # the loop
+
+    def _watch(
+        self, phase: Phase, over: Callable[[counters.Totals], bool], deadline: float = float("inf")
+    ) -> None:
+        """Listens, samples and draws until `over`, the deadline or an interruption."""
+        while self.interrupts.by is None:
+            now = time.monotonic()
+            for index, message in self.fleet.poll(max(0.0, min(POLL_S, deadline - now))):
+                self._hear(index, message)
+            self._end_silent(self._hanging.workers(self.fleet))
+            totals = self._read_totals()
+            self._sampler.tick(phase, totals, self.fleet.table, deadline if phase == "hold" else None)
+            if self._costing is not None:
+                self._costing.look(phase)
+            if over(totals) or time.monotonic() >= deadline or not self.fleet.alive:
+                return
+
+    def _hear(self, index: int, message: tuple[Any, ...]) -> None:
+        """What a worker says of its failures: at the check, and with its last words."""
+        kind, failures, drops = message
+        self.seen.failure_details[index] = failures
+        self.seen.drop_details[index] = drops
+        if kind == "checked":
+            self.checked.add(index)
+
+    def _end_silent(self, workers: set[int]) -> None:
+        """What they hold cannot be checked: they count as lost."""
+        for index in workers:
+            self.fleet.kill(index)
+        deadline = time.monotonic() + 5
+        while workers & set(self.fleet.alive) and time.monotonic() < deadline:
+            self.fleet.poll(0.1)
+
+    def _read_totals(self) -> counters.Totals:
+        shares = {index: self._share_of(index) for index in self.fleet.lost}
+        self.seen.totals = counters.read_totals(self.fleet.table, shares)
+        return self.seen.totals
+
+    def _share_of(self, worker: int) -> int:
+        """How many connections were this worker's to open."""
+        return self.plan.shards[worker].count
+
+    # when a phase is over
+
+    def _ramp_is_over(self, totals: counters.Totals) -> bool:
+        self._give_up_if_hopeless(totals)
+        if self.seen.gave_up:
+            return totals.in_flight == 0 and totals.started == totals.established + totals.failed
+        return totals.established + totals.failed >= self.plan.count
+
+    def _give_up_if_hopeless(self, totals: counters.Totals) -> None:
+        if not totals.established and totals.failed >= HOPELESS and not self.seen.gave_up:
+            self.seen.gave_up = True
+            self.fleet.send("stop")
+
+    def _nothing_left(self, totals: counters.Totals) -> bool:
+        return totals.held == 0 and not self.request.reconnect
+
+    def _all_checked(self, totals: counters.Totals) -> bool:
+        return self.checked >= set(self.fleet.alive)

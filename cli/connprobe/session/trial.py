@@ -158,8 +158,7 @@ class TrialRun(Climbing):
         )
         self.kernel.traffic.watch(first.pids, "target")
         self.kernel.traffic.watch(self.fleet.pids, "client")
-        local = self.kernel.has_listeners
-        self._meter = ServerMeter(first.pids, find=self._find_again, ends=2 if local else 1)
+        self._meter = ServerMeter(first.pids, find=self._find_again, ends=self._ends)
         self._listening = self._listeners_pids()
         with self.heap:
             try:
@@ -246,8 +245,7 @@ class TrialRun(Climbing):
         self.seen.hold_s = took
         self._measure_client()
         self.seen.server_idle = self._sampler.server_now
-        local = self.kernel.has_listeners
-        self.seen.kernel = self.kernel_figures = costs.kernel(self._read_totals().held, 2 if local else 1)
+        self.seen.kernel = self.kernel_figures = costs.kernel(self._read_totals().held, self._ends)
         self.kernel.traffic.take_census()
         self._settle("idle")
         self._read("idle")
@@ -269,7 +267,7 @@ class TrialRun(Climbing):
             self.held,
             at=self.ceilings_at,
             off_bytes=self._off_bytes,
-            ends=2 if self.kernel.has_listeners else 1,
+            ends=self._ends,
         )
 
     def _message(self) -> None:
@@ -378,7 +376,7 @@ class TrialRun(Climbing):
             self._meter,
             self.facts,
             ports=(self.target.port,),
-            between_requests=self.between_requests,
+            between_requests=self.request.between_requests,
             same_host=self.kernel.has_listeners,
             ended=self.server is not None,
         )

@@ -27,11 +27,8 @@ class Trigger:
     ) -> None:
         """what: the server is to do on it."""
         self._what, self._fix = what, fix
-        scope = f"%{target.scope_id}" if target.scope_id else ""
         self._path, self._host = path, target.label
-        self._connection = http.client.HTTPConnection(
-            f"{target.address}{scope}", target.port, timeout=timeout_s
-        )
+        self._connection = http.client.HTTPConnection(target.scoped_address, target.port, timeout=timeout_s)
         self._tls = tls
 
     def __enter__(self) -> Self:
