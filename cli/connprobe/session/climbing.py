@@ -11,7 +11,7 @@ from connprobe.model import Limit, LimitRequest, Phase, Reading
 from connprobe.observe.listeners import listener_pids
 from connprobe.observe.reading import ServerMeter
 from connprobe.plan.prediction import growths
-from connprobe.plan.ramp import shares
+from connprobe.plan.ramp import is_near, next_goal, shares
 from connprobe.plan.verify import End
 from connprobe.session.climb import FEWEST_BAD, TOLERATED, Climb, slow
 from connprobe.session.heap import Heap
@@ -20,6 +20,10 @@ from connprobe.session.started import StartedServer
 
 # After something broke: until the server is dead, or no more is lost; longer while some are under way.
 AFTERMATH_S, CALM_S, UNCERTAIN_S = 10.0, 0.5, 2.0
+# A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
+# much longer that the server works no more than a share of the time: V8 ends a process that collects for most
+# of it, however much is free.
+PACE_S, PACE_MOST_S, WORKING = 0.5, 5.0, 0.25
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
@@ -97,6 +101,24 @@ class Climbing(Hold):
             )
             return Climbed(End(totals.held, cause, {}, {}), took_s)
         return Climbed(None, took_s)
+
+    def _climb_on(self, first: Limit | None) -> End:
+        """Until it breaks. Near the end that `first` predicts in small steps, with a rest after each."""
+        end, pace_s = None, PACE_S
+        while end is None:
+            alive, begun = self._taken(), self._begun()
+            if begun >= self.plan.count:
+                most = "--verify-up-to allows" if self.asked.verify_up_to else "this client could open"
+                return End(alive, f"{alive:,} were held, as many as {most}", {}, {}, reached=True)
+            goal = next_goal(begun, first, self.plan.count)
+            near, before = is_near(begun, first), self._meter.quick()
+            end = self._climb(goal, "verify", pace_s if near else 0.0).end
+            after = self._meter.quick()
+            if near and before is not None and after is not None:
+                pace_s = min(PACE_MOST_S, max(PACE_S, (after[1] - before[1]) / WORKING))
+            if end is None and is_near(goal, first):
+                end = self._rest(first)
+        return end
 
     def _taken(self) -> int:
         """Connections that the server has, by what it says too.

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import IO, NamedTuple
 
 from msgspec.structs import replace
@@ -15,34 +16,28 @@ from connprobe.model import (
     KernelFigures,
     LimitRequest,
     ListenerFigures,
-    Stage,
     Trial,
     Verified,
 )
-from connprobe.observe.ceilings import server_ceilings
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.reading import ServerMeter
 from connprobe.plan.distribution import distribution
-from connprobe.plan.prediction import Prediction, predict
-from connprobe.plan.ramp import is_near, next_goal, steps
+from connprobe.plan.ramp import steps
 from connprobe.plan.settle import Settling
 from connprobe.plan.stages import SHORTEST_S
 from connprobe.plan.verify import End, is_of_server, verified
-from connprobe.session.climbing import SOON_S, Climbing, Over
+from connprobe.session.climbing import Over
 from connprobe.session.costs import Costs
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
+from connprobe.session.messaging import Messaging, none_said
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
+from connprobe.session.stages import Staged
 from connprobe.session.started import Place, StartedServer
 from connprobe.session.trigger import Trigger
 from connprobe.session.workertasks import tls_task
 from connprobe.store.rundir import RunDirectory
-
-# A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
-# much longer that the server works no more than a share of the time: V8 ends a process that collects for most
-# of it, however much is free.
-PACE_S, PACE_MOST_S, WORKING = 0.5, 5.0, 0.25
 
 
 class Launch(NamedTuple):
@@ -54,7 +49,7 @@ class Launch(NamedTuple):
     plan: Callable[[str], Prepared]  # for another target, as `HOST:PORT`
 
 
-class TrialRun(Climbing):
+class TrialRun(Staged):
     """`execute` returns the record of a hold; what the trial itself found is in `trial`."""
 
     command = "limit"
@@ -75,22 +70,17 @@ class TrialRun(Climbing):
         self.asked, self.number, self._launch = asked, number, launch
         self.heap = launch.heap
         self._begin_climbing(len(prepared.plan.shards))
-        self.unsettled: list[Stage] = []
-        self.prediction: Prediction | None = None
-        self.ceilings: tuple[Ceiling, ...] = ()
-        self.ceilings_at = 0
+        self._begin_stages(launch.ceilings)
         self.verified: Verified | None = None
         self.broken: str | None = None
-        self.held = 0
         self.idle_cpu_share: float | None = None
         self.message_cpu_s: float | None = None
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
         self.listeners: tuple[ListenerFigures, ...] = ()  # before --verify
-        self._messaged: set[int] = set()
+        self._messaging: Messaging | None = None
         self._kept: counters.Totals | None = None
         self._driven = True  # what breaks now does so for the number of connections
-        self._off_bytes = 0.0
 
     def trial(self) -> Trial:
         """To be asked after `execute`."""
@@ -251,78 +241,34 @@ class TrialRun(Climbing):
         self._read("idle")
         self._read_ceilings(self._taken())
 
-    def _peak(self) -> None:
-        """The most that was seen in the last step, and the rest as it is at its end."""
-        reading = self._meter.reading("peak", self._taken(), self._at_s(), False)
-        most = self._sampler.server_peak_rss_bytes
-        use = {**reading.use, "rss_bytes": max(most, reading.use.get("rss_bytes", 0.0))}
-        if "rss_bytes" in reading.use:
-            self.readings.append(replace(reading, use=use))
-
-    def _predict(self) -> None:
-        """None of the limits is known before the ramp has been read."""
-        self.prediction = predict(
-            self.readings,
-            self.ceilings,
-            self.held,
-            at=self.ceilings_at,
-            off_bytes=self._off_bytes,
-            ends=self._ends,
-        )
-
     def _message(self) -> None:
-        if self.asked.message_by == "none":
-            self.seen.unknown["server.messaging_rss_bytes"] = "no messages were asked for"
+        asked = self.asked
+        if (why := none_said(asked, self.request)) is not None:
+            self.seen.unknown["server.messaging_rss_bytes"] = why
             return
-        server = self.asked.message_by == "server"
-        if not server and self.request.http_mode != "keepalive" and self.request.protocol == "http":
-            self.seen.unknown["server.messaging_rss_bytes"] = (
-                "a client cannot say more on a response that is still open: --message-by server"
-            )
-            return
+        assert self.target is not None
+        message = asked.message.encode() if asked.message_by == "client" else None
+        trigger = None
+        if message is None and asked.message_path is not None:
+            tls = tls_task(self.request, self.target)
+            trigger = Trigger(self.target, asked.message_path, tls, self.request.timeout_s)
         before, at = self._meter.quick(), time.monotonic()
-        sent_before = self._read_totals().messages_sent
-        self._messaged = set()
-        self.fleet.send("message", None if server else self.asked.message.encode())
         deadline = at + self.request.timeout_s + 10 + self.held / 2000
-        if server and self.asked.message_path is not None:
-            self._go("messaging", lambda now: now.messages_sent - sent_before >= now.held, at + SOON_S)
-            assert self.target is not None
-            try:
-                tls = tls_task(self.request, self.target)
-                with Trigger(self.target, self.asked.message_path, tls, self.request.timeout_s) as trigger:
-                    self._go("messaging", self._all_messaged, deadline)
-                    trigger.answer()
-            except RunFailed as failure:
-                self.seen.unknown["messaging"] = f"{failure.message}; {failure.fix}"
-                return
-        else:
-            self._go("messaging", self._all_messaged, deadline)
+        self._messaging = Messaging(self.fleet, partial(self._go, "messaging"))
+        try:
+            self._messaging.go_round(message, trigger, self._read_totals(), deadline)
+        except RunFailed as failure:
+            self.seen.unknown["messaging"] = f"{failure.message}; {failure.fix}"
+            return
         after, self.messaging_s = self._meter.quick(), time.monotonic() - at
         if before is not None and after is not None:
             self.message_cpu_s = after[1] - before[1]
         self.readings.append(self._meter.reading("messaging", self._taken(), self._at_s(), False))
 
     def _verify(self) -> None:
-        """On, until it breaks. Near the end in small steps, with a rest after each."""
         assert self.prediction is not None
         first = next((limit for limit in self.prediction.limits if is_of_server(limit)), None)
-        end, pace_s = None, PACE_S
-        while end is None:
-            alive, begun = self._taken(), self._begun()
-            if begun >= self.plan.count:
-                most = "--verify-up-to allows" if self.asked.verify_up_to else "this client could open"
-                end = End(alive, f"{alive:,} were held, as many as {most}", {}, {}, reached=True)
-                break
-            goal = next_goal(begun, first, self.plan.count)
-            near, before = is_near(begun, first), self._meter.quick()
-            end = self._climb(goal, "verify", pace_s if near else 0.0).end
-            after = self._meter.quick()
-            if near and before is not None and after is not None:
-                pace_s = min(PACE_MOST_S, max(PACE_S, (after[1] - before[1]) / WORKING))
-            if end is None and is_near(goal, first):
-                end = self._rest(first)
-        self._conclude(end)
+        self._conclude(self._climb_on(first))
 
     def _conclude(self, end: End) -> None:
         limits = self.prediction.limits if self.prediction else ()
@@ -345,52 +291,9 @@ class TrialRun(Climbing):
         if self.interrupts.by is None:
             self.readings.append(self._meter.reading("drain", 0, self._at_s(), state.state == "settled"))
 
-    def _settle(self, stage: Stage) -> None:
-        settling = Settling(self.asked.settle_s)
-        state = None
-
-        def over(totals: counters.Totals) -> bool:
-            nonlocal state
-            use = self._meter.quick()
-            if use is None:
-                return True
-            state = settling.feed(time.monotonic(), *use)
-            return state.state != "waiting"
-
-        self._go("start" if stage == "start" else "settle", over)
-        if state is None or state.state != "settled":
-            self.unsettled.append(stage)
-        if state is not None:
-            self._off_bytes = max(self._off_bytes, state.off_bytes)
-
-    def _read(self, stage: Stage) -> None:
-        settled = stage not in self.unsettled
-        reading = self._meter.reading(stage, self._taken(), self._at_s(), settled)
-        why = self._meter.unknown
-        self.seen.unknown |= {it: why[it] for it in ("kernel_bytes", "memory_bytes") if it in why}
-        self.readings.append(replace(reading, use={**reading.use, **self.heap.read()}))
-
-    def _read_ceilings(self, at: int) -> None:
-        assert self.target is not None
-        found = server_ceilings(
-            self._meter,
-            self.facts,
-            ports=(self.target.port,),
-            between_requests=self.request.between_requests,
-            same_host=self.kernel.has_listeners,
-            ended=self.server is not None,
-        )
-        if found.found or not self.ceilings:
-            self.ceilings = (*found.found, *self.heap.ceilings(), *self._launch.ceilings())
-            self.ceilings_at = at
-        self.seen.unknown |= {f"limits.{resource}": why for resource, why in found.unknown.items()}
-
-    def _all_messaged(self, totals: counters.Totals) -> bool:
-        return self._messaged >= set(self.fleet.alive)
-
     def _hear(self, index: int, message: tuple[object, ...]) -> None:
-        if message[0] == "messaged":
-            self._messaged.add(index)
+        if message[0] == "messaged" and self._messaging is not None:
+            self._messaging.hear(index)
         super()._hear(index, message)
 
     def _read_totals(self) -> counters.Totals:
