@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from connprobe.commands.options import (
-    LARGEST_CONCURRENCY,
-    LARGEST_COUNT,
     AliasOption,
     CaOption,
     ConcurrencyOption,
@@ -33,21 +31,10 @@ from connprobe.commands.options import (
     TlsOption,
     TlsResumeOption,
     WorkersOption,
-    between,
-    check_request,
-    process,
+    hold_request,
     tls_request,
 )
 from connprobe.commands.output import finish, stderr, stdout
-from connprobe.model import HoldRequest
-from connprobe.plan.addresses import parse_addresses
-from connprobe.plan.parse import (
-    parse_alias,
-    parse_count_or_auto,
-    parse_duration,
-    parse_header,
-    parse_ports,
-)
 
 EXAMPLES = """
 Examples:
@@ -116,31 +103,28 @@ def hold(
     """Open COUNT real connections, hold them, and report how many are alive at the end."""
     from connprobe.session.run import run_hold
 
-    interface, extra = parse_alias(alias) if alias is not None else (None, None)
-    request = HoldRequest(
+    request = hold_request(
         target=target,
-        count=between(count, 1, LARGEST_COUNT, "--count"),
+        count=count,
         protocol=protocol.value,
         http_mode=http_mode.value,
         path=path,
-        headers=tuple(parse_header(text) for text in header or ()),
+        header=header,
         tls=tls_request(tls, ca, insecure, sni, tls_resume),
-        rate_per_s=rate,
-        concurrency=between(concurrency, 1, LARGEST_CONCURRENCY, "--concurrency"),
-        hold_s=parse_duration(hold_for, "--for"),
-        timeout_s=max(0.001, parse_duration(timeout, "--timeout")),
-        ping_s=parse_duration(ping, "--ping") if ping is not None else None,
-        workers=parse_count_or_auto(workers, "--workers"),
-        sources=None if sources == "auto" else parse_addresses(sources),
-        source_ports=parse_ports(source_ports) if source_ports is not None else None,
-        alias_interface=interface,
-        alias_addresses=parse_addresses(extra) if extra is not None else (),
-        sysctls=tuple(sysctl or ()),
+        rate=rate,
+        concurrency=concurrency,
+        hold_for=hold_for,
+        timeout=timeout,
+        ping=ping,
+        workers=workers,
+        sources=sources,
+        source_ports=source_ports,
+        alias=alias,
+        sysctl=sysctl,
         reconnect=reconnect,
-        reconnect_attempts=between(reconnect_attempts, 1, 1000, "--reconnect-attempts"),
-        fail_under=None if fail_under is None else between(fail_under, 0, count, "--fail-under"),
-        server_pid=process(pid),
-        bpf=not no_bpf,
+        reconnect_attempts=reconnect_attempts,
+        pid=pid,
+        no_bpf=no_bpf,
+        fail_under=fail_under,
     )
-    check_request(request)
     finish(run_hold(request, results, stdout(), stderr(), dry_run=dry_run, json=json))

@@ -1,6 +1,5 @@
 """`connprobe limit`: how many connections a server can hold, what stops it first, and what lifts that."""
 
-import shutil
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,17 +8,22 @@ import typer
 
 from connprobe.commands import options
 from connprobe.commands.output import finish, stderr, stdout
-from connprobe.errors import UsageError
-from connprobe.model import HoldRequest, LimitRequest
-from connprobe.plan.addresses import parse_addresses
-from connprobe.plan.parse import (
-    parse_alias,
-    parse_count_or_auto,
-    parse_duration,
-    parse_header,
-    parse_ports,
-    parse_size,
+from connprobe.commands.serveroptions import (
+    CommandArgument,
+    HeapLimitOption,
+    PortOption,
+    RunningOption,
+    ServerOption,
+    SetOption,
+    SettleOption,
+    StartupOption,
+    StepsOption,
+    check_server,
+    settings,
 )
+from connprobe.errors import UsageError
+from connprobe.model import LimitRequest
+from connprobe.plan.parse import parse_duration, parse_size
 
 
 class MessageBy(StrEnum):
@@ -51,24 +55,13 @@ Examples:
 
 
 def limit(
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(help="The server to start, and its arguments, after `--`.", show_default=False),
-    ] = None,
-    server: Annotated[
-        str | None, typer.Option(help="Start a reference server by its name; see targets/README.md.")
-    ] = None,
-    set_option: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of the reference server, repeatable.")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Where it listens. Without it: the one port that it opens.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a server that runs already on this host.")
-    ] = None,
+    command: CommandArgument = None,
+    server: ServerOption = None,
+    set_option: SetOption = None,
+    port: PortOption = None,
+    target: RunningOption = None,
     count: Annotated[int, typer.Option(help="Connections to measure with.")] = 4000,
-    steps: Annotated[int, typer.Option(help="Steps of the ramp, each settled before it is read.")] = 5,
+    steps: StepsOption = 5,
     repeat: Annotated[int, typer.Option(help="Trials, each on a fresh server.")] = 1,
     verify: Annotated[
         bool, typer.Option("--verify", help="Go on until it breaks, and compare with what was predicted.")
@@ -88,15 +81,13 @@ def limit(
     message_path: Annotated[
         str | None, typer.Option(help="GET of this path makes the server send its message to all.")
     ] = None,
-    heap_limit: Annotated[
-        str | None, typer.Option(help="Where the heap ends, where the runtime does not say it: 1.7GB.")
-    ] = None,
+    heap_limit: HeapLimitOption = None,
     inspect: Annotated[
         bool,
         typer.Option("--inspect", help="Open the inspector of a Node server that runs already, for a while."),
     ] = False,
-    startup: Annotated[str, typer.Option(help="The longest wait until the server listens.")] = "60s",
-    settle: Annotated[str, typer.Option(help="The longest wait for memory to settle.")] = "30s",
+    startup: StartupOption = "60s",
+    settle: SettleOption = "30s",
     idle_for: Annotated[str, typer.Option("--for", help="How long the idle stage lasts.")] = "5s",
     protocol: Annotated[
         options.ProtocolName | None, typer.Option(help="What is spoken. Without it: ws, or the server's.")
@@ -135,29 +126,26 @@ def limit(
         own, address, free = reference(server, settings(set_option))
         port = port if port is not None else free
         target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    interface, extra = parse_alias(alias) if alias is not None else (None, None)
-    request = HoldRequest(
+    request = options.hold_request(
         target=target,
-        count=options.between(count, 1, options.LARGEST_COUNT, "--count"),
+        count=count,
         protocol=protocol.value if protocol is not None else own.protocol if own else "ws",
         http_mode=http_mode.value if http_mode is not None else own.http_mode if own else "keepalive",
         path=path,
-        headers=tuple(parse_header(text) for text in header or ()),
+        header=header,
         tls=options.tls_request(tls, ca, insecure, sni, tls_resume),
-        rate_per_s=rate,
-        concurrency=options.between(concurrency, 1, options.LARGEST_CONCURRENCY, "--concurrency"),
-        hold_s=parse_duration(idle_for, "--for"),
-        timeout_s=max(0.001, parse_duration(timeout, "--timeout")),
-        workers=parse_count_or_auto(workers, "--workers"),
-        sources=None if sources == "auto" else parse_addresses(sources),
-        source_ports=parse_ports(source_ports) if source_ports is not None else None,
-        alias_interface=interface,
-        alias_addresses=parse_addresses(extra) if extra is not None else (),
-        sysctls=tuple(sysctl or ()),
-        server_pid=options.process(pid),
-        bpf=not no_bpf,
+        rate=rate,
+        concurrency=concurrency,
+        hold_for=idle_for,
+        timeout=timeout,
+        workers=workers,
+        sources=sources,
+        source_ports=source_ports,
+        alias=alias,
+        sysctl=sysctl,
+        pid=pid,
+        no_bpf=no_bpf,
     )
-    options.check_request(request)
     _check_messages(message, message_by, message_path)
     if verify_up_to is not None and not verify:
         raise UsageError("--verify-up-to is for --verify", fix="add --verify")
@@ -199,17 +187,6 @@ def limit(
     finish(code)
 
 
-def settings(texts: list[str] | None) -> dict[str, str]:
-    """What --set says. Raises UsageError."""
-    found = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise UsageError(f"--set {text!r} is not NAME=VALUE", fix="--set heap_mb=80")
-        found[name] = value
-    return found
-
-
 def _check_messages(message: str, by: MessageBy | None, path: str | None) -> None:
     if not message:
         raise UsageError("--message '' would not be seen to arrive", fix="--message-by none")
@@ -219,39 +196,3 @@ def _check_messages(message: str, by: MessageBy | None, path: str | None) -> Non
         raise UsageError(f"--message-path is for --message-by server, not {by}", fix="leave one of them out")
     if not path.startswith("/") or any(ord(char) <= 32 or ord(char) > 126 for char in path):
         raise UsageError(f"--message-path {path!r} is not a path", fix="--message-path /message")
-
-
-def check_server(
-    command: list[str] | None,
-    server: str | None,
-    target: str | None,
-    pid: int | None,
-    port: int | None,
-    repeat: int,
-    options: list[str] | None,
-    name: str = "limit",
-) -> None:
-    """One server, and one way to it. Raises UsageError."""
-    if port is not None and not 1 <= port <= 65535:
-        raise UsageError(f"--port {port} is not between 1 and 65,535", fix="--port 8080")
-    starts = bool(command) + (server is not None)
-    if starts > 1:
-        raise UsageError("both --server and a command to start", fix="one of them")
-    if starts and pid is not None:
-        raise UsageError("--pid is for a server that runs already", fix="leave it out")
-    if options and server is None:
-        raise UsageError("--set is for a reference server", fix="--server node-array --set heap_mb=80")
-    if not starts and target is None and pid is None and port is None:
-        raise UsageError(
-            "no server is named", fix=f"connprobe {name} -- COMMAND, or --server NAME, --target or --pid"
-        )
-    if not starts and repeat > 1:
-        raise UsageError(
-            f"--repeat {repeat} needs a fresh server each time", fix="connprobe limit -- COMMAND starts it"
-        )
-    if command and shutil.which(command[0]) is None:
-        there = Path(command[0]).exists() and "/" in command[0]
-        raise UsageError(
-            f"{command[0]}: {'it cannot be executed' if there else 'there is no such program'}",
-            fix=f"chmod +x {command[0]}, or name its interpreter" if there else "check the name, and PATH",
-        )

@@ -8,16 +8,9 @@ import typer
 from connprobe.commands import options
 from connprobe.commands.output import finish, stderr, stdout
 from connprobe.errors import UsageError
-from connprobe.model import HoldRequest, LoadRequest
-from connprobe.plan.addresses import parse_addresses
+from connprobe.model import LoadRequest
 from connprobe.plan.message import LARGEST, check_size, parse_message
-from connprobe.plan.parse import (
-    parse_alias,
-    parse_count_or_auto,
-    parse_duration,
-    parse_header,
-    parse_ports,
-)
+from connprobe.plan.parse import parse_duration
 from connprobe.plan.threshold import parse_threshold
 
 COUNT, MESSAGE = 10_000, "32B"
@@ -117,28 +110,24 @@ def load(
     else:
         message = MESSAGE if message is None else message
         payload = _payload(message)
-    interface, extra = parse_alias(alias) if alias is not None else (None, None)
-    request = HoldRequest(
+    request = options.hold_request(
         target=target,
-        count=options.between(COUNT if count is None else count, 1, options.LARGEST_COUNT, "--count"),
+        count=COUNT if count is None else count,
         protocol=protocol.value,
         path=path,
-        headers=tuple(parse_header(text) for text in header or ()),
+        header=header,
         tls=options.tls_request(tls, ca, insecure, sni, tls_resume),
-        rate_per_s=rate,
-        concurrency=options.between(concurrency, 1, options.LARGEST_CONCURRENCY, "--concurrency"),
-        hold_s=0.0,
-        timeout_s=max(0.001, parse_duration(timeout, "--timeout")),
-        workers=parse_count_or_auto(workers, "--workers"),
-        sources=None if sources == "auto" else parse_addresses(sources),
-        source_ports=parse_ports(source_ports) if source_ports is not None else None,
-        alias_interface=interface,
-        alias_addresses=parse_addresses(extra) if extra is not None else (),
-        sysctls=tuple(sysctl or ()),
-        server_pid=options.process(pid),
-        bpf=not no_bpf,
+        rate=rate,
+        concurrency=concurrency,
+        timeout=timeout,
+        workers=workers,
+        sources=sources,
+        source_ports=source_ports,
+        alias=alias,
+        sysctl=sysctl,
+        pid=pid,
+        no_bpf=no_bpf,
     )
-    options.check_request(request)
     asked = LoadRequest(
         messages=options.between(messages, 0, MOST_MESSAGES, "--messages"),
         message=message if len(message) <= 100 else f"{message[:100]}…",

@@ -7,8 +7,16 @@ from typing import Annotated
 import typer
 
 from connprobe.errors import UsageError
-from connprobe.model import HoldRequest, TlsRequest
-from connprobe.plan.parse import parse_target
+from connprobe.model import HoldRequest, HttpMode, Protocol, TlsRequest
+from connprobe.plan.addresses import parse_addresses
+from connprobe.plan.parse import (
+    parse_alias,
+    parse_count_or_auto,
+    parse_duration,
+    parse_header,
+    parse_ports,
+    parse_target,
+)
 
 LARGEST_COUNT = 10**12
 LARGEST_CONCURRENCY = 1_000_000
@@ -102,6 +110,62 @@ def process(pid: int | None) -> int | None:
     return pid
 
 
+def hold_request(
+    *,
+    target: str | None,
+    count: int,
+    protocol: Protocol,
+    http_mode: HttpMode = "keepalive",
+    path: str,
+    header: list[str] | None,
+    tls: TlsRequest | None,
+    rate: float | None,
+    concurrency: int,
+    hold_for: str | None = None,
+    timeout: str,
+    ping: str | None = None,
+    workers: str,
+    sources: str,
+    source_ports: str | None,
+    alias: str | None,
+    sysctl: list[str] | None,
+    reconnect: bool = False,
+    reconnect_attempts: int = 10,
+    pid: int | None,
+    no_bpf: bool,
+    fail_under: int | None = None,
+) -> HoldRequest:
+    """What a command was asked for. hold_for: None: connections do not stay. Raises UsageError."""
+    interface, extra = parse_alias(alias) if alias is not None else (None, None)
+    request = HoldRequest(
+        target=target,
+        count=between(count, 1, LARGEST_COUNT, "--count"),
+        protocol=protocol,
+        http_mode=http_mode,
+        path=path,
+        headers=tuple(parse_header(text) for text in header or ()),
+        tls=tls,
+        rate_per_s=rate,
+        concurrency=between(concurrency, 1, LARGEST_CONCURRENCY, "--concurrency"),
+        hold_s=parse_duration(hold_for, "--for") if hold_for is not None else 0.0,
+        timeout_s=max(0.001, parse_duration(timeout, "--timeout")),
+        ping_s=parse_duration(ping, "--ping") if ping is not None else None,
+        workers=parse_count_or_auto(workers, "--workers"),
+        sources=None if sources == "auto" else parse_addresses(sources),
+        source_ports=parse_ports(source_ports) if source_ports is not None else None,
+        alias_interface=interface,
+        alias_addresses=parse_addresses(extra) if extra is not None else (),
+        sysctls=tuple(sysctl or ()),
+        reconnect=reconnect,
+        reconnect_attempts=between(reconnect_attempts, 1, 1000, "--reconnect-attempts"),
+        fail_under=None if fail_under is None else between(fail_under, 0, count, "--fail-under"),
+        server_pid=process(pid),
+        bpf=not no_bpf,
+    )
+    _check_request(request)
+    return request
+
+
 def tls_request(
     tls: bool, ca: Path | None, insecure: bool, sni: str | None, resume: bool = False
 ) -> TlsRequest | None:
@@ -134,7 +198,7 @@ def tls_request(
     )
 
 
-def check_request(request: HoldRequest) -> None:
+def _check_request(request: HoldRequest) -> None:
     """What no option alone can tell. Raises UsageError."""
     if request.rate_per_s is not None and not 0 < request.rate_per_s < 1e9:
         raise UsageError(f"--rate {request.rate_per_s:g} is not a positive number", fix="--rate 500")

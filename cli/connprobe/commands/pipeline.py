@@ -6,8 +6,20 @@ from typing import Annotated
 import typer
 
 from connprobe.commands import options
-from connprobe.commands.limit import check_server, settings
 from connprobe.commands.output import finish, stderr, stdout
+from connprobe.commands.serveroptions import (
+    CommandArgument,
+    HeapLimitOption,
+    PortOption,
+    RunningOption,
+    ServerOption,
+    SetOption,
+    SettleOption,
+    StartupOption,
+    StepsOption,
+    check_server,
+    settings,
+)
 from connprobe.errors import UsageError
 from connprobe.model import PipelineRequest
 from connprobe.plan.parse import parse_duration, parse_header, parse_size, parse_target
@@ -31,24 +43,13 @@ Examples:
 
 
 def pipeline(
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(help="The server to start, and its arguments, after `--`.", show_default=False),
-    ] = None,
-    server: Annotated[
-        str | None, typer.Option(help="Start a reference server by its name; see targets/README.md.")
-    ] = None,
-    set_option: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of the reference server, repeatable.")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Where it listens. Without it: the one port that it opens.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="HOST:PORT of a server that runs already on this host.")
-    ] = None,
+    command: CommandArgument = None,
+    server: ServerOption = None,
+    set_option: SetOption = None,
+    port: PortOption = None,
+    target: RunningOption = None,
     count: Annotated[int, typer.Option(help="Requests to measure with.")] = 100_000,
-    steps: Annotated[int, typer.Option(help="Steps of the ramp, each settled before it is read.")] = 5,
+    steps: StepsOption = 5,
     rate: Annotated[
         float | None, typer.Option(help="Requests a second. Without it: as fast as they are read.")
     ] = None,
@@ -66,11 +67,9 @@ def pipeline(
         str | None,
         typer.Option(help="GET of this path, on a second connection, makes the server answer them all."),
     ] = None,
-    heap_limit: Annotated[
-        str | None, typer.Option(help="Where the heap ends, where the runtime does not say it: 1.7GB.")
-    ] = None,
-    startup: Annotated[str, typer.Option(help="The longest wait until the server listens.")] = "60s",
-    settle: Annotated[str, typer.Option(help="The longest wait for memory to settle.")] = "30s",
+    heap_limit: HeapLimitOption = None,
+    startup: StartupOption = "60s",
+    settle: SettleOption = "30s",
     timeout: Annotated[
         str, typer.Option(help="For connecting, and for a busy server to read on or to answer.")
     ] = "30s",
