@@ -194,5 +194,4 @@ def _check_messages(message: str, by: MessageBy | None, path: str | None) -> Non
         return
     if by in (MessageBy.client, MessageBy.none):
         raise UsageError(f"--message-path is for --message-by server, not {by}", fix="leave one of them out")
-    if not path.startswith("/") or any(ord(char) <= 32 or ord(char) > 126 for char in path):
-        raise UsageError(f"--message-path {path!r} is not a path", fix="--message-path /message")
+    options.check_path(path, "--message-path", fix="--message-path /message")

@@ -103,6 +103,12 @@ def between(value: int, low: int, high: int, option: str) -> int:
     return value
 
 
+def check_path(path: str, option: str, *, fix: str) -> None:
+    """Raises UsageError where it cannot stand in a request."""
+    if not path.startswith("/") or any(ord(char) <= 32 or ord(char) > 126 for char in path):
+        raise UsageError(f"{option} {path!r} is not a path", fix=fix)
+
+
 def process(pid: int | None) -> int | None:
     """`pid` itself, where it is given and runs. Raises UsageError."""
     if pid is not None and (pid < 1 or not Path(f"/proc/{pid}").is_dir()):
@@ -208,9 +214,6 @@ def _check_request(request: HoldRequest) -> None:
         raise UsageError("--header Sec-WebSocket-Key: each connection makes its own", fix="leave it out")
     if request.http_mode != "keepalive" and request.protocol != "http":
         raise UsageError(f"--http-mode {request.http_mode} is for HTTP", fix="--protocol http")
-    if not request.path.startswith("/") or any(ord(c) <= 32 or ord(c) > 126 for c in request.path):
-        raise UsageError(
-            f"--path {request.path!r} is not a path", fix="--path /ws, percent-encoded where needed"
-        )
+    check_path(request.path, "--path", fix="--path /ws, percent-encoded where needed")
     if request.target is not None:
         parse_target(request.target)

@@ -98,10 +98,7 @@ def pipeline(
     if rate is not None and not 0 < rate < 1e9:
         raise UsageError(f"--rate {rate:g} is not a positive number", fix="--rate 5000")
     for option, value in (("--path", path), ("--release-path", release_path or "/")):
-        if not value.startswith("/") or any(ord(char) <= 32 or ord(char) > 126 for char in value):
-            raise UsageError(
-                f"{option} {value!r} is not a path", fix=f"{option} /poll, percent-encoded where needed"
-            )
+        options.check_path(value, option, fix=f"{option} /poll, percent-encoded where needed")
     request = PipelineRequest(
         target=target,
         count=options.between(count, 1, options.LARGEST_COUNT, "--count"),
