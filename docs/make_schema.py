@@ -21,6 +21,7 @@ from connprobe.model import (
     WatchRecord,
     WatchSample,
 )
+from connprobe.model.base import as_json
 from connprobe.model.bout import COMPARE_SCHEMA, Bout, CompareRecord
 
 DOCS = Path(__file__).parent
@@ -68,7 +69,7 @@ def _schema(
 
 
 def _encoded(schema: dict[str, Any]) -> str:
-    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
+    return as_json(schema) + "\n"
 
 
 def main() -> int:

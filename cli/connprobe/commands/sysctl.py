@@ -79,9 +79,9 @@ def check(
     rows = inspect(loaded, Tree())
     result = checked(loaded, rows, exact)
     if json:
-        import msgspec
+        from connprobe.model.base import as_json
 
-        stdout().file.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+        stdout().file.write(as_json(result) + "\n")
     else:
         render_rows(loaded, rows, stdout(), PAGE_BYTES)
         render_verdict([it.key for it in result.keys if not it.ok], loaded.name, exact, stdout())

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from connprobe.errors import RunFailed, UsageError
@@ -13,8 +12,9 @@ from connprobe.model.suite import Suite
 from connprobe.report.plan import render_obstacles
 from connprobe.report.standings import render_compare
 from connprobe.session.comparison import Comparison
+from connprobe.session.ending import DONE, INTERRUPTED, MISSED, REFUSED, print_json, write
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.run import DONE, INTERRUPTED, MISSED, REFUSED, say_restored
+from connprobe.session.run import say_restored
 from connprobe.session.suite import read_suite
 from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_compare, read_request
 from connprobe.store.lock import Busy, exclusive
@@ -58,7 +58,7 @@ def run_compare(
         return DONE
     with Interrupts() as interrupts, _directory(request, resume, results) as directory:
         record = comparison.carry_out(directory, interrupts)
-        unwritten = _write(directory, record)
+        unwritten = write(directory, lambda: directory.write(COMPARE, record), BOUTS)
         no_report = _write_report(directory, record)
         with suppress(OSError):
             _show(directory.path, record, out, report=no_report is None, json=json)
@@ -110,7 +110,7 @@ def _say_changed(request: CompareRequest, err: Console) -> None:
 
 def _show(directory: Path, record: CompareRecord, out: Console, *, report: bool, json: bool) -> None:
     if json:
-        _print(out, record)
+        print_json(out, record)
         return
     where = str(directory.absolute())
     render_compare(record, out, results=where, report=f"{where}/{REPORT}" if report else None)
@@ -146,19 +146,6 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _write(directory: RunDirectory, record: CompareRecord) -> RunFailed | None:
-    """The tables are shown even when the disk takes them no more."""
-    try:
-        directory.write(COMPARE, record)
-    except RunFailed as failure:
-        return failure
-    if directory.error is not None:
-        return RunFailed(
-            f"{BOUTS} is not complete: {directory.error}", fix="free space in the results directory"
-        )
-    return None
-
-
 def _write_report(directory: RunDirectory, record: CompareRecord) -> str | None:
     """Every exception is caught: the figures are in compare.json."""
     try:
@@ -173,7 +160,7 @@ def _write_report(directory: RunDirectory, record: CompareRecord) -> str | None:
 def _plan(comparison: Comparison, out: Console, *, json: bool) -> None:
     if json:
         turns = [turn._asdict() for turn in comparison.turns]
-        _print(out, {"turns": turns, "skipped": comparison.skipped})
+        print_json(out, {"turns": turns, "skipped": comparison.skipped})
         return
     out.print(f"{len(comparison.turns)} runs; nothing was touched", markup=False)
     for number, turn in enumerate(comparison.turns, 1):
@@ -181,7 +168,3 @@ def _plan(comparison: Comparison, out: Console, *, json: bool) -> None:
         out.print(text, markup=False)
     for name, why in comparison.skipped.items():
         out.print(f"  skipped: {name}: {why}", markup=False, soft_wrap=True)
-
-
-def _print(out: Console, what: object) -> None:
-    out.file.write(msgspec.json.format(msgspec.json.encode(what), indent=2).decode() + "\n")

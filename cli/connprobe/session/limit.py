@@ -29,15 +29,15 @@ from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
 from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.session.clientlimits import ceilings_of_client
+from connprobe.session.ending import DONE, REFUSED, conclude, print_json
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.limitrecord import limit_record
 from connprobe.session.prepare import Prepared, prepare
-from connprobe.session.reports import write_report
-from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored, write
+from connprobe.session.run import say_restored
 from connprobe.session.started import StartedServer, free_port, place_of, taken
 from connprobe.session.trial import Launch, TrialRun
-from connprobe.store.rundir import REPORT, SERVER_LOG, RunDirectory
+from connprobe.store.rundir import SERVER_LOG, RunDirectory
 from connprobe.targets import Ready, ready
 
 UNKNOWN_PORT = 1  # stands for the server's own, until it listens
@@ -111,19 +111,7 @@ def run_limit(
         if failed is not None:
             verdict = Verdict(level="bad", text=failed)
             record = replace(record, outcome="failed", verdicts=(verdict, *record.verdicts))
-        unwritten = write(directory, record)
-        no_report = write_report(directory, record)
-        with suppress(OSError):
-            if json:
-                print_json(out, record)
-            else:
-                report = None if no_report else str(directory.path.absolute() / REPORT)
-                render_limit_record(record, out, results=str(directory.path.absolute()), report=report)
-            if no_report:
-                err.print(f"no {REPORT}: {no_report}", markup=False)
-    if unwritten is not None:
-        raise unwritten
-    return EXIT[record.outcome]
+        return conclude(directory, record, render_limit_record, out, err, json=json)
 
 
 def reference(name: str, options: dict[str, str]) -> tuple[Ready, str, int]:

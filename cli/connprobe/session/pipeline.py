@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from connprobe.errors import RunFailed
 from connprobe.model import (
     Obstacle,
     PipelineRequest,
@@ -22,12 +21,13 @@ from connprobe.plan.parse import parse_target
 from connprobe.plan.pipeline import MemoryBound, memory_bound
 from connprobe.report.pipeline import render_pipeline
 from connprobe.report.plan import render_obstacles
+from connprobe.session.ending import DONE, EXIT, REFUSED, print_json, write
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.limit import port_taken, starter
 from connprobe.session.pipelined import PipelineRun
 from connprobe.session.pipelineoutcome import build_record
-from connprobe.session.run import DONE, EXIT, REFUSED, print_json, say_restored
+from connprobe.session.run import say_restored
 from connprobe.session.target import host_header, resolve
 from connprobe.store.rundir import PIPELINE, RunDirectory, check_writable
 from connprobe.wire.http import request_bytes
@@ -81,15 +81,7 @@ def run_pipeline(
         )
         run.execute()
         record = build_record(request, run, started_at, nofile, interrupted=interrupts.by is not None)
-        unwritten: RunFailed | None = None
-        try:
-            directory.write(PIPELINE, record)
-        except RunFailed as failure:
-            unwritten = failure
-        if directory.error is not None:
-            unwritten = unwritten or RunFailed(
-                f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory"
-            )
+        unwritten = write(directory, lambda: directory.write(PIPELINE, record))
         with suppress(OSError):
             if json:
                 print_json(out, record)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from connprobe.errors import RunFailed, UsageError
 from connprobe.model import RunRecord
+from connprobe.model.base import as_json
 from connprobe.plan.compare import MOST_RUNS, compare
 from connprobe.report.limited import render_limit_record
 from connprobe.report.loaded import render_load_record
@@ -165,7 +166,7 @@ def _said(record: RunRecord) -> str:
 
 
 def _json(record: msgspec.Struct) -> str:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n"
+    return as_json(record) + "\n"
 
 
 def _terminal(render: Callable[[Console], None], out: Console, output: str | None) -> None:

@@ -6,28 +6,23 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from connprobe.errors import RunFailed
-from connprobe.model import HoldRequest, LoadRequest, RunRecord
+from connprobe.model import HoldRequest, LoadRequest
 from connprobe.plan.load import load_note
 from connprobe.report.dashboard import progress
 from connprobe.report.loaded import render_load_record
 from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.report.summary import render_summary
+from connprobe.session.ending import DONE, REFUSED, conclude, print_json
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.load import Load, planned
 from connprobe.session.prepare import Prepared, prepare
-from connprobe.session.reports import write_report
 from connprobe.session.sampling import Progress
 from connprobe.session.undo import restore_stale
-from connprobe.store.rundir import REPORT, RunDirectory
-
-DONE, FAILED, REFUSED, MISSED, INTERRUPTED = 0, 1, 3, 4, 130
-EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
+from connprobe.store.rundir import RunDirectory
 
 
 class _Kind(NamedTuple):
@@ -98,38 +93,8 @@ def _carry_out(kind: _Kind, results: Path, out: Console, err: Console, *, dry_ru
         finally:
             with suppress(OSError):
                 view.__exit__(None, None, None)
-        unwritten = write(directory, record)
-        no_report = write_report(directory, record)
-        with suppress(OSError):
-            if json:
-                print_json(out, record)
-            else:
-                report = None if no_report else str(directory.path.absolute() / REPORT)
-                render = render_load_record if record.command == "load" else render_summary
-                render(record, out, results=str(directory.path.absolute()), report=report)
-            if no_report:
-                err.print(f"no {REPORT}: {no_report}", markup=False)
-    if unwritten is not None:
-        raise unwritten
-    return EXIT[record.outcome]
-
-
-def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
-    """The figures are shown even when the disk takes them no more."""
-    try:
-        directory.write_record(record)
-    except RunFailed as failure:
-        return failure
-    if directory.error is not None:
-        return RunFailed(
-            f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory"
-        )
-    return None
-
-
-def print_json(out: Console, record: object) -> None:
-    """Alone on standard output."""
-    out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+        render = render_load_record if record.command == "load" else render_summary
+        return conclude(directory, record, render, out, err, json=json)
 
 
 def say_restored(err: Console) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ from connprobe.observe.machine import CpuTimes, available_memory, cpu_times, uti
 from connprobe.plan.bottleneck import queue_verdict
 from connprobe.plan.traffic import burst_limits
 from connprobe.report.watch import WatchView, render_watch, watch_view
+from connprobe.session.ending import write
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.kernelview import KernelView, reasons
 from connprobe.session.probes import load_probes
@@ -201,7 +203,9 @@ def run_watch(
             with suppress(OSError):
                 view.__exit__(None, None, None)
         record = watch.record(kernel)
-        unwritten = _write(directory, record) if directory is not None else None
+        unwritten = None
+        if directory is not None:
+            unwritten = write(directory, partial(directory.write_watch, record))
     with suppress(OSError):
         render_watch(
             record,
@@ -211,19 +215,6 @@ def run_watch(
     if unwritten is not None:
         raise unwritten
     return 0
-
-
-def _write(directory: RunDirectory, record: WatchRecord) -> RunFailed | None:
-    """The figures are shown even when the disk takes them no more."""
-    try:
-        directory.write_watch(record)
-    except RunFailed as failure:
-        return failure
-    if directory.error is not None:
-        return RunFailed(
-            f"samples.jsonl is not complete: {directory.error}", fix="free space in the results directory"
-        )
-    return None
 
 
 def _read_on(

@@ -25,6 +25,7 @@ from connprobe.model import (
     Sample,
     WatchRecord,
 )
+from connprobe.model.base import as_json
 from connprobe.store import files
 from connprobe.store.samples import SAMPLES, read_samples
 
@@ -158,7 +159,7 @@ class RunDirectory:
         self.close()
 
     def _replace(self, name: str, record: msgspec.Struct) -> None:
-        self._put(name, msgspec.json.format(_encoder.encode(record), indent=2) + b"\n")
+        self._put(name, as_json(record).encode() + b"\n")
 
     def _put(self, name: str, data: bytes) -> None:
         try:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-import msgspec
-
 from connprobe.model import RunRecord, Sample
+from connprobe.model.base import as_json
 from connprobe.report import format as fmt
 from connprobe.report.html import limitsections as limited
 from connprobe.report.html import sections as parts
@@ -151,4 +150,4 @@ def _unknown(record: RunRecord) -> Html:
 
 
 def _raw(record: RunRecord) -> Html:
-    return parts.raw(msgspec.json.format(msgspec.json.encode(record), indent=2).decode(), LONGEST_RECORD)
+    return parts.raw(as_json(record), LONGEST_RECORD)
