@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+import msgspec
 from rich.console import Console
 
 from connprobe.errors import RunFailed
 from connprobe.model import RunRecord
 from connprobe.model.base import as_json
-from connprobe.session.reports import write_report
 from connprobe.store.rundir import REPORT, RunDirectory
 from connprobe.store.samples import SAMPLES
 
@@ -52,6 +52,24 @@ def write(directory: RunDirectory, put: Callable[[], None], appended: str = SAMP
         return RunFailed(
             f"{appended} is not complete: {directory.error}", fix="free space in the results directory"
         )
+    return None
+
+
+def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
+    """Write report.html of a run whose run.json is on the disk; what went wrong, or None.
+
+    Every exception is caught: a run is never lost for its report, which can be made again.
+    """
+    from connprobe.report.html import render_html  # a dozen modules that a run itself does not need
+
+    again = f"connprobe report --format html {directory.path} makes it again"
+    try:
+        as_read = msgspec.json.decode(msgspec.json.encode(record), type=RunRecord)  # as it will be again
+        directory.write_text(REPORT, render_html(as_read, directory.read_samples()))
+    except RunFailed as failure:
+        return f"{failure.message}; {again}"
+    except Exception as error:  # noqa: BLE001 - see above
+        return f"{type(error).__name__}: {error}; {again}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""report.html at the end of a run, and what `connprobe report` shows of one run or several."""
+"""What `connprobe report` shows of one run or several."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -18,30 +18,12 @@ from connprobe.report.pipeline import render_pipeline
 from connprobe.report.summary import headline, render_summary
 from connprobe.store.bouts import COMPARE, REQUEST, read_compare
 from connprobe.store.output import write_output
-from connprobe.store.rundir import PIPELINE, REPORT, WATCH, RunDirectory, load_pipeline, load_record
+from connprobe.store.rundir import PIPELINE, REPORT, WATCH, load_pipeline, load_record
 from connprobe.store.samples import read_samples
 
 Format = Literal["terminal", "markdown", "html", "json"]
 COMPARISON = "comparison.html"
 STDOUT = "-"
-
-
-def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
-    """Write report.html of a run whose run.json is on the disk; what went wrong, or None.
-
-    Every exception is caught: a run is never lost for its report, which can be made again.
-    """
-    from connprobe.report.html import render_html  # a dozen modules that a run itself does not need
-
-    again = f"connprobe report --format html {directory.path} makes it again"
-    try:
-        as_read = msgspec.json.decode(msgspec.json.encode(record), type=RunRecord)  # as it will be again
-        directory.write_text(REPORT, render_html(as_read, directory.read_samples()))
-    except RunFailed as failure:
-        return f"{failure.message}; {again}"
-    except Exception as error:  # noqa: BLE001 - see above
-        return f"{type(error).__name__}: {error}; {again}"
-    return None
 
 
 def report_run(path: Path, out: Console, form: Format, output: str | None) -> None:
