@@ -376,6 +376,7 @@ class Hold:
             ports=(self.target.port,),
             between_requests=self.between_requests,
             same_host=self.kernel.has_listeners,
+            ended=self.server_fleet is not None,
         )
 
     def _alive(self) -> int:
