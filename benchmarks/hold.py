@@ -170,7 +170,10 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Row]]] = {
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = lambda text: [int(size) for size in text.split(",")]  # noqa: E731
+
+    def sizes(text: str) -> list[int]:
+        return [int(size) for size in text.split(",")]
+
     parser.add_argument("--sizes", type=sizes, default=[19_000, 400_000], help="connections of the ramps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(

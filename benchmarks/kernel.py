@@ -150,7 +150,7 @@ def census(bench: Bench) -> list[Row]:
             reader = socket_census.SocketCensus(probe)
             taken = [reader.take() for _ in range(CENSUSES)]
     finally:
-        processes.end(held)  # type: ignore[arg-type]
+        processes.end(held)
         processes.settle(bench.base)
     return [
         Row("census: sockets", tuple(float(each.sockets) for each in taken)),

@@ -59,7 +59,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def end(process: "subprocess.Popen[str]") -> None:
+def end(process: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> None:
     """SIGTERM, so that it can undo what it did; SIGKILL where that does not help."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

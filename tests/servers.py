@@ -48,6 +48,15 @@ class Connection:
         self.server.count("requests")
         return head
 
+    def read_exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = self.sock.recv(count - len(data))
+            if not more:
+                raise Gone
+            data += more
+        return data
+
     def accept_key(self) -> bytes:
         """What answers the key of the upgrade request, which is read."""
         head = self.read_head()

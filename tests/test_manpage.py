@@ -4,9 +4,11 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from connprobe.app import app
 from connprobe.causes import CAUSES
@@ -32,9 +34,14 @@ def test_groff_has_no_warnings_and_the_version_is_current(rendered: str) -> None
     assert f"connprobe {__version__}" in rendered
 
 
+def commands_of(group: object) -> dict[str, Any]:
+    assert isinstance(group, TyperGroup)
+    return dict(group.commands)
+
+
 def test_every_command_of_sysctl_has_its_section() -> None:
-    group = typer.main.get_command(app).commands["sysctl"]  # type: ignore[attr-defined]
-    assert [f"sysctl {name}" for name in group.commands] == SYSCTL
+    group = commands_of(typer.main.get_command(app))["sysctl"]
+    assert [f"sysctl {name}" for name in commands_of(group)] == SYSCTL
 
 
 def test_every_cause_is_listed(rendered: str) -> None:
@@ -71,8 +78,8 @@ def test_the_options_are_those_of_the_command_line(command: str) -> None:
     source = PAGE.read_text().replace("\\-", "-")
     (_, _, section) = source.partition(f".SS connprobe {command}\n")
     section = re.split(r"^\.S[SH] ", section, maxsplit=1, flags=re.MULTILINE)[0]
-    found = typer.main.get_command(app)
+    found: Any = typer.main.get_command(app)
     for name in command.split():
-        found = found.commands[name]  # type: ignore[attr-defined]
+        found = commands_of(found)[name]
     options = {name for parameter in found.params for name in parameter.opts if name.startswith("--")}
     assert set(re.findall(r"--[a-z][a-z-]+", section)) - {"--help"} == options

@@ -572,3 +572,13 @@ def test_a_stream_whose_response_ends_is_lost(hold: Holds) -> None:
         run = hold("--target", server.target, "--count", "23", *options, code=4)
     assert run.record.drops == {"eof": 11}
     assert run.record.held == 12
+
+
+def test_every_limit_says_what_lifts_it_when_the_servers_processes_are_gone(hold: Holds) -> None:
+    limits = hold("--count", "211", "--for", "1s").record.limits
+    assert {(each.resource, each.scope) for each in limits} >= {
+        ("source_ports", "client"),
+        ("threads", "client"),
+    }
+    assert [each.resource for each in limits if not each.fix] == []
+    assert [each.fix for each in limits if "--pid" in each.fix] == []

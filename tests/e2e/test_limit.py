@@ -129,7 +129,8 @@ def test_one_that_dies_in_the_ramp_is_said_to(limit: Limits, free_port: Callable
     assert record.verified is not None
     assert 60 <= record.verified.connections <= 80
     assert [each.connections for each in record.trials[0].readings if each.stage == "ramp"] == [20, 40, 60]
-    assert (run.directory / "server.log").read_text() == "no more: died as told\n"  # type: ignore[operator]
+    assert run.directory is not None
+    assert (run.directory / "server.log").read_text() == "no more: died as told\n"
     assert run.says("The server died: exit status 7")
 
 
@@ -246,7 +247,8 @@ def test_the_descriptors_of_uneven_workers_are_a_limit_of_few_readings_too(
     assert 1900 <= nofile.low <= nofile.connections <= nofile.high <= 6000
     assert first(run.record).resource == "nofile"
     assert run.says("file descriptors, 2,000")
-    assert not [each for each in run.record.limits if f"--pid {run.record.server.pids[0]}" in each.fix]  # type: ignore[union-attr]
+    assert run.record.server is not None
+    assert not [each for each in run.record.limits if f"--pid {run.record.server.pids[0]}" in each.fix]
 
 
 def test_ctrl_c_ends_the_server_too(start: Start, free_port: Callable[[], int]) -> None:

@@ -390,7 +390,7 @@ def test_tls_is_closed_with_its_own_goodbye(load: Loads, certificates: Path) -> 
 
     def behave(connection: Connection) -> None:
         assert isinstance(connection.sock, ssl.SSLSocket)
-        connection.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+        connection.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # unknown to typeshed
         while data := connection.sock.recv(4096):
             connection.sock.sendall(data)
         connection.server.count("clean ends")

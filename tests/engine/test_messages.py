@@ -176,3 +176,55 @@ def test_a_goal_may_be_reached_slowly(run: Run, listener: socket.socket) -> None
     assert totals.started == 3
     worker.tell("goal", 9)
     worker.until(lambda totals: totals.held == 9)
+
+
+def websocket_message(connection: Connection) -> bytes:
+    """The answer to the next message of a client, at most 125 bytes long: an echo."""
+    head = connection.read_exactly(6)
+    masked = connection.read_exactly(head[1] & 0x7F)
+    return bytes((head[0], len(masked))) + bytes(byte ^ head[2 + i % 4] for i, byte in enumerate(masked))
+
+
+def answer_to_next(connection: Connection, protocol: str) -> bytes:
+    if protocol == "ws":
+        return websocket_message(connection)
+    if protocol == "http":
+        connection.read_head()
+        return b"HTTP/1.1 200 Fine\r\nContent-Length: 3\r\n\r\nok\n"
+    return connection.read_exactly(5)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "ws", "http"])
+def test_an_answer_that_comes_a_round_late_is_not_that_of_the_next(run: Run, protocol: str) -> None:
+    """Of four connections one answers between the rounds and then in time, one both in the second round, one
+    the first alone in the second round, and one in time."""
+
+    def late(connection: Connection) -> None:
+        if protocol == "ws":
+            connection.upgrade()
+        elif protocol == "http":
+            connection.sock.sendall(answer_to_next(connection, protocol))
+        first = answer_to_next(connection, protocol)
+        if connection.index in (0, 3):
+            if connection.index == 0:
+                connection.server.gate.wait(10)
+            connection.sock.sendall(first)
+            connection.sock.sendall(answer_to_next(connection, protocol))
+        else:
+            second = answer_to_next(connection, protocol)
+            connection.sock.sendall(first + second if connection.index == 1 else first)
+        connection.drain()
+
+    with OddServer(late) as server:
+        worker = run(share=4, target=("127.0.0.1", server.port), protocol=protocol, timeout_s=0.5)
+        worker.until(lambda totals: totals.held == 4)
+        worker.tell("message", b"hello")
+        assert worker.hear() == ("messaged", {}, {})
+        assert counted(worker) == (4, 1, 0)
+        before = worker.counted(counters.BYTES_READ)
+        server.gate.set()
+        worker.until(lambda totals: totals.bytes_read > before)
+        worker.tell("message", b"hello")
+        assert worker.hear() == ("messaged", {}, {})
+        assert counted(worker) == (8, 4, 0)
+        assert counters.read_totals(worker.table, {}).held == 4

@@ -14,7 +14,7 @@ import pytest
 from connprobe.kernel.btf import VMLINUX, Btf
 from connprobe.kernel.live import Live
 from connprobe.kernel.loader import load as load_probes
-from connprobe.kernel.net_cpu import NetCpu, Usage, probe
+from connprobe.kernel.net_cpu import NetCpu, Role, Usage, probe
 from kernel.conftest import live
 from kernel.sockets import Load
 
@@ -203,9 +203,9 @@ def proc_softirqs() -> dict[str, int]:
 
 def test_target_and_client_are_told_apart_and_forgotten(cpu: NetCpu, start: Start) -> None:
     children = [start(ask(count)) for count in (23, 97, 499)]
-    roles = ("target", "client", "client")
+    roles: tuple[Role, ...] = ("target", "client", "client")
     for child, role in zip(children, roles, strict=True):
-        cpu.watch(child.pid, role)  # type: ignore[arg-type]
+        cpu.watch(child.pid, role)
         child.go()
         child.done()
     reading = cpu.read()

@@ -14,9 +14,11 @@ from connprobe.plan.capacity import (
     Shape,
     bytes_per_connection,
     capacities,
+    pid_max_fix,
     ports_per_source,
     processes_for,
     server_processes_for,
+    with_lifts,
 )
 
 counts = st.integers(1, 1000) | st.integers(1, 10**12)
@@ -121,6 +123,33 @@ def test_a_process_is_taken_when_the_others_are_full(roomy: HostFacts) -> None:
     found = capacities(facts, 20_064, remote._replace(processes=8), 4000)
     (threads,) = [each for each in found if each.source == "/proc/sys/kernel/pid_max"]
     assert threads.connections < 4000
+
+
+def test_each_lift_makes_room_for_twice_as_many(roomy: HostFacts) -> None:
+    """However much room there is: the table of limits says what is beyond what was asked for."""
+    remote = Shape(both_ends=False, source_addresses=3, ports_per_source=28_232, processes=2)
+    facts = replace(roomy, conntrack_max=90_000, conntrack_count=500, pid_max=32_768)
+    found = {each.source: each for each in with_lifts(facts, 20_064, remote, 97)}
+    assert [each.source for each in found.values() if not each.fix] == []
+    ports = found["/proc/sys/net/ipv4/ip_local_port_range"]
+    assert ports.connections == 3 * 28_232
+    assert ports.fix.startswith(
+        "--source-ports 1024-65535, or --sysctl auto, or --alias IFACE:CIDR with 6 addr"
+    )
+    pids, table = found["/proc/sys/kernel/pid_max"], found["/proc/sys/net/netfilter/nf_conntrack_max"]
+    mended = replace(
+        facts,
+        pid_max=int(pids.fix.removeprefix("sysctl -w kernel.pid_max=")),
+        conntrack_max=int(re.findall(r"=(\d+)", table.fix)[0]),
+    )
+    room = {each.source: each.connections for each in capacities(mended, 20_064, remote, 97)}
+    for each in (pids, table):
+        assert room[each.source] >= 2 * each.connections
+
+
+def test_no_more_pids_are_proposed_than_the_kernel_takes() -> None:
+    assert pid_max_fix(4_194_304) == "sysctl -w kernel.pid_max=4194304"
+    assert pid_max_fix(4_194_305) == "more hosts, each with kernel.pid_max=4194304: a kernel takes no more"
 
 
 def test_the_fix_is_enough(roomy: HostFacts) -> None:

@@ -75,7 +75,7 @@ def test_what_is_not_known_is_a_dash_and_its_reason_is_said(make_record: Make) -
         depth_max=None, capacity=None, overflows=None, wait_ms=None, reason="no netlink here"
     )
     text = rendered(make_record(listeners=(listener,)))
-    assert row(text, "127.0.0.1:8080")[1:7] == ["–"] * 6  # noqa: RUF001
+    assert row(text, "127.0.0.1:8080")[1:7] == ["–"] * 6
     assert "no netlink here" in text
 
 

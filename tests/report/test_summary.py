@@ -76,7 +76,7 @@ def test_causes_come_with_their_details_side_and_fix(make_record: Make) -> None:
         width=100,
     )
     assert text.index("1,231  timeout") < text.index("20  rejected") < text.index("7  reset")
-    busy = text[text.index("13 × 503 Service Unavailable") : text.index("7 × 404 Not Found")]  # noqa: RUF001
+    busy = text[text.index("13 × 503 Service Unavailable") : text.index("7 × 404 Not Found")]
     assert "(server side)" in busy
     assert "HAProxy maxconn" in busy
     assert "--path" in text[text.index("404 Not Found") :]
@@ -107,7 +107,7 @@ def test_what_was_not_measured_is_a_dash_with_its_reason(make_record: Make) -> N
     text = rendered(make_record(server=None, handshake_ms=None, held=0, unknown=reasons))
     assert text.count("no process listens here") == 2
     assert text.count("nothing was established") == 2
-    assert "–" in text  # noqa: RUF001
+    assert "–" in text
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -152,7 +152,7 @@ def test_unknown_figures_are_dashes() -> None:
     )
     frame = drawn(screen(), a_sample(1.0, bare, cpu=None, server=None, observer_pss_bytes=None))
     (row,) = [line for line in frame.splitlines() if "[::1]:80" in line]
-    assert row.split() == ["[::1]:80", "1", "7", "7", *"–––––"]  # noqa: RUF001
+    assert row.split() == ["[::1]:80", "1", "7", "7", *"–––––"]
     assert "server" not in frame
 
 
@@ -232,7 +232,7 @@ def test_hostile_text_is_harmless(terminal: bool) -> None:
 def test_a_terminal_without_unicode_is_enough() -> None:
     console = screen(encoding="ascii")
     drawn(console, a_sample(1.0, a_queue(wait_p50_ms=None)))
-    summary(a_record(), console)
+    assert "Watched port 8080" in summary(a_record(), console)
 
 
 def test_the_summary() -> None:

@@ -1,8 +1,9 @@
 """What a run sees of real listeners, through eBPF and below it."""
 
 import os
+import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -13,6 +14,7 @@ from connprobe.observe.listeners import chosen_by
 from connprobe.observe.sockdiag import ListenSocket
 from connprobe.session import queues, waits
 from connprobe.session.kernelview import KernelView, reasons
+from connprobe.session.probes import load_probes
 from kernel.sockets import Sockets, inode_of, tcp_counter
 
 Choose = Callable[[Sequence[ListenSocket]], Sequence[ListenSocket]]
@@ -305,3 +307,92 @@ def test_a_process_of_another_namespace_that_is_gone_ends_nothing() -> None:
     view = KernelView(choose, None, pid=1 << 22)  # the highest pid there may be, and one more
     assert view.read().queues == ()
     assert set(view.counters().values()) == {None}
+
+
+def datagrams(count: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        name = sock.getsockname()
+        for _ in range(count):
+            sock.sendto(b"", name)
+            sock.recv(1)
+
+
+class Child:
+    """Sends itself as many datagrams as it is told to, each time."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                while True:
+                    datagrams(int.from_bytes(theirs.recv(4)))
+                    theirs.send(b"!")
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def do(self, count: int) -> None:
+        self._ours.send(count.to_bytes(4))
+        assert self._ours.recv(1) == b"!"
+
+    def end(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self._ours.close()
+
+
+@pytest.fixture
+def with_calls() -> Iterator[Loaded]:
+    with load_probes(system_calls=True) as probes:
+        probe = probes["net_cpu"]
+        if not isinstance(probe, Live) or probe.refused:
+            pytest.skip(
+                "system calls cannot be traced here: run the tests as root, on a kernel that traces them"
+            )
+        yield probes
+
+
+def test_processes_that_come_later_are_followed_and_those_that_end_stay_counted(
+    with_calls: Loaded, sockets: Sockets
+) -> None:
+    view = KernelView(on_ports_of(sockets.listen(3)), with_calls)
+    first, second = Child(), Child()
+    first.do(4999)  # before anything is watched: neither the machine's nor its
+    view.traffic.follow([first.pid])
+    first.do(211)
+    view.traffic.follow([first.pid, second.pid])
+    second.do(307)
+    first.end()
+    view.traffic.follow([second.pid])
+    second.do(101)
+    network = view.network()
+    second.end()
+    assert network is not None
+    assert network.cpu is not None
+    target = network.cpu.target
+    assert target is not None
+    assert target.calls is not None
+    assert 2 * (211 + 307 + 101) <= target.calls <= 2 * (211 + 307 + 101) + 60
+    assert 0 < target.softirq_s <= network.cpu.net_rx_s + network.cpu.net_tx_s
+    assert network.cpu.client is None
+
+
+def test_the_machines_softirqs_count_from_when_something_was_watched(fresh: Loaded, sockets: Sockets) -> None:
+    view = KernelView(on_ports_of(sockets.listen(3)), fresh)
+    datagrams(20_000)
+    view.traffic.watch([os.getpid()], "client")
+    datagrams(23)
+    network = view.network()
+    assert network is not None
+    assert network.cpu is not None
+    assert network.cpu.client is not None
+    took = network.cpu.client.softirq_s
+    datagrams(20_000)
+    after = view.network()
+    assert after is not None
+    assert after.cpu is not None
+    assert after.cpu.client is not None
+    same = after.cpu.client.softirq_s - took  # what the first 20,000 took, about
+    assert network.cpu.net_rx_s + network.cpu.net_tx_s < took + same / 2

@@ -376,6 +376,7 @@ def test_another_network_namespace_is_not_reverted_into(namespace: Tree, journal
     with network_namespace():
         theirs = snapshot(namespace)
         (undone,) = revert(force=True, tree=namespace, directory=journals)
+        assert undone.report.pending
         assert all("belongs to the namespace" in each for each in undone.report.pending)
         assert snapshot(namespace) == theirs
         apply(profile(f"{SOMAXCONN} = 7007"), tree=namespace, directory=journals)

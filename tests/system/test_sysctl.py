@@ -225,8 +225,10 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text_come_back_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"a\xff\t b\n")
+    value = Tree(tmp_path).read("key").value
+    assert value is not None
     _, entries = write(
-        SysctlChange(key="key", before=" ".join(Tree(tmp_path).read("key").value.split()), after="x"),  # type: ignore[union-attr]
+        SysctlChange(key="key", before=" ".join(value.split()), after="x"),
         tree=Tree(tmp_path),
     )
     assert (tmp_path / "key").read_bytes() == b"x\n"

@@ -98,7 +98,7 @@ class Totals(NamedTuple):
     cpu_ns: int = 0
     late_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
-    drops: dict[str, int] = {}  # noqa: RUF012
+    drops: dict[str, int] = {}  # noqa: RUF012 never written
 
     @property
     def failed(self) -> int:

@@ -96,7 +96,14 @@ class Exchange:
 
 
 class Messages(Exchange):
-    """One round: a message on each connection that `held` holds now. most: under way at once."""
+    """One round: a message on each connection that `held` holds now. most: under way at once.
+
+    An answer that was given up may still come, and would pass for that of the next round. Answers come in the
+    order of their messages, so as many are dropped as are owed; who never gives one is not credited with the
+    next. What a server sends by itself has no round: there nothing is owed.
+
+    earlier: the round before, where it had not all its answers.
+    """
 
     def __init__(
         self,
@@ -107,8 +114,11 @@ class Messages(Exchange):
         most: int,
         timeout_s: float,
         tally: Tally,
+        earlier: "Messages | None" = None,
     ) -> None:
         super().__init__(held, epoll, talk, timeout_s=timeout_s, tally=tally)
+        self.owed: dict[int, list[tuple[Talk, Awaited]]] = {} if earlier is None else earlier.owed
+        self.told = False
         self._most = most
         waiting = [fd for fd, state in enumerate(held.state) if state >= HELD]
         self._to_send: Iterator[int] = iter(waiting if talk is not None else ())
@@ -133,6 +143,8 @@ class Messages(Exchange):
         for fd, oldest in self._overdue(now):
             if oldest.unsent:
                 lost.append((fd, Lost(causes.TIMEOUT, "a message was not taken")))
+            elif self._talk is not None:
+                self.owed.setdefault(fd, []).append((self._talk, oldest))
             self._end(fd)
         return lost
 
@@ -153,11 +165,17 @@ class Messages(Exchange):
                 lost.append((fd, end))
         return lost
 
+    def lost(self, fd: int) -> None:
+        super().lost(fd)
+        self.owed.pop(fd, None)
+
     def came(self, fd: int, data: bytes) -> bool:
+        late = fd in self.owed
+        rest = self._drop_late(fd, data) if late else data
         awaited = self._waiting.get(fd)
-        if awaited is None:
-            return False
-        answer = True if self._talk is None else self._talk.answered(awaited, data)
+        if awaited is None or rest is None:
+            return late
+        answer = True if self._talk is None else self._talk.answered(awaited, rest)
         if answer is not None:
             if answer:
                 self._tally.message(int((time.monotonic() - awaited.began) * 1e6))
@@ -165,3 +183,16 @@ class Messages(Exchange):
                 self._tally.messages_wrong += 1
             self._end(fd)
         return self._talk is not None
+
+    def _drop_late(self, fd: int, data: bytes) -> bytes | None:
+        """What came beside answers that are owed. Raises Lost."""
+        owed, whole = self.owed[fd], True
+        rest: bytes | None = data
+        while whole and owed and rest is not None:
+            talk, awaited = owed[0]
+            whole, rest = talk.late(awaited, rest)
+            if whole:
+                owed.pop(0)
+        if not owed:
+            del self.owed[fd]
+        return rest

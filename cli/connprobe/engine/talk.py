@@ -39,6 +39,9 @@ class Talk(Protocol):
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
         """Whether what came is the answer: None: more is to come; False: it is another one."""
 
+    def late(self, awaited: Awaited, data: bytes) -> tuple[bool, bytes | None]:
+        """Whether an answer that nobody waits for any more is whole by now, and what else came, if any."""
+
 
 class Echo:
     """What is said is to be said back.
@@ -66,6 +69,11 @@ class TcpTalk(Echo):
             return None
         return awaited.received == self.said(awaited.number)
 
+    def late(self, awaited: Awaited, data: bytes) -> tuple[bool, bytes | None]:
+        end = len(self._payload) - len(awaited.received)
+        awaited.received += data[:end]
+        return len(data) >= end, data[end:] or None
+
 
 class HttpTalk:
     """The request again, and its response. Where that is `strict`, a status that is not 2xx ends it."""
@@ -77,11 +85,7 @@ class HttpTalk:
         return self._request
 
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
-        reader = awaited.reader = awaited.reader or ResponseReader()
-        try:
-            reader.feed(data)
-        except ProtocolViolation as violation:
-            raise Lost(causes.PROTOCOL, str(violation)) from violation
+        reader = self._read(awaited, data)
         if not reader.complete:
             return None
         assert reader.head is not None
@@ -91,6 +95,20 @@ class HttpTalk:
         if not (reader.keep_alive or awaited.last):
             raise Lost(causes.EOF, "the server closes after this response")
         return good and not reader.excess
+
+    def late(self, awaited: Awaited, data: bytes) -> tuple[bool, bytes | None]:
+        reader = self._read(awaited, data)
+        if reader.complete and not reader.keep_alive:
+            raise Lost(causes.EOF, "the server closes after this response")
+        return reader.complete, reader.excess or None
+
+    def _read(self, awaited: Awaited, data: bytes) -> ResponseReader:
+        reader = awaited.reader = awaited.reader or ResponseReader()
+        try:
+            reader.feed(data)
+        except ProtocolViolation as violation:
+            raise Lost(causes.PROTOCOL, str(violation)) from violation
+        return reader
 
 
 class WebSocketTalk(Echo):
@@ -112,6 +130,9 @@ class WebSocketTalk(Echo):
 
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
         return True if data == self.said(awaited.number) else self._otherwise
+
+    def late(self, awaited: Awaited, data: bytes) -> tuple[bool, bytes | None]:
+        return (True, None) if data == self.said(awaited.number) else (False, data)
 
 
 def numbered(text: bytes, number: int) -> bytes:

@@ -1,6 +1,6 @@
 """What one worker is told: plain values, since they travel by marshal into a lean process."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class TlsTask(NamedTuple):
@@ -39,5 +39,6 @@ class Task(NamedTuple):
     timeout_s: float
     ping_s: float  # 0: no pings
     reconnect_attempts: int  # 0: a lost connection stays lost
-    tls: TlsTask | None
-    visits: VisitsTask | None = None  # None: connections are held
+    # The fields of a TlsTask and of a VisitsTask: marshal takes no class of our own.
+    tls: tuple[Any, ...] | None
+    visits: tuple[Any, ...] | None = None  # None: connections are held

@@ -34,7 +34,8 @@ class Visitor(Worker):
         self, task: Task, row: memoryview, control: socket.socket, opening: Opening, context: Any
     ) -> None:
         super().__init__(task, row, control, opening, context)
-        asked = VisitsTask(*task.visits)  # type: ignore[misc]
+        assert task.visits is not None
+        asked = VisitsTask(*task.visits)
         self.visits = self.held.messages = Visits(
             self.held,
             self.epoll,

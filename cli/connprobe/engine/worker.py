@@ -269,6 +269,8 @@ class Worker:
         from connprobe.engine.messages import Messages
         from connprobe.engine.talk import talk_for
 
+        earlier = self.held.messages
+        assert earlier is None or isinstance(earlier, Messages)
         self.held.messages = Messages(
             self.held,
             self.epoll,
@@ -276,16 +278,19 @@ class Worker:
             most=self.task.concurrency,
             timeout_s=self.task.timeout_s,
             tally=self.tally,
+            earlier=earlier,
         )
 
     def _talk(self, messages: Any, now: float) -> None:
         for fd, lost in [*messages.send_some(), *messages.tick(now)]:
             self._drop(fd, lost.cause, lost.detail)
-        if messages.over:
-            self.held.messages = None
+        if messages.over and not messages.told:
+            messages.told = True
             self.tally.publish_messages()
             self._publish()
             self._tell("messaged", self.tally.failure_details, self.tally.drop_details)
+        if messages.over and not messages.owed:
+            self.held.messages = None
 
     def _tell(self, *message: Any) -> None:
         self.control.setblocking(True)

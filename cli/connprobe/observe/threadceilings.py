@@ -10,6 +10,7 @@ import psutil
 from connprobe.model import Ceiling, HostFacts
 from connprobe.observe.procfs import read_limits, read_status, unit_of
 from connprobe.observe.reading import ServerMeter, count_maps
+from connprobe.plan.capacity import pid_max_fix
 
 _EXEMPT = ("CAP_SYS_RESOURCE", "CAP_SYS_ADMIN")  # from RLIMIT_NPROC, as is uid 0: copy_process, kernel/fork.c
 _RESOURCE = "threads"
@@ -30,7 +31,9 @@ def thread_ceilings(
                 scope="host",
                 capacity=capacity,
                 source=f"/proc/sys/kernel/{name}",
-                fix=f"sysctl -w kernel.{name}={2 * capacity}",
+                fix=pid_max_fix(2 * capacity)
+                if name == "pid_max"
+                else f"sysctl -w kernel.{name}={2 * capacity}",
                 metric="host_threads",
                 used=threads_of_host,
                 note="every thread of the host takes one",

@@ -4,6 +4,7 @@ One table serves `doctor` (what can this host hold?) and the preflight (is what 
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ PROCESS_BYTES = 4_000_000  # a worker or a process of the embedded server, befor
 MEMORY_KEPT_FREE = 0.05
 UNLIMITED = 1 << 62
 ALL_PORTS = 65535 - 1024 + 1
+MOST_PIDS = 1 << 22  # PID_MAX_LIMIT of a 64-bit kernel: it takes no larger kernel.pid_max
 
 
 class Shape(NamedTuple):
@@ -130,6 +132,13 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
     return tuple(sorted(enough, key=lambda capacity: capacity.connections))
 
 
+def with_lifts(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> Iterator[Capacity]:
+    """The same, each with what makes room for twice as many as there is room for."""
+    for each in capacities(facts, nofile, shape, asked):
+        doubled = capacities(facts, nofile, shape, 2 * max(1, each.connections))
+        yield replace(each, fix=next(one.fix for one in doubled if one.source == each.source))
+
+
 def _capacity(
     resource: str, source: str, capacity: int, used: int, per_connection: float, fix: str
 ) -> Capacity:
@@ -167,12 +176,18 @@ def _memory(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
 
 def _processes(source: str, limit: int, used: int, processes: int, asked: int, each: float) -> Capacity:
     """each: of a process, by a connection that fills it. Those that are planned may be more than are full."""
-    need = used + processes + 10
+    need = used + max(processes, math.ceil(asked * each)) + 10
     fixes = {
-        "/proc/sys/kernel/pid_max": f"sysctl -w kernel.pid_max={need + 1000}",
+        "/proc/sys/kernel/pid_max": pid_max_fix(need + 1000),
         "RLIMIT_NPROC": f"ulimit -u {need}",
     }
     fix = fixes.get(source, f"raise pids.max of the cgroup to {need}")
     if limit - used < processes:
         each = processes / asked
     return _capacity("threads", source, limit, used, each, fix)
+
+
+def pid_max_fix(wanted: int) -> str:
+    if wanted <= MOST_PIDS:
+        return f"sysctl -w kernel.pid_max={wanted}"
+    return f"more hosts, each with kernel.pid_max={MOST_PIDS}: a kernel takes no more"

@@ -62,6 +62,7 @@ _CAP = re.compile(r"(?:^|[-_])max(?:[-_]|$)")
 _UTS = re.compile(r"kernel/(?:hostname|domainname)")
 _IPC = re.compile(r"kernel/(?:shm|msg|sem)|fs/mqueue/")
 _PID = re.compile(r"kernel/(?:pid_max|ns_last_pid)")
+_OTHERS: tuple[tuple[Namespace, re.Pattern[str]], ...] = (("uts", _UTS), ("ipc", _IPC), ("pid", _PID))
 
 
 def more_of(key: str) -> More | None:
@@ -80,9 +81,9 @@ def namespace_of(key: str) -> Namespace | None:
         return "net"
     if key.startswith("user/"):
         return "user"
-    for kind, pattern in (("uts", _UTS), ("ipc", _IPC), ("pid", _PID)):
+    for kind, pattern in _OTHERS:
         if pattern.match(key):
-            return kind  # type: ignore[return-value]
+            return kind
     return None
 
 

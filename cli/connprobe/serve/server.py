@@ -69,7 +69,7 @@ class Server:
 
     def _accept(self) -> None:
         # socket.accept() would make an object of its class for each: half of what a connection costs here.
-        accept, watch, state = self.listener._accept, self.epoll.register, self.state  # type: ignore[attr-defined]
+        accept, watch, state = self.listener._accept, self.epoll.register, self.state  # type: ignore[attr-defined]  # private
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 fd, _ = accept()

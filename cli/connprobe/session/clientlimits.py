@@ -2,7 +2,7 @@
 
 from connprobe.errors import ConnprobeError
 from connprobe.model import Ceiling, HoldPlan, HoldRequest, HostFacts, Target
-from connprobe.plan.capacity import capacities
+from connprobe.plan.capacity import with_lifts
 from connprobe.plan.clientceilings import client_ceilings
 from connprobe.plan.hold import shape_of
 from connprobe.session.target import route_to
@@ -18,4 +18,5 @@ def ceilings_of_client(
     except ConnprobeError:
         return ()
     shape = shape_of(request, facts, target, route, plan.nofile)
-    return client_ceilings(capacities(facts, plan.nofile, shape, request.count), same_host=route.on_this_host)
+    found = tuple(with_lifts(facts, plan.nofile, shape, request.count))
+    return client_ceilings(found, same_host=route.on_this_host)

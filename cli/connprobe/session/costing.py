@@ -91,8 +91,12 @@ class Costing:
         ports: Sequence[int],
         between_requests: bool,
         same_host: bool,
+        ended: bool,
     ) -> Costed:
-        """To be asked once, while the connections are open. client: what would stop the client itself."""
+        """To be asked once, while the connections are open. client: what would stop the client itself.
+
+        ended: as in server_ceilings.
+        """
         if self._meter.quick() is None:
             return bare(held, client, self._meter.group.reason or "the server's processes are gone")
         idle = self._idle
@@ -104,7 +108,12 @@ class Costing:
             plateau = [rss for at, rss in self._plateau if at >= half]
             found = of_hold(self._start, self._looks, idle, plateau, ends=self._ends)
         ceilings = server_ceilings(
-            self._meter, facts, ports=ports, between_requests=between_requests, same_host=same_host
+            self._meter,
+            facts,
+            ports=ports,
+            between_requests=between_requests,
+            same_host=same_host,
+            ended=ended,
         )
         return table(
             (*ceilings.found, *client),

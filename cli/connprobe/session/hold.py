@@ -203,6 +203,7 @@ class Hold:
             ports=(self.target.port,),
             between_requests=self.request.between_requests,
             same_host=self.kernel.has_listeners,
+            ended=self.server_fleet is not None,
         )
 
     def _check(self) -> None:

@@ -81,7 +81,7 @@ class Load(Hold):
             varied=self.load.messages > 1 and is_size(self.load.message),
         )
         return [
-            task._replace(share=share, goal=share, visits=tuple(visits))  # type: ignore[arg-type]
+            task._replace(share=share, goal=share, visits=tuple(visits))
             for index, task in enumerate(super()._tasks())
             for share in (count // workers + (index < count % workers),)
         ]

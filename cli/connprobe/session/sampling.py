@@ -66,6 +66,7 @@ class Sampler:
         self.server_now = use
         if use is not None:
             self.server_last = use
+            self._kernel.traffic.follow(use.pids)
             self.server_peak_rss_bytes = max(self.server_peak_rss_bytes, use.rss_bytes)
         before = self._last
         at_s = now - self._began

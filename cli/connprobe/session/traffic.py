@@ -31,6 +31,9 @@ class Traffic:
         self._synq: dict[int, tuple[syn_queue.SynQueue, int]] = {}  # by inode: the last, and the deepest
         self._lifecycle_now: lifecycle.Reading | None = None
         self._cpu_reader: net_cpu.NetCpu | None = None
+        self._cpu_before: net_cpu.NetCpuReading | None = None
+        self._served: set[int] = set()  # the server's processes, as they were followed last
+        self._ended: list[net_cpu.Usage] = []  # of those that ended since: one sum
         self._census: socket_census.Census | None = None
 
         def probe(name: str) -> Live | Unavailable:
@@ -51,13 +54,32 @@ class Traffic:
         return self._cpu_reader.read
 
     def watch(self, pids: Iterable[int], role: net_cpu.Role) -> None:
-        """The kernel's CPU time of these processes counts from now on."""
+        """The kernel's CPU time of these processes counts from now on, the machine's from the first call."""
         if self._cpu_reader is None or not self._cpu.serves:
             return
+        self._cpu_before = self._cpu_before or self._cpu.read()
         try:
             for pid in pids:
                 self._cpu_reader.watch(pid, role)
         except OSError:  # torn away: the next reading says so
+            return
+
+    def follow(self, pids: Collection[int]) -> None:
+        """The server's processes as they are now. What ended makes room, and stays counted."""
+        self._release(self._served.difference(pids))
+        self._served = set(pids)
+        self.watch(pids, "target")
+
+    def _release(self, ended: Collection[int]) -> None:
+        if not ended or self._cpu_reader is None or (reading := self._cpu.read()) is None:
+            return
+        took = [reading.processes[pid] for pid in ended if pid in reading.processes]
+        if took:
+            self._ended = [net_cpu.summed([*self._ended, *took])]
+        try:
+            for pid in ended:
+                self._cpu_reader.unwatch(pid)
+        except OSError:
             return
 
     def read(self, ports: Collection[int]) -> tuple[int | None, int | None]:
@@ -102,7 +124,7 @@ class Traffic:
         return NetworkFigures(
             syn_queues=tuple(self._syn_queues()) if self._syn.serves else None,
             lifecycle=tuple(self._lifecycle()) if self._lifecycle_now is not None else None,
-            cpu=_cpu(cpu) if cpu is not None else None,
+            cpu=self._cpu_figures(cpu) if cpu is not None else None,
             pressure=_pressure(pressure) if pressure is not None else None,
             census=self._census_figures(),
         )
@@ -141,6 +163,16 @@ class Traffic:
                 retransmits=each.retransmits,
             )
 
+    def _cpu_figures(self, reading: net_cpu.NetCpuReading) -> NetCpuFigures:
+        of, before = reading.softirqs, self._cpu_before.softirqs if self._cpu_before is not None else None
+        served = [*self._ended, *([reading.roles["target"]] if "target" in reading.roles else [])]
+        return NetCpuFigures(
+            net_rx_s=round(of.net_rx_s - (before.net_rx_s if before else 0.0), 4),
+            net_tx_s=round(of.net_tx_s - (before.net_tx_s if before else 0.0), 4),
+            target=_usage(net_cpu.summed(served) if served else None),
+            client=_usage(reading.roles.get("client")),
+        )
+
     def _census_figures(self) -> CensusFigures | None:
         if self._census is None:
             return None
@@ -168,17 +200,7 @@ class Traffic:
         return tuple(each.use() for each in asked)
 
 
-def _cpu(reading: net_cpu.NetCpuReading) -> NetCpuFigures:
-    return NetCpuFigures(
-        net_rx_s=round(reading.softirqs.net_rx_s, 4),
-        net_tx_s=round(reading.softirqs.net_tx_s, 4),
-        target=_usage(reading, "target"),
-        client=_usage(reading, "client"),
-    )
-
-
-def _usage(reading: net_cpu.NetCpuReading, role: net_cpu.Role) -> KernelCpu | None:
-    usage = reading.roles.get(role)
+def _usage(usage: net_cpu.Usage | None) -> KernelCpu | None:
     if usage is None:
         return None
     return KernelCpu(

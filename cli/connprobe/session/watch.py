@@ -98,7 +98,7 @@ class Watch:
         shares = utilisation(before, cpu)
         server = self._watched.processes()
         if server is not None:
-            kernel.traffic.watch(server.pids, "target")
+            kernel.traffic.follow(server.pids)
         self._costing.look(reading, server, kernel.ports, now - self._began)
         self._last = WatchSample(
             at_s=round(now - self._began, 3),

@@ -32,7 +32,7 @@ def worker_tasks(request: HoldRequest, plan: HoldPlan, target: Target) -> list[T
             timeout_s=request.timeout_s,
             ping_s=request.ping_s or 0.0,
             reconnect_attempts=request.reconnect_attempts if request.reconnect else 0,
-            tls=tuple(tls) if tls else None,  # type: ignore[arg-type]
+            tls=tuple(tls) if tls else None,
         )
         for shard in plan.shards
     ]

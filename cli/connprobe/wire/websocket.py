@@ -24,7 +24,7 @@ from connprobe.wire.requests import Request
 # hashlib loads OpenSSL: 3.9 MB of PSS in a process that has no other use for it. Some distributions
 # build Python without _sha1.
 try:
-    from _sha1 import sha1  # type: ignore[import-not-found]
+    from _sha1 import sha1  # type: ignore[import-not-found]  # unknown to typeshed
 except ImportError:
     from hashlib import sha1
 
