@@ -1,27 +1,41 @@
 """A server for tests of `limit`: python victim.py PORT [WISH ...]
 
-die-at=N: exits with 7 at the Nth connection. most=N: closes those beyond. accept=N: accepts no more, with a
-backlog of 10. idle=S: closes what says nothing for so long. slow=S: before each answer. address=IP.
-daemon, leak, deaf.
+die-at=N: exits with 7 at the Nth connection. fade-at=N: half a second after the Nth it listens no more and
+closes all, and is killed two seconds later, as a large process is that the kernel ends. most=N: closes those
+beyond. accept=N: accepts no more, with a backlog of 10. idle=S: closes what says nothing for so long.
+slow=S: before each answer. address=IP. daemon, leak, deaf.
 """
 
 import asyncio
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 
 PORT, *WISHES = sys.argv[1:]
 GIVEN = dict(wish.split("=") for wish in WISHES if "=" in wish)
-DIE_AT, MOST, ACCEPT = (int(GIVEN.get(name, 0)) for name in ("die-at", "most", "accept"))
+DIE_AT, FADE_AT, MOST, ACCEPT = (int(GIVEN.get(name, 0)) for name in ("die-at", "fade-at", "most", "accept"))
 SLOW_S, IDLE_S = float(GIVEN.get("slow", 0)), float(GIVEN.get("idle", 0)) or None
 held = accepted = 0
 listening: list[asyncio.Server] = []
 hoard: list[bytearray] = []
+writers: list[asyncio.StreamWriter] = []
+
+
+def fade() -> None:
+    listening[0].close()
+    for writer in writers:
+        writer.close()
+    asyncio.get_running_loop().call_later(2, os.kill, os.getpid(), signal.SIGKILL)
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     global held, accepted
     held, accepted = held + 1, accepted + 1
+    writers.append(writer)
+    if accepted == FADE_AT:
+        asyncio.get_running_loop().call_later(0.5, fade)
     if accepted == ACCEPT:
         for sock in listening[0].sockets:
             asyncio.get_running_loop().remove_reader(sock.fileno())
@@ -56,8 +70,9 @@ async def main() -> None:
         serve, GIVEN.get("address", "127.0.0.1"), int(PORT), backlog=backlog, reuse_address=True
     )
     listening.append(server)
-    async with server:
+    with suppress(asyncio.CancelledError):
         await server.serve_forever()
+    await asyncio.sleep(10 if FADE_AT else 0)
     del leaking
 
 

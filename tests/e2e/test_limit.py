@@ -134,6 +134,14 @@ def test_one_that_dies_in_the_ramp_is_said_to(limit: Limits, free_port: Callable
     assert run.says("The server died: exit status 7")
 
 
+def test_one_whose_connections_go_before_it_does(limit: Limits, free_port: Callable[[], int]) -> None:
+    victim = few_files(512, *VICTIM, str(free_port()), "fade-at=480")
+    run = limit("--count", "120", "--verify", *TCP, "--", *victim)
+    assert run.record.verified is not None
+    assert 475 <= run.record.verified.connections <= 500
+    assert run.record.verified.cause == "the server died: killed by SIGKILL"
+
+
 def test_one_that_turns_connections_away_is_not_given_a_number_by_arithmetic(
     limit: Limits, free_port: Callable[[], int]
 ) -> None:

@@ -78,3 +78,11 @@ def test_latency_of_the_step_alone() -> None:
     assert slow(before, after, None) is None
     assert slow(before, after, 30.0) is None
     assert slow(before, after, 10.0) == pytest.approx(20, rel=0.1)
+
+
+def test_what_lay_in_its_accept_queue_it_never_had() -> None:
+    climb = Climb(1000, totals(600))
+    climb.unaccepted = 37
+    assert (
+        climb.died(totals(803, held=0, drops={"reset": 803}), "killed by SIGKILL", -9, "").connections == 766
+    )

@@ -36,6 +36,7 @@ class Climb:
         self._tolerated = max(FEWEST_BAD, int(TOLERATED * (goal - before.established - before.failed)))
         self._moved, self._since = before.established + before.failed, time.monotonic()
         self.stalled = self.failing = False
+        self.unaccepted = 0  # in its accept queue, when that was last seen with any
         self._most = before.held
 
     def over(self, now: Totals) -> bool:
@@ -65,9 +66,12 @@ class Climb:
         )
 
     def died(self, now: Totals, ending: str, status: int | None, last_words: str) -> End:
-        """The server is gone: all that it had taken were alive until then."""
+        """The server is gone: all that it had taken were alive until then.
+
+        Its connections may have gone some seconds before its process did.
+        """
         failures = _grown(self.before.failures, now.failures)
-        alive = max(now.held, now.established - self.before.dropped)
+        alive = max(now.held, now.established - self.before.dropped - self.unaccepted)
         return End(alive, f"the server died: {ending}", failures, {}, True, status, last_words)
 
 

@@ -18,8 +18,9 @@ from connprobe.session.heap import Heap
 from connprobe.session.hold import HOPELESS, Hold
 from connprobe.session.started import StartedServer
 
-# After something broke: until the server is dead, or no more is lost; longer while some are under way.
-AFTERMATH_S, CALM_S, UNCERTAIN_S = 10.0, 0.5, 2.0
+# After something broke: until the server is dead, or no more is lost; longer while some are under way, and
+# where most are lost: a process gives its memory back before its parent hears of its end.
+AFTERMATH_S, CALM_S, UNCERTAIN_S, DYING_S = 10.0, 0.5, 2.0, 5.0
 # A small step is spread over so long: a crowd breaks servers that could take one after another. And over so
 # much longer that the server works no more than a share of the time: V8 ends a process that collects for most
 # of it, however much is free.
@@ -57,7 +58,7 @@ class Climbing(Hold):
         self._goals = [0] * workers  # in all
         self._climbing: Climb | None = None
         self._gone = False
-        self._losses = 0  # connections lost by the end of the last step
+        self._sound = counters.Totals()  # at the end of the last step that the server took
         self._listening: tuple[int, ...] = ()  # the processes that hold the listener, at the start
 
     def _find_again(self) -> Sequence[int]:
@@ -77,6 +78,9 @@ class Climbing(Hold):
             self._wait_for_aftermath(phase)
         else:
             waiting = self._wait_for_accepts(phase)
+            climb.over(self._read_totals())
+            if climb.failing:  # it began to die meanwhile
+                self._wait_for_aftermath(phase)
         self._stop_if_interrupted()
         if self._gone:
             return Climbed(self._death(climb, phase), took_s)
@@ -90,7 +94,7 @@ class Climbing(Hold):
                 "established (a longer backlog, or --rate)"
             )
             return Climbed(End(has, cause, {}, {}), took_s)
-        self._losses = totals.dropped
+        self._sound = totals
         if phase != "verify":
             return Climbed(None, took_s)
         late = slow(handshakes, counters.read_handshakes(self.fleet.table), self.asked.latency_limit_ms)
@@ -151,7 +155,7 @@ class Climbing(Hold):
     def _check_losses(self, doing: str) -> None:
         """Connections that go while nothing happens to them make every reading one of fewer. Raises Over."""
         totals = self._read_totals()
-        lost, had = totals.dropped - self._losses, totals.held + totals.dropped - self._losses
+        lost, had = totals.dropped - self._sound.dropped, totals.held + totals.dropped - self._sound.dropped
         if lost > max(FEWEST_BAD, TOLERATED * had):
             raise Over(
                 f"it closed {lost:,} of {had:,} connections while {doing}: raise its idle timeout, "
@@ -175,6 +179,8 @@ class Climbing(Hold):
             if seen != lost:
                 lost, since = seen, now
             calm_s = UNCERTAIN_S if totals.in_flight else CALM_S
+            if 2 * totals.held < self._sound.held:
+                calm_s = DYING_S
             return self._is_gone() or now - since >= calm_s
 
         self._watch(phase, over, time.monotonic() + AFTERMATH_S)
@@ -193,7 +199,7 @@ class Climbing(Hold):
         A heap that is about to end is collected, as on the plateaus. A burst leaves V8 with a young
         generation larger than what is free: then it collects without a pause, and ends the process for it.
         """
-        before = Climb(self._begun(), self._read_totals())
+        before = Climb(self._begun(), self._sound)
         until, since, last = time.monotonic() + REST_MOST_S, time.monotonic(), self._meter.quick()
 
         def rested(totals: counters.Totals) -> bool:
@@ -227,6 +233,8 @@ class Climbing(Hold):
         def over(totals: counters.Totals) -> bool:
             nonlocal waiting, since
             now = self._waiting()
+            if now and self._climbing is not None:
+                self._climbing.unaccepted = now
             if now < waiting:
                 since = time.monotonic()
             waiting = now
