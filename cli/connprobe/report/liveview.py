@@ -1,10 +1,24 @@
 """A view on a terminal that is drawn again and again."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+
+
+@contextmanager
+def shown(view: AbstractContextManager[object]) -> Iterator[None]:
+    """A terminal that goes away takes its view along, not the run."""
+    with suppress(OSError):
+        view.__enter__()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            view.__exit__(None, None, None)
 
 
 class LiveView:
