@@ -14,12 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
 
 from benchmarks.articletable import SHAPES, table
-from benchmarks.figures import replace_block
 from benchmarks.limits import NOTES, ROOT, machine_cpu_s, own_cpu_s, versions
 from benchmarks.limits import limit as run_limit
 from benchmarks.limittable import BUSY
 
-from benchmarks import processes
+from benchmarks import ending, processes
 from connprobe.model import RunRecord
 
 HEAP_LIMIT = "1.7GB"
@@ -52,16 +51,9 @@ def main() -> int:
     block = f"{processes.machine()} {versions()}.\n\n    {command}\n\n{table(records)}"
     if others > BUSY:
         block += f"\n- Other work ran beside it: it took {others:.1f} CPUs, which lengthens the messaging."
-    print(block)
-    if asked.write:
-        NOTES.write_text(replace_block(NOTES.read_text(), block, "article"))
+    ending.publish(block, NOTES, write=asked.write, name="article")
     return 1 if any(record.outcome != "done" for record in records.values()) else 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except processes.BenchmarkError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    ending.run(main)

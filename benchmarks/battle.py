@@ -15,9 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
 
 from benchmarks.battletable import beside
-from benchmarks.figures import replace_block
 
-from benchmarks import processes
+from benchmarks import ending, processes
 from connprobe.model.bout import CompareRecord
 from connprobe.report.standings import markdown
 
@@ -58,16 +57,9 @@ def main() -> int:
     made_by = ["connprobe", "compare", "balancerbattle"]
     made_by += ["--sizes", ",".join(map(str, record.request.sizes)), "--repeats", str(record.request.repeats)]
     text = block(record, shlex.join(made_by))
-    print(text)
-    if asked.write:
-        NOTES.write_text(replace_block(NOTES.read_text(), text, "balancerbattle"))
+    ending.publish(text, NOTES, write=asked.write, name="balancerbattle")
     return 0 if record.outcome == "done" else 1
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except processes.BenchmarkError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    ending.run(main)

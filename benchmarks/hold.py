@@ -11,6 +11,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,11 +24,10 @@ from benchmarks.figures import (
     marginal_bytes,
     memory_taken_bytes,
     ramp_rows,
-    replace_block,
     table,
 )
 
-from benchmarks import processes
+from benchmarks import ending, processes
 
 README = Path(__file__).with_name("README.md")
 
@@ -187,23 +187,13 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     asked = arguments()
     processes.build_floor()
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="connprobe-bench-") as name:
-        bench = Bench(asked, Path(name))
-        for measurement, measure in MEASUREMENTS.items():
-            if asked.only in (None, measurement):
-                rows += measure(bench)
+    rows = ending.measured(MEASUREMENTS, asked.only, partial(Bench, asked))
     command = shlex.join(["python", "benchmarks/hold.py", *sys.argv[1:]])
     block = f"{processes.machine()}\n\n    {command}\n\n"
     block += f"{asked.concurrency} handshakes in flight, over all workers, of either client.\n\n{table(rows)}"
-    print(block)
-    if asked.write:
-        README.write_text(replace_block(README.read_text(), block))
+    ending.publish(block, README, write=asked.write)
     return 1 if any(row.met is False for row in rows) else 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except processes.BenchmarkError as error:
-        sys.exit(str(error))
+    ending.run(main)

@@ -11,16 +11,16 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.figures import Row, replace_block, table
+from benchmarks.figures import Row, table
 
-from benchmarks import processes
+from benchmarks import ending, processes
 from connprobe.kernel import bpf, socket_census
 from connprobe.kernel.live import Live
 from connprobe.kernel.loader import load
@@ -178,22 +178,12 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     asked = arguments()
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="connprobe-bench-") as name:
-        bench = Bench(asked, Path(name))
-        for measurement, measure in MEASUREMENTS.items():
-            if asked.only in (None, measurement):
-                rows += measure(bench)
+    rows = ending.measured(MEASUREMENTS, asked.only, partial(Bench, asked))
     command = shlex.join(["python", "benchmarks/kernel.py", *sys.argv[1:]])
     block = f"{processes.machine()}\n\n    {command}\n\n{table(rows)}"
-    print(block)
-    if asked.write:
-        NOTES.write_text(replace_block(NOTES.read_text(), block))
+    ending.publish(block, NOTES, write=asked.write)
     return 1 if any(row.met is False for row in rows) else 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except processes.BenchmarkError as error:
-        sys.exit(str(error))
+    ending.run(main)

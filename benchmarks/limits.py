@@ -27,10 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
 import msgspec
 from benchmarks.cases import CASES, Case
 from benchmarks.cgroups import group
-from benchmarks.figures import replace_block
 from benchmarks.limittable import Found, Row, found, summary, table
 
-from benchmarks import processes
+from benchmarks import ending, processes
 from connprobe.model import RunRecord
 from connprobe.targets import ready
 
@@ -214,9 +213,7 @@ def main() -> int:
         f"{processes.machine()}\nRuns of commit {commits}, {rows[0].at} to {rows[-1].at}. {versions()}.\n\n"
         f"    {command}\n\n{summary(rows, sum(row.wall_s for row in rows))}\n\n{table(rows, names)}"
     )
-    print(block)
-    if asked.write:
-        NOTES.write_text(replace_block(NOTES.read_text(), block, "limits"))
+    ending.publish(block, NOTES, write=asked.write, name="limits")
     return 1 if any(row.failure for row in rows) else 0
 
 
@@ -226,9 +223,4 @@ def _stop(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
-    try:
-        sys.exit(main())
-    except processes.BenchmarkError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    ending.run(main)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from connprobe.model import Interval, Limit, StageFigures
+from connprobe.model import Interval, StageFigures
+from made import a_limit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,16 +36,7 @@ IDLE = StageFigures(
     use={"rss_bytes": mean(85.25e6, 0.5e6)},
     bytes_per_connection={"rss_bytes": mean(10_000, 50), "heap_bytes": mean(4600, 7)},
 )
-HEAP = Limit(
-    resource="heap",
-    scope="server",
-    capacity=1.7e9,
-    per_connection=4600,
-    connections=368_000,
-    low=300_000,
-    high=450_000,
-    fix="",
-)
+HEAP = a_limit("heap", 368_000, 300_000, 450_000, capacity=1.7e9, per_connection=4600)
 
 
 def record(**changes: Any) -> SimpleNamespace:

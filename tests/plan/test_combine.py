@@ -4,19 +4,10 @@ from msgspec.structs import replace
 
 from connprobe.model import LeftOut, Limit
 from connprobe.plan.combine import combine, combine_left_out
+from made import a_limit
 
-HEAP = Limit(
-    resource="heap",
-    scope="server (pid 7)",
-    capacity=80 << 20,
-    per_connection=4733,
-    connections=16_900,
-    low=16_600,
-    high=17_200,
-    fix="--max-old-space-size=160",
-    unit="bytes",
-    base=4e6,
-    beyond=4.0,
+HEAP = a_limit(
+    "heap", 16_900, 16_600, 17_200, capacity=80 << 20, per_connection=4733, unit="bytes", base=4e6, beyond=4.0
 )
 FDS = replace(HEAP, resource="nofile", connections=19_977, low=19_977, high=19_977, unit="count")
 

@@ -1,9 +1,9 @@
 """What is said against the figures of a comparison."""
 
+from bouts import SUITE, a_bout
 from connprobe.model.bout import Bout, Others
 from connprobe.plan.fairness import fairness
 from connprobe.plan.standings import standings
-from plan.bouts import SUITE, a_bout
 
 
 def said(bouts: list[Bout]) -> str:

@@ -7,29 +7,19 @@ from connprobe.model import LeftOut, Limit
 from connprobe.plan.headline import headline, rounded, unread
 from connprobe.plan.limits import MOST
 from connprobe.plan.resources import NAMES, capacity, name
+from made import a_limit
 
-HEAP = Limit(
-    resource="heap",
-    scope="server (pid 7)",
+HEAP = a_limit(
+    "heap",
+    16_930,
+    16_371,
+    17_480,
     capacity=80 << 20,
     per_connection=4733,
-    connections=16_930,
-    low=16_371,
-    high=17_480,
-    fix="--max-old-space-size=160",
     unit="bytes",
     source="heap_size_limit of the V8 inspector",
 )
-FDS = Limit(
-    resource="nofile",
-    scope="server (pid 7)",
-    capacity=20_023,
-    per_connection=1,
-    connections=20_000,
-    low=20_000,
-    high=20_000,
-    fix="ulimit -n 40000",
-)
+FDS = a_limit("nofile", 20_000, capacity=20_023)
 PORTS = replace(FDS, resource="source_ports", scope="client", capacity=28_232)
 
 

@@ -10,25 +10,10 @@ from msgspec.structs import replace
 from connprobe.model import Ceiling, Growth, Limit, Step
 from connprobe.plan.growth import fit
 from connprobe.plan.limits import left_out, limits
+from made import a_ceiling
 
-FDS = Ceiling(
-    resource="nofile",
-    scope="server (pid 7)",
-    capacity=20_000,
-    source="/proc/7/limits",
-    fix="ulimit -n 40000",
-    metric="fds",
-)
-HEAP = Ceiling(
-    resource="heap",
-    scope="server (pid 7)",
-    capacity=80 << 20,
-    source="V8 inspector",
-    fix="--max-old-space-size=160",
-    metric="heap_bytes",
-    unit="bytes",
-    exact=False,
-)
+FDS = a_ceiling("nofile", 20_000, "fds", fix="ulimit -n 40000")
+HEAP = a_ceiling("heap", 80 << 20, "heap_bytes", unit="bytes", exact=False, fix="--max-old-space-size=160")
 
 
 def grown(metric: str, xs: list[int], ys: list[float]) -> dict[str, Growth]:
@@ -172,15 +157,7 @@ def test_what_is_known_to_the_letter_is_no_guess() -> None:
 
 
 def test_a_ceiling_without_a_metric_counts_by_itself() -> None:
-    ports = Ceiling(
-        resource="source_ports",
-        scope="client",
-        capacity=28_232,
-        source="",
-        fix="",
-        per_connection=1,
-        used=3100,
-    )
+    ports = a_ceiling("source_ports", 28_232, scope="client", per_connection=1, used=3100)
     # 100 of the 3,100 in use are of others, whether they are counted now or were at the start.
     assert only(ports, {}).connections == 28_132
     assert only(replace(ports, used=100), {}, at=0).connections == 28_132
@@ -189,16 +166,8 @@ def test_a_ceiling_without_a_metric_counts_by_itself() -> None:
 
 
 def test_growth_since_the_start_is_put_upon_what_is_used() -> None:
-    memory = Ceiling(
-        resource="memory",
-        scope="host",
-        capacity=8e9,
-        source="/proc/meminfo",
-        fix="",
-        metric="memory_bytes",
-        used=2e9 + 3000 * 10_000,
-        unit="bytes",
-    )
+    used = 2e9 + 3000 * 10_000
+    memory = a_ceiling("memory", 8e9, "memory_bytes", scope="host", used=used, unit="bytes")
     assert only(memory, line("memory_bytes", 0, 10_000)).connections == 600_000
     assert only(replace(memory, used=2e9), line("memory_bytes", 0, 10_000), at=0).connections == 600_000
 

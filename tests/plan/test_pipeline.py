@@ -6,6 +6,7 @@ import pytest
 
 from connprobe.model import Ended, Growth, Limit
 from connprobe.plan.pipeline import StoppedReading, budget, each, headline, memory_bound
+from made import a_limit
 
 GB = 10**9
 
@@ -28,15 +29,13 @@ def growth(cost: float, half: float, metric: str = "heap_bytes") -> Growth:
     )
 
 
-HEAP = Limit(
-    resource="heap",
-    scope="server (pid 7)",
+HEAP = a_limit(
+    "heap",
+    1_108_000,
+    1_081_000,
+    1_135_000,
     capacity=1.7e9,
     per_connection=1530,
-    connections=1_108_000,
-    low=1_081_000,
-    high=1_135_000,
-    fix="",
     unit="bytes",
     source="v8.getHeapStatistics()",
     beyond=2.8,

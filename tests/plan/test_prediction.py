@@ -3,21 +3,13 @@
 import pytest
 from msgspec.structs import replace
 
-from connprobe.model import Ceiling, Reading, Stage
+from connprobe.model import Reading, Stage
 from connprobe.plan.limits import MOST
 from connprobe.plan.prediction import growths, predict
 from connprobe.plan.settle import BOUND_S
+from made import a_ceiling
 
-HEAP = Ceiling(
-    resource="heap",
-    scope="server (pid 1)",
-    capacity=40_000_000,
-    source="test",
-    fix="more",
-    metric="heap_bytes",
-    unit="bytes",
-    exact=False,
-)
+HEAP = a_ceiling("heap", 40_000_000, "heap_bytes", unit="bytes", exact=False)
 
 
 def reading(stage: Stage, connections: int, heap: float, **more: float) -> Reading:
@@ -66,7 +58,7 @@ def test_memory_that_drifted_widens_it() -> None:
 def test_a_metric_that_was_never_read_gives_no_limit() -> None:
     found = predict(
         ramp(),
-        [HEAP, Ceiling(**{f: getattr(HEAP, f) for f in HEAP.__struct_fields__} | {"metric": "pids"})],
+        [HEAP, replace(HEAP, metric="pids")],
         1000,
         at=0,
     )
@@ -125,7 +117,5 @@ def test_threads_that_begin_with_the_first_connection_are_no_cost_of_each() -> N
         reading("start", 0, 3e6, threads=1, host_threads=300),
         reading("ramp", 1, 3e6, threads=13, host_threads=312),
     ]
-    table = Ceiling(
-        resource="threads", scope="host", capacity=32_768, source="pid_max", fix="", metric="host_threads"
-    )
+    table = a_ceiling("threads", 32_768, "host_threads", scope="host")
     assert predict(readings, [table], 1, at=1).limits == ()

@@ -5,19 +5,7 @@ from hypothesis import strategies as st
 
 from connprobe.model import Limit
 from connprobe.plan.ramp import is_near, next_goal, shares, steps
-
-
-def limit(resource: str, connections: int) -> Limit:
-    return Limit(
-        resource=resource,
-        scope="server",
-        capacity=1.0,
-        per_connection=1.0,
-        connections=connections,
-        low=connections,
-        high=connections,
-        fix="",
-    )
+from made import a_limit
 
 
 @given(st.integers(1, 10**6), st.integers(1, 100))
@@ -55,21 +43,21 @@ def climb(predicted: Limit | None, held: int, most: int) -> list[int]:
 
 
 def test_memory_is_approached_by_small_steps_from_seven_tenths_on() -> None:
-    goals = climb(limit("heap", 8000), 1500, 10_000)
+    goals = climb(a_limit("heap", 8000), 1500, 10_000)
     assert goals[:13] == [*range(1900, 5600, 400), 5600, 5680, 5760]
-    assert [is_near(goal, limit("heap", 8000)) for goal in goals[:13]] == [False] * 10 + [True] * 3
+    assert [is_near(goal, a_limit("heap", 8000)) for goal in goals[:13]] == [False] * 10 + [True] * 3
     assert goals[-1] == 10_000
 
 
 def test_a_capacity_kept_to_the_letter_is_approached_late() -> None:
-    goals = climb(limit("nofile", 5000), 1000, 6000)
+    goals = climb(a_limit("nofile", 5000), 1000, 6000)
     assert goals[:14] == list(range(1250, 4501, 250))
     assert goals[14] - goals[13] == 50
 
 
 @given(st.one_of(st.none(), st.integers(0, 10**6)), st.integers(1, 10**5), st.integers(1, 10**6))
 def test_every_climb_gets_to_the_most(predicted: int | None, held: int, most: int) -> None:
-    named = None if predicted is None else limit("heap", max(predicted, most // 5))
+    named = None if predicted is None else a_limit("heap", max(predicted, most // 5))
     goals = climb(named, min(held, most - 1), most)
     assert goals[-1] == most
     assert goals == sorted(set(goals))

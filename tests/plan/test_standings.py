@@ -2,9 +2,9 @@
 
 import pytest
 
+from bouts import SUITE, a_bout
 from connprobe.model.bout import Figure, Spread, Standing
 from connprobe.plan.standings import spread, standings
-from plan.bouts import SUITE, a_bout
 
 
 def figure(found: tuple[Standing, ...], contestant: str, name: str = "handshake_mean_ms") -> Figure:

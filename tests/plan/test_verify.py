@@ -6,22 +6,13 @@ import pytest
 
 from connprobe.model import Limit
 from connprobe.plan.verify import End, verified
+from made import a_limit
 
 
 def limit(resource: str, connections: int, **more: Any) -> Limit:
-    each = 1.0
-    return Limit(
-        resource=resource,
-        scope=more.pop("scope", "server (pid 1)"),
-        capacity=connections * each,
-        per_connection=each,
-        connections=connections,
-        low=int(connections * 0.97),
-        high=int(connections * 1.03),
-        fix="",
-        base=0.0,
-        **more,
-    )
+    given = {"capacity": connections, "base": 0.0}
+    low, high = int(connections * 0.97), int(connections * 1.03)
+    return a_limit(resource, connections, low, high, **(given | more))
 
 
 def end(connections: int, cause: str = "it refused connections", **more: Any) -> End:

@@ -20,24 +20,15 @@ from connprobe.model.limits import (
 from connprobe.model.request import LimitRequest
 from connprobe.model.sample import Phase
 from connprobe.plan.headline import headline
+from made import a_limit
 from report.conftest import a_sample, a_server
 
 HEAP_EACH, RSS_EACH = 4733.0, 10_000.0
 
 
 def limit(resource: str, connections: int, low: int, high: int, **more: Any) -> Limit:
-    given: dict[str, Any] = {
-        "resource": resource,
-        "scope": "server (pid 4711)",
-        "capacity": 20_000.0,
-        "per_connection": 1.0,
-        "connections": connections,
-        "low": low,
-        "high": high,
-        "fix": "raise it",
-        "source": "/proc/PID/limits",
-    }
-    return Limit(**(given | more))
+    given = {"scope": "server (pid 4711)", "fix": "raise it", "source": "/proc/PID/limits"}
+    return a_limit(resource, connections, low, high, **(given | more))
 
 
 LIMITS = (

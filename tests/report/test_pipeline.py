@@ -12,7 +12,6 @@ from connprobe.model import (
     Answers,
     Growth,
     HostRecord,
-    Limit,
     PipelineRecord,
     PipelineRequest,
     PipelineStep,
@@ -22,17 +21,17 @@ from connprobe.model import (
     Verified,
 )
 from connprobe.report.pipeline import BOUND_NOTE, render_pipeline
+from made import a_limit
 
-HEAP = Limit(
-    resource="heap",
-    scope="server (pid 7)",
+HEAP = a_limit(
+    "heap",
+    136_593,
+    133_203,
+    139_983,
     capacity=200 << 20,
     per_connection=1507.5,
-    connections=136_593,
-    low=133_203,
-    high=139_983,
-    fix="node --max-old-space-size=400",
     unit="bytes",
+    fix="node --max-old-space-size=400",
     source="v8.getHeapStatistics()",
 )
 

@@ -1,34 +1,19 @@
 """The tables of a comparison, in the words that a person reads."""
 
 import io
-from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
+from bouts import SUITE, a_bout
 from connprobe.model import HostRecord, Verdict
-from connprobe.model.bout import COMPARE_SCHEMA, Bout, CompareRecord, CompareRequest, Figure, Spread, Standing
+from connprobe.model.bout import COMPARE_SCHEMA, CompareRecord, CompareRequest, Figure, Spread, Standing
 from connprobe.plan.standings import FIGURES
-from connprobe.plan.suite import parse_suite
 from connprobe.report import format as fmt
 from connprobe.report.html.standings import render_compare_html
 from connprobe.report.standings import line, markdown, render_compare, spread
 
-SUITE = parse_suite(
-    """title = "small"
-sizes = [2000]
-[[workload]]
-name = "plain"
-[[contestant]]
-name = "control"
-control = true
-command = ["a"]
-[[contestant]]
-name = "proxy"
-command = ["b"]
-""",
-    "s.toml",
-)
 NONE = Figure(values=None, ratios=None)
 
 
@@ -48,18 +33,14 @@ def standing(contestant: str, **figures: Figure) -> Standing:
     )
 
 
-def a_bout(**changes: Any) -> Bout:
-    fields: dict[str, Any] = {
-        "workload": "plain",
-        "size": 2000,
-        "contestant": "proxy",
-        "round": 2,
-        "outcome": "died",
-        "said": "proxy ended (killed by SIGSEGV); its last words: <b>\x1b[31mred",
-        "started_at": "2026-01-02T03:04:05+00:00",
-        "run": "runs/x",
-    }
-    return Bout(**{**fields, **changes})
+DIED = a_bout(
+    "proxy",
+    2,
+    None,
+    size=2000,
+    outcome="died",
+    said="proxy ended (killed by SIGSEGV); its last words: <b>\x1b[31mred",
+)
 
 
 @pytest.fixture
@@ -72,11 +53,17 @@ def record() -> CompareRecord:
         command="compare",
         outcome="missed",
         started_at="2026-01-02T03:04:05+00:00",
-        request=CompareRequest(suite=SUITE, path="s.toml", place="/x", sizes=(2000,), repeats=3),
+        request=CompareRequest(
+            suite=replace(SUITE, title="small", sizes=(2000,)),
+            path="s.toml",
+            place="/x",
+            sizes=(2000,),
+            repeats=3,
+        ),
         skipped={"hitch (ws over TLS)": "no program hitch; apt-get install hitch"},
         versions={"proxy": "proxy 1.2"},
         turns=6,
-        bouts=(a_bout(),),
+        bouts=(DIED,),
         standings=(standing("control", total_s=total), standing("proxy", total_s=slower)),
         host=HostRecord(kernel="6.1", cpus=2, memory_total_bytes=1, nofile=1, python="3.11"),
         verdicts=(Verdict(level="warning", text="Others used the CPU."),),
@@ -124,6 +111,6 @@ def test_markdown_and_html_take_no_markup_of_a_server(record: CompareRecord) -> 
 
 
 def test_a_run_that_is_over_has_one_line() -> None:
-    assert line(a_bout(), 3, 6).startswith("[3/6] plain 2,000 proxy, round 2: DIED: proxy ended")
-    done = line(a_bout(outcome="done", said=None, total_s=1.5), 4, 6)
+    assert line(DIED, 3, 6).startswith("[3/6] plain 2,000 proxy, round 2: DIED: proxy ended")
+    done = line(a_bout("proxy", 2, None, size=2000, total_s=1.5), 4, 6)
     assert done == f"[4/6] plain 2,000 proxy, round 2: 1.5 s, handshake {fmt.DASH}, latency {fmt.DASH}"

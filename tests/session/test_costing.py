@@ -6,25 +6,13 @@ import subprocess
 
 import pytest
 
-from connprobe.model import Ceiling
 from connprobe.plan.unsettled import Held
 from connprobe.session.costing import bare, heap_of, table
+from made import a_ceiling
 
-NOFILE = Ceiling(
-    resource="nofile",
-    scope="server (pid 7)",
-    capacity=4096,
-    source="/proc/7/limits",
-    fix="ulimit -n 8192",
-    metric="process_fds",
-    used=8,
-)
-EPOLL = Ceiling(
-    resource="epoll_watches", scope="user 0", capacity=5000, source="/proc", fix="sysctl", per_connection=1
-)
-PORTS = Ceiling(
-    resource="source_ports", scope="client", capacity=28_232, source="/proc", fix="--alias", per_connection=1
-)
+NOFILE = a_ceiling("nofile", 4096, "process_fds", used=8)
+EPOLL = a_ceiling("epoll_watches", 5000, scope="user 0", per_connection=1)
+PORTS = a_ceiling("source_ports", 28_232, scope="client", per_connection=1)
 
 
 def test_what_is_known_without_measuring_is_an_upper_bound() -> None:

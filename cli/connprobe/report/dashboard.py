@@ -6,12 +6,12 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
 from connprobe.model import KernelSample, Sample, ServerUse
 from connprobe.report import format as fmt
+from connprobe.report.liveview import LiveView
 from connprobe.report.plain import UNBOUNDED, PlainProgress, over
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
 
@@ -103,8 +103,8 @@ class _Rates:
         return True
 
 
-class Dashboard:
-    """The live view. Use as a context manager; it erases itself at the end.
+class Dashboard(LiveView):
+    """The live view.
 
     `title` says what is opened where, e.g. "ws to 127.0.0.1:8080"; it may hold anything, and is escaped.
     """
@@ -112,6 +112,7 @@ class Dashboard:
     def __init__(
         self, console: Console, *, asked: int, title: str, hold_s: float | None, stays: bool = True
     ) -> None:
+        super().__init__(console)
         self._console = console
         self._asked = asked
         self._title = title
@@ -119,32 +120,13 @@ class Dashboard:
         self._held = History()
         self._rate = History()
         self._rates = _Rates()
-        self._fancy = not console.options.ascii_only
-        # stdout carries results and is left alone; a stray line on stderr is printed above the view.
-        self._live = Live(
-            console=console,
-            auto_refresh=False,
-            screen=False,
-            transient=True,
-            redirect_stdout=False,
-            vertical_overflow="crop",
-        )
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._live.stop()
 
     def update(self, sample: Sample, phase_left_s: float | None = None, note: str | None = None) -> None:
         """Draws `sample`; seconds left in its phase if known, and a short remark for the last line."""
         if self._rates.add(sample):
             self._held.add(self._reached(sample))
             self._rate.add(sample.rate_per_s)
-        self._live.update(self._view(sample, phase_left_s, note), refresh=True)
+        self._draw(self._view(sample, phase_left_s, note))
 
     def _view(self, sample: Sample, left_s: float | None, note: str | None) -> Panel | Text:
         size = self._console.size

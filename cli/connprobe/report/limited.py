@@ -5,11 +5,12 @@ from rich.console import Console
 from connprobe.model import RunRecord
 from connprobe.plan.costs import with_time
 from connprobe.report import format as fmt
+from connprobe.report.ending import news, render_ending
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 from connprobe.report.limits import render_limits
 from connprobe.report.rows import metric_name
-from connprobe.report.summary import headline, render_causes, render_ending
+from connprobe.report.summary import headline, render_causes
 from connprobe.report.trialrows import (
     CLASSIC,
     COMPONENTS,
@@ -48,7 +49,7 @@ def render_limit_record(
     render_causes(record, page)
     render_kernel(record, page)
     render_verdicts(record.verdicts, page)
-    render_ending(record, page, results=results, report=report)
+    render_ending(news(record), page, results=results, report=report)
 
 
 def no_limit(record: RunRecord) -> str:

@@ -3,10 +3,11 @@
 from rich.console import Console
 
 from connprobe.model import RunRecord
+from connprobe.report.ending import news, render_ending
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 from connprobe.report.loadrows import count_rows, latency_rows, threshold_rows
-from connprobe.report.summary import headline, render_causes, render_ending, render_memory
+from connprobe.report.summary import headline, render_causes, render_memory
 from connprobe.report.verdicts import render_verdicts
 
 
@@ -37,4 +38,4 @@ def render_load_record(
     render_memory(record, page)
     render_kernel(record, page)
     render_verdicts(record.verdicts, page)
-    render_ending(record, page, results=results, report=report)
+    render_ending(news(record), page, results=results, report=report)

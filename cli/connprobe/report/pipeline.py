@@ -7,6 +7,7 @@ from rich.console import Console
 from connprobe.model import Growth, PipelineRecord, Verified
 from connprobe.plan.resources import NAMES, capacity, name
 from connprobe.report import format as fmt
+from connprobe.report.ending import render_ending
 from connprobe.report.layout import Page
 from connprobe.report.limitrows import origin, span
 from connprobe.report.rows import Rows, amount, cost, in_order, metric_name
@@ -39,12 +40,7 @@ def render_pipeline(record: PipelineRecord, console: Console, *, results: str | 
         page.heading("Predicted and found")
         page.figures(verified_rows(record))
     render_verdicts(record.verdicts, page)
-    if record.unknown:
-        page.heading("Not known")
-        page.table(list(record.unknown.items()))
-    if results is not None:
-        page.console.print()
-        page.line(("results  ", "bold"), results)
+    render_ending(record.unknown, page, results=results)
 
 
 def step_rows(record: PipelineRecord) -> Rows:

@@ -8,6 +8,7 @@ from rich.text import Text
 from connprobe.model import RunRecord
 from connprobe.plan.advice import Advice, advice
 from connprobe.report import format as fmt
+from connprobe.report.ending import news, render_ending
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 from connprobe.report.limits import render_limits
@@ -34,28 +35,13 @@ def render_summary(
     if record.limits:
         page.console.print()
         render_limits(record.limits, record.headline, record.held, page)
-    render_ending(record, page, results=results, report=report)
+    render_ending(news(record), page, results=results, report=report)
 
 
 def render_causes(record: RunRecord, page: Page) -> None:
     """What failed or was lost, why, and what to change."""
     _causes(record, page, "Failed: never established", record.failures, established=False)
     _causes(record, page, "Dropped: established, then lost", record.drops, established=True)
-
-
-def render_ending(record: RunRecord, page: Page, *, results: str | None, report: str | None) -> None:
-    """What is not known and why, and where the rest is."""
-    # What this version, or a load, never measures is no news at the end of a run; run.json says it.
-    never = ("this version", "a load ")
-    news = {path: why for path, why in record.unknown.items() if not why.startswith(never)}
-    if news:
-        page.heading("Not known")
-        page.table(list(news.items()))
-    if results is not None:
-        page.console.print()
-        page.line(("results  ", "bold"), results)
-    if report is not None:
-        page.line(("report   ", "bold"), report)
 
 
 def headline(record: RunRecord) -> str:

@@ -4,15 +4,16 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from connprobe.model import QueueSample, WatchRecord, WatchSample
 from connprobe.report import format as fmt
+from connprobe.report.ending import render_ending
 from connprobe.report.kernel import render_listeners, render_network, render_probes
 from connprobe.report.layout import Page
 from connprobe.report.limits import render_limits
+from connprobe.report.liveview import LiveView
 from connprobe.report.sparkline import ASCII, BLOCKS, History, sparkline
 from connprobe.report.verdicts import render_verdicts
 
@@ -86,31 +87,15 @@ class _Lines:
         self._console.print(text, soft_wrap=True, highlight=False)
 
 
-class _Table:
-    """The live view; it erases itself at the end."""
+class _Table(LiveView):
+    """The live view."""
 
     def __init__(self, console: Console, watched: str) -> None:
+        super().__init__(console)
         self._console, self._watched = console, watched
         self._depth, self._rate = History(), History()
         self._depth_max = self._rate_max = 0.0  # a history that grew long holds means
         self._last: WatchSample | None = None
-        self._fancy = not console.options.ascii_only
-        self._live = Live(
-            console=console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            vertical_overflow="crop",
-        )
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._live.stop()
 
     def update(self, sample: WatchSample, left_s: float | None) -> None:
         last, self._last = self._last, sample
@@ -131,7 +116,7 @@ class _Table:
             head += self._text(f", {fmt.duration(round(max(0.0, left_s)))} left", "dim")
         parts = [head, Text(), *self._queues(sample.kernel.queues, rates), Text(), *self._charts(), Text()]
         parts += self._figures(sample, last, elapsed)
-        self._live.update(Group(*parts), refresh=True)
+        self._draw(Group(*parts))
 
     def _text(self, text: str, style: str = "") -> Text:
         return Text(fmt.printable(text, encoding=self._console.encoding), style)
@@ -230,9 +215,4 @@ def render_watch(record: WatchRecord, console: Console, *, results: str | None) 
         page.console.print()
         kept = "watch.json" if results is not None else "--results keeps them"
         render_limits(record.limits, record.headline, record.connections_most or 0, page, record=kept)
-    if record.unknown:
-        page.heading("Not known")
-        page.table(list(record.unknown.items()))
-    if results is not None:
-        page.console.print()
-        page.line(("results  ", "bold"), results)
+    render_ending(record.unknown, page, results=results)

@@ -1,6 +1,6 @@
 """How every run ends: its record written and shown, and an exit code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -8,8 +8,9 @@ import msgspec
 from rich.console import Console
 
 from connprobe.errors import RunFailed
-from connprobe.model import RunRecord
+from connprobe.model import HoldPlan, Obstacle, RunRecord
 from connprobe.model.base import as_json
+from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.store.rundir import REPORT, RunDirectory
 from connprobe.store.samples import SAMPLES
 
@@ -21,6 +22,21 @@ class Render(Protocol):
     def __call__(
         self, record: RunRecord, console: Console, *, results: str | None, report: str | None
     ) -> None: ...
+
+
+def end_early(
+    plan: HoldPlan, obstacles: Sequence[Obstacle], out: Console, err: Console, *, dry_run: bool, json: bool
+) -> int | None:
+    """The exit code of a run that is refused or only planned, which is shown; None: it may begin."""
+    if obstacles:
+        render_obstacles(obstacles, err)
+    if dry_run and json:
+        print_json(out, {"plan": plan, "obstacles": obstacles})
+    elif dry_run and not obstacles:
+        render_plan(plan, out)
+    if obstacles:
+        return REFUSED
+    return DONE if dry_run else None
 
 
 def conclude(

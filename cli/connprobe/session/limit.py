@@ -4,7 +4,6 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +26,9 @@ from connprobe.observe.runtimes import prepare as prepare_runtime
 from connprobe.observe.sockdiag import listen_sockets
 from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
-from connprobe.report.plan import render_obstacles, render_plan
+from connprobe.report.liveview import shown
 from connprobe.session.clientlimits import ceilings_of_client
-from connprobe.session.ending import DONE, REFUSED, conclude, print_json
+from connprobe.session.ending import conclude, end_early
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.limitrecord import limit_record
@@ -64,24 +63,18 @@ def run_limit(
         request = replace(request, target=_target(request, asked, starts))
     prepared = _prepare(request, asked, results)
     obstacles = (*prepared.obstacles, *(port_taken(asked.port) if starts else ()))
-    if obstacles:
-        render_obstacles(obstacles, err)
-    if dry_run and json:
-        print_json(out, {"plan": prepared.plan, "obstacles": obstacles})
-    elif dry_run and not obstacles:
-        render_plan(prepared.plan, out)
-    if obstacles or dry_run:
-        return REFUSED if obstacles else DONE
+    ended = end_early(prepared.plan, obstacles, out, err, dry_run=dry_run, json=json)
+    if ended is not None:
+        return ended
     label = asked.server or (Path(asked.command[0]).name if asked.command else request.target or "server")
     with Interrupts() as interrupts, RunDirectory.create(results, "limit", label) as directory:
         directory.write_plan(prepared.plan)
         view = progress(err, asked=request.count, title=f"limit {label}", hold_s=request.hold_s, plain=json)
-        with suppress(OSError):
-            view.__enter__()
         runs: list[TrialRun] = []
         records: list[RunRecord] = []
-        began, failed = time.monotonic(), None
-        try:
+        failed = None
+        with shown(view):
+            began = time.monotonic()
             for number in range(1, asked.repeat + 1):
                 launch = _launch(prepared, asked, options, directory, number, nofile)
                 run = TrialRun(
@@ -104,9 +97,6 @@ def run_limit(
                 runs.append(run)
                 if interrupts.by is not None:
                     break
-        finally:
-            with suppress(OSError):
-                view.__exit__(None, None, None)
         record = limit_record(request, asked, runs, records)
         if failed is not None:
             verdict = Verdict(level="bad", text=failed)

@@ -39,7 +39,7 @@ class Messaging:
         if trigger is None:
             self._go(self._all_had, deadline)
             return
-        sent = before.messages_sent  # or listened for
+        sent = before.messages_sent  # one that is listened for counts among them
         self._go(lambda now: now.messages_sent - sent >= now.held, began + LISTENING_S)
         with trigger:
             self._go(self._all_had, deadline)

@@ -146,8 +146,7 @@ class PipelineRun(Sending):
             return self.server.pids()
         if self.request.server_pid is not None:
             return (self.request.server_pid,)
-        scope = f"%{self.target.scope_id}" if self.target.scope_id else ""
-        return listener_pids(f"{self.target.address}{scope}", self.target.port).pids
+        return listener_pids(self.target.scoped_address, self.target.port).pids
 
     # phases
 

@@ -1,7 +1,6 @@
 """`hold` and `load` as a whole: plan, refuse or run, write, show. Returns the exit code."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +11,10 @@ from rich.console import Console
 from connprobe.model import HoldRequest, LoadRequest
 from connprobe.plan.load import load_note
 from connprobe.report.dashboard import progress
+from connprobe.report.liveview import shown
 from connprobe.report.loaded import render_load_record
-from connprobe.report.plan import render_obstacles, render_plan
 from connprobe.report.summary import render_summary
-from connprobe.session.ending import DONE, REFUSED, conclude, print_json
+from connprobe.session.ending import conclude, end_early
 from connprobe.session.hold import Hold
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.load import Load, planned
@@ -70,29 +69,17 @@ def _carry_out(kind: _Kind, results: Path, out: Console, err: Console, *, dry_ru
         say_restored(err)
     prepared = prepare(kind.request, results)
     prepared = prepared._replace(plan=replace(prepared.plan, notes=(*kind.notes, *prepared.plan.notes)))
-    if prepared.obstacles:
-        render_obstacles(prepared.obstacles, err)
-    if dry_run and json:
-        print_json(out, {"plan": prepared.plan, "obstacles": prepared.obstacles})
-    elif dry_run and not prepared.obstacles:
-        render_plan(prepared.plan, out)
-    if prepared.obstacles:
-        return REFUSED
-    if dry_run:
-        return DONE
+    ended = end_early(prepared.plan, prepared.obstacles, out, err, dry_run=dry_run, json=json)
+    if ended is not None:
+        return ended
     label = prepared.target.label if prepared.target is not None else "embedded"
     with Interrupts() as interrupts, RunDirectory.create(results, kind.command, label) as directory:
         directory.write_plan(prepared.plan)
         title = f"{kind.request.protocol} {label}"
         stays = kind.hold_s is not None
         view = progress(err, asked=kind.asked, title=title, hold_s=kind.hold_s, stays=stays, plain=json)
-        with suppress(OSError):  # a terminal that goes away takes its view along, not the run
-            view.__enter__()
-        try:
+        with shown(view):
             record = kind.make(prepared, directory, view, interrupts).execute()
-        finally:
-            with suppress(OSError):
-                view.__exit__(None, None, None)
         render = render_load_record if record.command == "load" else render_summary
         return conclude(directory, record, render, out, err, json=json)
 

@@ -28,6 +28,7 @@ from connprobe.observe.client import pss_of
 from connprobe.observe.machine import CpuTimes, available_memory, cpu_times, utilisation
 from connprobe.plan.bottleneck import queue_verdict
 from connprobe.plan.traffic import burst_limits
+from connprobe.report.liveview import shown
 from connprobe.report.watch import WatchView, render_watch, watch_view
 from connprobe.session.ending import write
 from connprobe.session.interrupts import Interrupts
@@ -195,13 +196,8 @@ def run_watch(
         )
         kernel = watch.open(undo)
         view = watch_view(err, watch.label, plain=json)
-        with suppress(OSError):
-            view.__enter__()
-        try:
+        with shown(view):
             _read_on(watch, kernel, view, interrupts, directory, out if json else None, interval_s, for_s)
-        finally:
-            with suppress(OSError):
-                view.__exit__(None, None, None)
         record = watch.record(kernel)
         unwritten = None
         if directory is not None:
