@@ -169,3 +169,8 @@ def test_a_pipe_gets_no_escape_sequences(make_record: Make) -> None:
     text = rendered(make_record(listeners=(a_listener(),), kernel=KERNEL))
     assert "\x1b" not in text
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_what_is_true_of_every_listener_is_said_once(make_record: Make) -> None:
+    listeners = tuple(a_listener(address=f"127.0.0.1:{port}", reason="of samples") for port in range(80, 87))
+    assert rendered(make_record(listeners=listeners)).count("of samples") == 1
