@@ -128,8 +128,17 @@ def write(directory: RunDirectory, record: RunRecord) -> RunFailed | None:
 
 
 def print_json(out: Console, record: object) -> None:
-    """Alone on standard output."""
-    out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+    """Alone on standard output. BrokenPipeError: nobody reads any more; RunFailed: it takes no more."""
+    try:
+        out.file.write(msgspec.json.format(msgspec.json.encode(record), indent=2).decode() + "\n")
+        out.file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunFailed(
+            f"standard output cannot be written: {error.strerror}; what it lacks is in the results directory",
+            fix="free space where it goes to",
+        ) from error
 
 
 def say_restored(err: Console) -> None:
