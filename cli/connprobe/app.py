@@ -1,7 +1,10 @@
 """The typer application, and the one place where errors become text and exit codes."""
 
+import errno
+import os
 import sys
 import traceback
+from contextlib import suppress
 from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Annotated
@@ -66,9 +69,14 @@ def _our_fault(kind: type[BaseException], error: BaseException, trace: Traceback
     """A bug of ours: one line for the user, the traceback in a file for the report."""
     with NamedTemporaryFile("w", prefix="connprobe-bug-", suffix=".txt", delete=False) as file:
         traceback.print_exception(kind, error, trace, file=file)
-    sys.stderr.write(
-        f"connprobe: internal error: {kind.__name__}: {error}\n  fix: report it with {file.name}\n"
-    )
+    _say(f"connprobe: internal error: {kind.__name__}: {error}\n  fix: report it with {file.name}\n")
+
+
+def _say(text: str) -> None:
+    """On stderr. A terminal that went away takes the words along, not the exit code."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def run() -> None:
@@ -77,13 +85,17 @@ def run() -> None:
     try:
         get_command(app)()  # Typer.__call__ would put its own excepthook over ours
     except ConnprobeError as error:
-        sys.stderr.write(f"connprobe: {error.message}\n")
-        if error.fix:
-            sys.stderr.write(f"  fix: {error.fix}\n")
+        _say(f"connprobe: {error.message}\n" + (f"  fix: {error.fix}\n" if error.fix else ""))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("connprobe: interrupted\n")
+        _say("connprobe: interrupted\n")
         sys.exit(130)
     except BrokenPipeError:  # `connprobe … | head`
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        # Files are written by the store, which names them: what has no name is standard output.
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _say(f"connprobe: standard output cannot be written: {error.strerror}\n")
+        os._exit(1)  # the rest of it would be tried once more

@@ -336,6 +336,19 @@ def test_an_ordinary_user_can_hold(
     assert run.directory.stat().st_uid == 65534
 
 
+def test_a_user_who_may_have_no_further_process(
+    start: Callable[..., Command], nobody: tuple[tuple[str, ...], Path]
+) -> None:
+    prefix, home = nobody
+    few = (*prefix, "prlimit", "--nproc=1")
+    command = start("hold", "--count", "97", "--for", "0s", prefix=few, results=home / "results")
+    run = command.finish()
+    assert run.returncode == 1
+    assert run.stderr.startswith("connprobe: no process can be started: Resource temporarily unavailable")
+    assert "ulimit -u: 1)" in run.stderr
+    assert "fix: ulimit -u" in run.stderr
+
+
 def test_a_full_disk_is_said_before_the_ramp(
     start: Callable[..., Command], tmp_path: Path, namespace: Callable[[str], Namespace]
 ) -> None:
@@ -464,6 +477,54 @@ def test_a_ca_file_that_is_none(start: Callable[..., Command], tmp_path: Path) -
     assert run.returncode == 2
     assert run.says("--ca")
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [("report /nonexistent", 1), ("hold --count 0", 2)])
+def test_an_error_that_nobody_can_read_any_more(words: str, code: int, tmp_path: Path) -> None:
+    """A terminal whose window was closed: EIO."""
+    ours, theirs = os.openpty()
+    os.close(ours)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "connprobe", *words.split()],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+    assert ran.returncode == code
+    assert list(tmp_path.iterdir()) == []  # no report of a bug
+
+
+@pytest.mark.parametrize("words", ["doctor", "hold --count 23 --for 0s --json"])
+def test_standard_output_that_takes_no_more(words: str, tmp_path: Path) -> None:
+    place = ("--results", str(tmp_path)) if "hold" in words else ()
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "connprobe", *words.split(), *place],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert "standard output cannot be written: No space left on device" in ran.stderr
+    assert "internal error" not in ran.stderr
+    assert "Exception" not in ran.stderr
+
+
+def test_standard_streams_that_are_closed(tmp_path: Path) -> None:
+    """Descriptors 0 to 2 are free then, and no socket may get one of them."""
+    words = f"hold --count 23 --for 0s --results {tmp_path}"
+    command = f'exec "{sys.executable}" -m connprobe {words} <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command], timeout=60, check=False).returncode == 0
+    (record,) = tmp_path.glob("*/run.json")
+    assert '"held": 23' in record.read_text()
 
 
 def test_the_reader_of_stdout_went_away(tmp_path: Path) -> None:

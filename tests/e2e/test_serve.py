@@ -312,3 +312,10 @@ def test_a_process_that_dies_ends_the_server(serve: Serves) -> None:
     run = server.command.finish()
     assert run.returncode == 1
     assert "killed by SIGKILL" in run.stderr
+
+
+def test_an_address_that_is_not_this_hosts(start: Callable[..., Command]) -> None:
+    run = start("serve", "--listen", "192.0.2.77:8080").finish()
+    assert run.returncode == 1
+    assert run.says("cannot listen on 192.0.2.77:8080: Cannot assign requested address")
+    assert run.says("ip address shows those of this host")

@@ -188,3 +188,10 @@ def test_processes_cost_memory_too(roomy: HostFacts) -> None:
     (with_them,) = [each for each in capacities(roomy, 20_000, shape, 1000) if each.resource == "memory"]
     lost = 1009 * PROCESS_BYTES / bytes_per_connection(WIDE)
     assert without.connections - with_them.connections == pytest.approx(lost, abs=1)
+
+
+def test_a_users_own_limit_counts_no_other_users_processes(roomy: HostFacts) -> None:
+    busy = replace(roomy, process_limit=150, processes_in_use=5000, user_processes_in_use=20)
+    remote = Shape(both_ends=False, processes=8)
+    used = {each.source: each.used for each in capacities(busy, 20_064, remote, 4000)}
+    assert (used["/proc/sys/kernel/pid_max"], used["RLIMIT_NPROC"]) == (5000, 20)

@@ -103,8 +103,8 @@ def test_memory_by_slab_largest_first_the_rest_summed(make_record: Make) -> None
     assert row(text, "others") == ["others", "276", "B"]  # 93 + 92 + 91
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_no_figure_is_cut(width: int, make_record: Make) -> None:
+@pytest.mark.parametrize("width", [1, 20, 40, 51, 60, 69, 80, 120])
+def test_no_figure_is_cut_and_no_table_has_two_blank_lines(width: int, make_record: Make) -> None:
     listener = a_listener(
         wait_ms=Distribution(count=9, mean=2.5, p50=124.0, p90=800.0, p99=2736.4, max=9101.0),
         overflows=12_345,
@@ -113,6 +113,7 @@ def test_no_figure_is_cut(width: int, make_record: Make) -> None:
     text = rendered(record, width=width, terminal=True, NO_COLOR="1")
     for figure in ("1,201", "4,097", "12,345", "124 ms", "2,736 ms", "9,101 ms", "8.3 kB", "5.0 kB", "276 B"):
         assert figure in text
+    assert "\n\n\n" not in text
 
 
 def test_why_memory_is_approximate_and_what_helps(make_record: Make) -> None:
@@ -168,3 +169,8 @@ def test_a_pipe_gets_no_escape_sequences(make_record: Make) -> None:
     text = rendered(make_record(listeners=(a_listener(),), kernel=KERNEL))
     assert "\x1b" not in text
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_what_is_true_of_every_listener_is_said_once(make_record: Make) -> None:
+    listeners = tuple(a_listener(address=f"127.0.0.1:{port}", reason="of samples") for port in range(80, 87))
+    assert rendered(make_record(listeners=listeners)).count("of samples") == 1

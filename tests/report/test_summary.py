@@ -149,3 +149,10 @@ def test_a_terminal_without_unicode_is_enough(make_record: Make) -> None:
     )
     render_summary(record, Console(file=file, width=80, _environ={}))
     assert "3 x 503 ?berf?llt" in raw.getvalue().decode("ascii")
+
+
+@pytest.mark.parametrize("width", [1, 20, 39, 40, 61, 80, 120])
+def test_no_width_cuts_a_figure(width: int, make_record: Make) -> None:
+    text = rendered(make_record(), terminal=True, width=width)
+    for figure in ("400,000", "8,911/s", "44.9 s", "2.11 ms", "340 ms", "1.4 GB"):
+        assert figure in text

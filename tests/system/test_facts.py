@@ -15,6 +15,7 @@ from connprobe.system.facts import (
     read_facts,
     reserved_inside,
     threads_in_use,
+    threads_of,
     tracked_connections,
 )
 
@@ -140,3 +141,19 @@ def test_the_hard_limit_goes_up_where_it_may() -> None:
     nr_open = read_facts().nr_open
     assert raised(5003, 4001) == ((5003, 5003) if may else (4001, 4001))
     assert raised(nr_open + 1, 4001) == ((nr_open, nr_open) if may else (4001, 4001))
+
+
+def test_the_threads_of_a_user_are_its_own() -> None:
+    """RLIMIT_NPROC counts no other user's: 23 processes of one that has no other."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user: sudo .venv/bin/pytest")
+    uid = 3_000_000_000
+    before = threads_of(uid)
+    children = [subprocess.Popen(["sleep", "60"], user=uid) for _ in range(23)]
+    try:
+        assert threads_of(uid) - before == 23
+        assert threads_of(0) >= 1
+    finally:
+        for each in children:
+            each.kill()
+            each.wait()

@@ -122,8 +122,9 @@ def _lacking_privilege(status: str) -> tuple[str, str] | None:
     held = set(effective_capabilities(status))
     if "CAP_SYS_ADMIN" in held or {"CAP_BPF", "CAP_PERFMON"} <= held:
         return None
-    lacks = " and ".join(sorted({"CAP_BPF", "CAP_PERFMON"} - held))
-    return f"eBPF needs CAP_BPF and CAP_PERFMON, and {lacks} is not held", "run it as root (sudo)"
+    lacks = sorted({"CAP_BPF", "CAP_PERFMON"} - held)
+    which = "neither is" if len(lacks) == 2 else f"{lacks[0]} is not"
+    return f"eBPF needs CAP_BPF and CAP_PERFMON, and {which} held", "run it as root (sudo)"
 
 
 class _Prepared(NamedTuple):

@@ -37,7 +37,8 @@ class HostFacts(Record, frozen=True):
     conntrack_count: int | None
     somaxconn: int
     process_limit: int | None  # RLIMIT_NPROC of this user, None: unlimited (or root)
-    processes_in_use: int
+    processes_in_use: int  # threads of all users: each takes a pid
+    user_processes_in_use: int  # threads of this user: what RLIMIT_NPROC counts
     pid_max: int
     cgroup_pids_max: int | None
     cgroup_pids_current: int | None

@@ -121,7 +121,7 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
         )
     for source, limit, used in (
         ("/proc/sys/kernel/pid_max", facts.pid_max, facts.processes_in_use),
-        ("RLIMIT_NPROC", facts.process_limit, facts.processes_in_use),
+        ("RLIMIT_NPROC", facts.process_limit, facts.user_processes_in_use),
         ("pids.max of this process's cgroup", facts.cgroup_pids_max, facts.cgroup_pids_current or 0),
     ):
         if limit is not None:

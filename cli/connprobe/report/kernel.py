@@ -32,9 +32,8 @@ def render_listeners(listeners: tuple[ListenerFigures, ...], page: Page) -> None
         rows.append((*row, *map(fmt.ms, waits), sockets + each.source))
     header = ("", "deepest", "capacity", "overflows", "wait p50", "p99", "max", "")
     page.figures(Rows(header, rows))
-    for each in listeners[:_LISTENERS_SHOWN]:
-        if each.reason:
-            page.paragraph(each.reason, "dim", indent=2)
+    for reason in dict.fromkeys(each.reason for each in listeners[:_LISTENERS_SHOWN] if each.reason):
+        page.paragraph(reason, "dim", indent=2)
     if len(listeners) > _LISTENERS_SHOWN:
         page.paragraph(f"and {fmt.count(len(listeners) - _LISTENERS_SHOWN)} more, in run.json", indent=2)
 

@@ -14,6 +14,7 @@ from connprobe.report.rows import Rows
 PIPED_WIDTH = 100
 _WIDEST = 120
 _GAP, _INDENT = 2, 2
+_NARROWEST_TABLE = 60
 _LEAST_WORDS = 14  # columns: words are broken, but not into single letters
 
 
@@ -50,7 +51,8 @@ class Page:
     ) -> None:
         """Columns without lines: the first `left` ones and the last are words, those between are figures.
 
-        Only the last column is broken where the page is too narrow.
+        Only the last column is broken where the page is too narrow. Below 60 columns the terminal breaks the
+        lines: a figure that lost its last digits would be another figure.
         """
         columns = max((len(row) for row in rows), default=0)
         table = Table(box=None, show_header=bool(header), padding=(0, 2, 0, 0), pad_edge=False)
@@ -61,7 +63,7 @@ class Page:
             table.add_column(name, justify=justify, overflow="fold", no_wrap=not last)
         for row in rows:
             table.add_row(*(cell if isinstance(cell, Text) else self.text(cell) for cell in row))
-        self._show(Padding(table, (0, 0, 0, 2)))
+        self._show(Padding(table, (0, 0, 0, 2)), max(self.width, _NARROWEST_TABLE))
 
     def figures(self, table: Rows) -> None:
         """A table of which no figure is ever cut: columns that find no room come in another one below.
@@ -94,7 +96,8 @@ class Page:
             self._group(table, group, first, last)
 
     def _group(self, table: Rows, group: Sequence[int], first: int, last: int) -> None:
-        grid = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+        titled = any(table.header[at] for at in (0, *group))
+        grid = Table(box=None, show_header=titled, padding=(0, _GAP, 0, 0), pad_edge=False)
         grid.add_column(self.text(table.header[0], "dim"), width=first, overflow="fold")
         for at in group:
             words = at == last
@@ -116,10 +119,10 @@ class Page:
                 if cell:
                     self.line(f"    {title} ".rstrip() + " ", cell)
 
-    def _show(self, block: RenderableType) -> None:
+    def _show(self, block: RenderableType, width: int | None = None) -> None:
         # Not console.print(width=...): it never exceeds the console's own width, which is 80 in a pipe,
         # and leaves blanks at the ends of lines.
-        options = self.console.options.update(width=self.width)
+        options = self.console.options.update(width=width or self.width)
         for segments in self.console.render_lines(block, options, pad=False):
             line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
             line.rstrip()

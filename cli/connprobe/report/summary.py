@@ -189,7 +189,8 @@ def render_memory(record: RunRecord, page: Page) -> None:
     rows.append(("client", *pss, fmt.duration(client.cpu_s), workers))
     if record.kernel is not None:
         figure = fmt.nbytes(record.kernel.bytes_per_connection)
-        rows.append(("kernel", fmt.DASH, fmt.DASH, fmt.DASH, figure, fmt.DASH, "slabs"))
+        source = "slabs" if record.kernel.complete else "slabs, not complete: see below"
+        rows.append(("kernel", fmt.DASH, fmt.DASH, fmt.DASH, figure, fmt.DASH, source))
     watch = record.observer
     observed = f"PSS, {fmt.count(watch.samples)} samples, {fmt.count(watch.late_samples)} late"
     size, cpu = fmt.nbytes(watch.pss_bytes), fmt.duration(watch.cpu_s)

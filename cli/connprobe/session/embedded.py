@@ -1,5 +1,7 @@
 """Starting the embedded server's processes, for `connprobe serve` and for a hold without a target."""
 
+import errno
+import os
 import socket
 from collections.abc import Sequence
 from typing import IO
@@ -71,7 +73,7 @@ def _wait_until_listening(fleet: Fleet, processes: int, address: str, port: int)
 
 
 def _refused(address: str, port: int, reason: str) -> RunFailed:
-    return RunFailed(
-        f"cannot listen on {address}:{port}: {reason}",
-        fix=f"ss -ltnp 'sport = :{port}' shows who has it; or choose another port",
-    )
+    fix = f"ss -ltnp 'sport = :{port}' shows who has it; or choose another port"
+    if reason == os.strerror(errno.EADDRNOTAVAIL):
+        fix = "ip address shows those of this host; 0.0.0.0 is all of them"
+    return RunFailed(f"cannot listen on {address}:{port}: {reason}", fix=fix)

@@ -90,5 +90,14 @@ def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
 
 
 def print_json(out: Console, record: object) -> None:
-    """Alone on standard output."""
-    out.file.write(as_json(record) + "\n")
+    """Alone on standard output. BrokenPipeError: nobody reads any more; RunFailed: it takes no more."""
+    try:
+        out.file.write(as_json(record) + "\n")
+        out.file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunFailed(
+            f"standard output cannot be written: {error.strerror}; what it lacks is in the results directory",
+            fix="free space where it goes to",
+        ) from error

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -12,9 +13,22 @@ R = TypeVar("R")
 
 
 def apart(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """`function`'s result (which has to pickle), or the ConnprobeError it raises. Not beside threads."""
+    """`function`'s result (which has to pickle), or the ConnprobeError it raises. Not beside threads.
+
+    RunFailed: this user, or its cgroup, may have no further process.
+    """
     reading, writing = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.close(reading)
+        os.close(writing)
+        limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+        some = "no limit" if limit == resource.RLIM_INFINITY else f"{limit:,}"
+        raise RunFailed(
+            f"no process can be started: {error.strerror} (processes of this user, ulimit -u: {some})",
+            fix="ulimit -u 1000, or a larger pids.max of the cgroup that /proc/self/cgroup names",
+        ) from error
     if pid == 0:
         status = 1
         try:

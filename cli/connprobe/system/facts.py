@@ -54,6 +54,7 @@ def read_facts() -> HostFacts:
         somaxconn=_numbers("/proc/sys/net/core/somaxconn", 1)[0],
         process_limit=None if exempt or nproc == resource.RLIM_INFINITY else nproc,
         processes_in_use=threads_in_use(_read("/proc/loadavg")),
+        user_processes_in_use=threads_of(os.getuid()),
         pid_max=_numbers("/proc/sys/kernel/pid_max", 1)[0],
         cgroup_pids_max=pids.limit if pids else None,
         cgroup_pids_current=pids.used if pids else None,
@@ -122,6 +123,18 @@ def threads_in_use(text: str) -> int:
     if len(fields) < 4 or not re.fullmatch(r"\d+/\d+", fields[3]):
         raise RunFailed(f"/proc/loadavg reads {text.strip()!r}: no thread count")
     return int(fields[3].partition("/")[2])
+
+
+def threads_of(uid: int) -> int:
+    """Threads of the processes whose real user that is, as far as they can be seen from here."""
+    found = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        status = _optional(f"{process}/status") or ""  # it may have ended
+        user = re.search(r"^Uid:\s*(\d+)", status, re.MULTILINE)
+        threads = re.search(r"^Threads:\s*(\d+)", status, re.MULTILINE)
+        if user and threads and int(user[1]) == uid:
+            found += int(threads[1])
+    return found
 
 
 def _numbers(path: str, count: int) -> list[int]:
