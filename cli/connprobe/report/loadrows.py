@@ -1,7 +1,7 @@
 """What a load measured, as one sentence and as rows that the terminal and report.html share."""
 
 from connprobe.model import Distribution, RunRecord
-from connprobe.plan.load import measured_bytes
+from connprobe.plan.load import cores, measured_bytes
 from connprobe.plan.threshold import TIMES
 from connprobe.report import format as fmt
 from connprobe.report.rows import Rows
@@ -81,6 +81,14 @@ def count_rows(record: RunRecord) -> list[tuple[str, str, str]]:
         ("bytes sent", fmt.nbytes(load.sent_bytes), bytes_),
         ("bytes received", fmt.nbytes(load.received_bytes), ""),
     ]
+    if (taken := cores(load)) is not None:
+        rows.append(
+            (
+                "client CPU",
+                fmt.duration(load.workers_cpu_s or 0.0),
+                f"{taken:.0%} of one core's time: its workers, without their start",
+            )
+        )
     if load.late is not None:
         mean, most = fmt.ms(load.late.mean_ms), fmt.ms(load.late.max_ms)
         rows.append(("begun late", mean, f"on average after the intended start, {most} at most"))

@@ -8,7 +8,7 @@ from connprobe.causes import WORKER_LOST
 from connprobe.engine.counters import Totals, read_messages
 from connprobe.model import HoldRequest, Late, LoadFigures, LoadRequest, RunRecord, Verdict
 from connprobe.plan.distribution import distribution
-from connprobe.plan.load import established
+from connprobe.plan.load import client_verdict, established
 from connprobe.plan.threshold import judge
 from connprobe.session.outcome import Seen
 
@@ -113,6 +113,9 @@ def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Ve
             text=f"{load.wrong:,} of {established(record):,} established connections got a {wrong}.",
             fix=fix,
         )
+    told = client_verdict(load, record.client.workers)
+    if told is not None:
+        yield told
     asked, rate = record.request, record.request.rate_per_s
     late = load.late
     if rate is None or late is None:
