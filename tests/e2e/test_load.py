@@ -470,7 +470,6 @@ def test_dry_run(start: Start) -> None:
         (("--protocol", "http", "--message", "x"), "with HTTP a message is the request once more"),
         (("--concurrency", "0"), "--concurrency 0 is not between"),
         (("--duration", "1ms"), "--duration 1ms is shorter than 100ms"),
-        (("--tls",), "the embedded server speaks no TLS in a run"),
         (("--workers", "9", "--concurrency", "5"), "--workers 9 for 5 connections"),
     ],
 )

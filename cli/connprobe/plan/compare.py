@@ -53,6 +53,12 @@ _FIGURES: tuple[tuple[str, str, Unit, Get], ...] = (
     ("server", "RSS at peak", "bytes", lambda it: it.server.peak_rss_bytes if it.server else None),
     ("server", "RSS idle", "bytes", lambda it: it.server.idle_rss_bytes if it.server else None),
     ("server", "RSS a connection", "bytes", lambda it: it.server.bytes_per_connection if it.server else None),
+    (
+        "server",
+        "PSS a connection",
+        "bytes",
+        lambda it: it.server.pss_bytes_per_connection if it.server else None,
+    ),
     ("server", "CPU", "s", lambda it: it.server.cpu_s if it.server else None),
     ("runtime", "heap", "bytes", lambda it: it.runtime.heap_bytes if it.runtime else None),
     (

@@ -16,6 +16,7 @@ _NOT_OF_A_LOAD = {
     "kernel": "a load holds no connections to measure it on: connprobe hold",
     "server.idle_rss_bytes": "a load has no idle plateau: connprobe hold",
     "server.bytes_per_connection": "a load has no idle plateau: connprobe hold",
+    "server.pss_bytes_per_connection": "a load has no idle plateau: connprobe hold",
     "client.pss_bytes_per_connection": "a load holds no connections when it is read: connprobe hold",
     "client.workers_pss_bytes_per_connection": "a load holds no connections when it is read: connprobe hold",
     "limits": "a load extrapolates no limits: connprobe limit",

@@ -100,6 +100,8 @@ def _tiles(record: RunRecord) -> Html:
         tiles.append((fmt.ms(took.p50), f"handshake, median; p99 {fmt.ms(took.p99)}"))
     if server is not None and server.bytes_per_connection is not None:
         tiles.append((fmt.nbytes(server.bytes_per_connection), "server RSS a connection"))
+    if server is not None and server.pss_bytes_per_connection is not None:
+        tiles.append((fmt.nbytes(server.pss_bytes_per_connection), "server PSS a connection"))
     if kernel is not None:
         ends = " (both ends)" if kernel.ends == 2 else ""
         tiles.append((fmt.nbytes(kernel.bytes_per_connection), f"kernel memory a connection{ends}"))
