@@ -88,7 +88,6 @@ def held(what: str, record: dict[str, Any]) -> str:
         whole(client["pss_bytes_per_connection"]),
         whole(client["workers_pss_bytes_per_connection"]),
         whole(server["pss_bytes_per_connection"]),
-        whole(record["kernel"]["bytes_per_connection"] if record["kernel"] else None),
         each_us(client["cpu_s"], count),
         each_us(server["cpu_s"], count),
     ]
@@ -121,8 +120,8 @@ def block(holds: Sequence[str], loads: Sequence[str], count: int, handshakes: in
         processes.machine(),
         "",
         f"| {count:,} held, HTTP keep-alive | connprobe, PSS each | its workers alone | server, PSS each "
-        "| kernel, both ends | connprobe, CPU each | server, CPU each |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| connprobe, CPU each | server, CPU each |",
+        "|---|---:|---:|---:|---:|---:|",
         *holds,
         "",
         f"| {handshakes:,} come and go over TLS, nginx | resumed | handshake, median | workers, CPU each "

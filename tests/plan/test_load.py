@@ -3,7 +3,7 @@
 import pytest
 
 from connprobe.model import LoadFigures
-from connprobe.plan.load import client_verdict
+from connprobe.plan.load import client_verdict, wrong
 
 
 def figures(cpu_s: float | None, total_s: float = 10.0) -> LoadFigures:
@@ -43,3 +43,13 @@ def test_nothing_is_said_of_what_tells_nothing() -> None:
     assert client_verdict(figures(None), 1) is None
     assert client_verdict(figures(0.4, total_s=0.49), 1) is None
     assert client_verdict(figures(0.0, total_s=0.0), 1) is None
+
+
+def test_http_has_answers_and_no_echoes() -> None:
+    assert [wrong(protocol, 1) for protocol in ("ws", "tcp", "http")] == [
+        "wrong echo",
+        "wrong echo",
+        "wrong answer",
+    ]
+    assert wrong("http", 0) == "wrong answers"
+    assert wrong("ws", 23) == "wrong echoes"

@@ -18,6 +18,12 @@ def measured_bytes(record: RunRecord) -> int:
     return established(record) - record.held - record.drops.get(WORKER_LOST, 0)
 
 
+def wrong(protocol: str, number: int) -> str:
+    """What is not as it had to be: with HTTP an answer, else an echo."""
+    one, more = ("answer", "answers") if protocol == "http" else ("echo", "echoes")
+    return f"wrong {one if number == 1 else more}"
+
+
 def cores(load: LoadFigures) -> float | None:
     """CPU of the workers over the load's time: 1.0 is all that one core has. None: nothing was begun."""
     return load.workers_cpu_s / load.total_s if load.workers_cpu_s is not None and load.total_s else None

@@ -16,8 +16,10 @@ from connprobe.report.verdicts import render_verdicts
 BOUND_NOTE = "where sending stops; no end of the server's"
 
 
-def render_pipeline(record: PipelineRecord, console: Console, *, results: str | None = None) -> None:
-    """Prints `record` on `console` (stdout); the directory of the run is shown last."""
+def render_pipeline(
+    record: PipelineRecord, console: Console, *, results: str | None = None, report: str | None = None
+) -> None:
+    """Prints `record` on `console` (stdout); the directory of the run and its report.html are shown last."""
     page = Page(console)
     if console.is_terminal:
         page.paragraph(record.headline, "bold")
@@ -45,6 +47,8 @@ def render_pipeline(record: PipelineRecord, console: Console, *, results: str | 
     if results is not None:
         page.console.print()
         page.line(("results  ", "bold"), results)
+    if report is not None:
+        page.line(("report   ", "bold"), report)
 
 
 def step_rows(record: PipelineRecord) -> Rows:

@@ -8,7 +8,7 @@ from connprobe.causes import WORKER_LOST
 from connprobe.engine.counters import Totals, read_messages
 from connprobe.model import HoldRequest, Late, LoadFigures, LoadRequest, RunRecord, Verdict
 from connprobe.plan.distribution import distribution
-from connprobe.plan.load import client_verdict, established
+from connprobe.plan.load import client_verdict, established, wrong
 from connprobe.plan.threshold import judge
 from connprobe.session.outcome import Seen
 
@@ -105,13 +105,14 @@ def fell_behind(asked: HoldRequest, load: LoadRequest, totals: Totals) -> bool:
 
 
 def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Verdict]:
-    wrong, fix = "wrong echo", "the server has to echo: whatever else it sends counts as a wrong echo"
+    what = wrong(record.request.protocol, 1)
+    fix = f"the server has to echo: whatever else it sends counts as a {what}"
     if record.request.protocol == "http":
-        wrong, fix = "wrong answer", "a response of the length that its head names, and not a byte more"
+        fix = "a response of the length that its head names, and not a byte more"
     if load.wrong:
         yield Verdict(
             level="bad",
-            text=f"{load.wrong:,} of {established(record):,} established connections got a {wrong}.",
+            text=f"{load.wrong:,} of {established(record):,} established connections got a {what}.",
             fix=fix,
         )
     told = client_verdict(load, record.client.workers)
