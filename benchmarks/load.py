@@ -69,14 +69,18 @@ def control() -> Iterator[int]:
     script = processes.ROOT / "targets" / "node_ws.js"
     process = subprocess.Popen(["node", str(script), "127.0.0.1", str(port), "2"], text=True)
     try:
-        deadline = time.monotonic() + LISTENS_S
-        while not listens(port):
-            if time.monotonic() > deadline:
-                raise processes.BenchmarkError(f"{script} does not listen")
-            time.sleep(0.05)
+        wait_until(lambda: listens(port), f"{script} does not listen")
         yield port
     finally:
         processes.end(process)
+
+
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + LISTENS_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise processes.BenchmarkError(otherwise)
+        time.sleep(0.05)
 
 
 def listens(port: int) -> bool:

@@ -478,6 +478,28 @@ def test_tls_to_our_own_server(hold: Holds, serve: Serves, pem: Path, protocol: 
     assert (stopped.returncode, "accepted 97 connections" in stopped.stderr) == (0, True)
 
 
+def test_what_a_tls_connection_takes_of_both_programs(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the embedded server, whose certificate is made for the run, verified, and gone with it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    took = {}
+    for asked in (("--tls",), ()):
+        run = check(start("hold", "--count", "499", "--for", "1s", *asked).finish(), 0)
+        client, server = run.record.client, run.record.server
+        assert run.record.held == 499
+        assert server is not None
+        assert server.pss_bytes_per_connection is not None
+        assert client.workers_pss_bytes_per_connection is not None
+        took[bool(asked)] = client.workers_pss_bytes_per_connection, server.pss_bytes_per_connection
+        assert run.says("User space of a TLS connection (PSS)") is bool(asked)
+        assert run.directory is not None
+        assert "server PSS a connection" in (run.directory / "report.html").read_text()
+    for with_tls, without in zip(took[True], took[False], strict=True):
+        assert with_tls > without + 4096  # a session of OpenSSL, and its buffers
+    assert not list(tmp_path.glob("connprobe-tls-*"))
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_tls_to_a_server_that_sends_tickets(hold: Holds, pem: Path, protocol: str) -> None:
     """TLS 1.3 session tickets come after the handshake: readable bytes that are no answer."""

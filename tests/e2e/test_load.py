@@ -163,6 +163,48 @@ def test_a_server_that_speaks_first(load: Loads) -> None:
     assert any(it.text == "23 of 23 established connections got a wrong echo." for it in record.verdicts)
 
 
+def in_many_chunks(connection: Connection) -> None:
+    """Little to send, and much to read."""
+    body = b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
+    while True:
+        connection.read_head()
+        connection.sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+
+
+def late_by_50_ms(connection: Connection) -> None:
+    connection.upgrade()
+    opcode = 0
+    while opcode != 8:
+        opcode, payload = read_frame(connection)
+        threading.Event().wait(0.05)
+        connection.sock.sendall(text_frame(payload) if opcode != 8 else b"\x88\x02\x03\xe8")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "protocol", "count"), [(in_many_chunks, "http", "31"), (late_by_50_ms, "ws", "101")]
+)
+def test_whether_the_client_was_the_limit(
+    start: Start, behaviour: servers.Behaviour, protocol: str, count: str
+) -> None:
+    """On a quiet machine of the first, and not of the second: what is said follows from what was measured."""
+    with OddServer(behaviour) as server:
+        given = ("--target", server.target, "--protocol", protocol, "--count", count, "--concurrency", "7")
+        run = check(start("load", *given).finish(), 0)
+    load = run.record.load
+    assert load is not None
+    assert load.workers_cpu_s is not None
+    level, says = "good", "The client had time left"
+    if load.workers_cpu_s > load.total_s / 2:
+        level, says = "warning", "The client was the limit"
+    assert [it.level for it in run.record.verdicts if it.text.startswith("The client ")] == [level]
+    assert run.says(f"{level}: {says}"), run.stdout
+    assert run.says("of one core's time: its workers, without their start")
+    assert run.directory is not None
+    assert says in (run.directory / "report.html").read_text()
+    if behaviour is late_by_50_ms:
+        assert level == "good"
+
+
 def reset_after_the_handshake(connection: Connection) -> None:
     connection.upgrade()
     read_frame(connection)
@@ -428,7 +470,6 @@ def test_dry_run(start: Start) -> None:
         (("--protocol", "http", "--message", "x"), "with HTTP a message is the request once more"),
         (("--concurrency", "0"), "--concurrency 0 is not between"),
         (("--duration", "1ms"), "--duration 1ms is shorter than 100ms"),
-        (("--tls",), "the embedded server speaks no TLS in a run"),
         (("--workers", "9", "--concurrency", "5"), "--workers 9 for 5 connections"),
     ],
 )

@@ -245,14 +245,25 @@ def test_node_that_dies_of_its_heap_before_the_count_is_said_to(pipeline: Pipeli
 
 def test_it_is_shown_again(pipeline: Pipelines, free_port: Callable[[], int]) -> None:
     run, record = pipeline(*QUICK, "--", *WAITING, str(free_port()))
-    shown, said = (Command("report", *more, str(run.directory)).finish(30) for more in ((), ("--json",)))
+    assert run.directory is not None
+    page = run.directory / "report.html"
+    made = page.read_text()
+    assert run.says(f"report   {page}")
+    assert "Memory over pending requests" in made
+    page.unlink()
+    for place in (run.directory, run.directory / "pipeline.json"):
+        drawn = ended(Command("report", "--format", "html", str(place)).finish(30), 0)
+        assert drawn.stdout.strip() == str(page)
+        assert page.read_text() == made
+        tables = ended(Command("report", "--format", "markdown", str(place)).finish(30), 0)
+        assert "### Steps" in tables.stdout
+    shown, said = (
+        Command("report", *more, str(run.directory / "pipeline.json")).finish(30)
+        for more in ((), ("--json",))
+    )
     assert ended(shown, 0).stdout.splitlines()[0] == record.headline
     assert "step 2" in shown.stdout
     assert msgspec.json.decode(ended(said, 0).stdout, type=PipelineRecord) == record
-    for form in ("html", "markdown"):
-        made = Command("report", "--format", form, str(run.directory)).finish(30)
-        assert f"is of connprobe pipeline, which has no {form}" in ended(made, 2).stderr
-    assert run.directory is not None
     (run.directory / "pipeline.json").write_text("{")
     broken = Command("report", str(run.directory)).finish(30)
     assert "pipeline.json is damaged" in ended(broken, 1).stderr

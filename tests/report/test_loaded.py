@@ -98,6 +98,9 @@ def test_http_has_answers_and_no_echoes(make_load: Make) -> None:
     assert "1 dropped, 1 wrong answer." in text.splitlines()[0]
     assert "every response was a 2xx" in text
     assert "echo" not in text
+    names = {it.name for it in compare([make_load(request=asked), make_load()], ["a", "b"], ["", ""]).figures}
+    assert "wrong answers" in names
+    assert "wrong echoes" not in names
 
 
 def test_bytes_are_of_connections_whose_bytes_were_read(make_load: Make) -> None:

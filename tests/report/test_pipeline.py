@@ -1,9 +1,11 @@
 """What a person sees at the end of `connprobe pipeline`."""
 
 import io
+import json
 import re
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -20,6 +22,8 @@ from connprobe.model import (
     Verdict,
     Verified,
 )
+from connprobe.report.html.pipeline import render_pipeline_html
+from connprobe.report.markdown import pipeline_markdown
 from connprobe.report.pipeline import BOUND_NOTE, render_pipeline
 from made import a_limit
 
@@ -200,3 +204,54 @@ def test_no_line_is_wider_than_the_terminal() -> None:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
         lines = [line for line in plain.splitlines() if "results/x" not in line and "node --max" not in line]
         assert max(len(line) for line in lines) <= width
+
+
+def drawn(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page)
+    assert found is not None
+    return dict(json.loads(found[1]))
+
+
+def test_the_page_has_what_the_terminal_has_and_the_record() -> None:
+    record = a_record(verdicts=(Verdict(level="good", text="All is <b>well</b>."),))
+    page = render_pipeline_html(record)
+    for words in (
+        "<h1>The server held 50,000 requests of one connection pending.</h1>",
+        "All is &lt;b&gt;well&lt;/b&gt;.",
+        "<b>1,508 B</b><span>heap a pending request</span>",
+        "node --max-old-space-size=400",
+        BOUND_NOTE.replace("'", "&#x27;"),
+        "memory did not settle",
+        "no runtime was asked",
+        "memory_total_bytes",
+        "<summary>pipeline.json</summary>",
+    ):
+        assert words in page, words
+    assert page == render_pipeline_html(record)
+
+
+def test_memory_is_drawn_over_pending_requests_with_the_line_of_its_fit_and_the_band() -> None:
+    figure = drawn(render_pipeline_html(a_record()))["memory"]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "pending requests"
+    by_name = {each["name"]: each for each in figure["data"]}
+    assert by_name["RSS"]["x"] == [0, 25_000, 50_000]
+    assert by_name["RSS"]["y"] == [43e6, 97e6, 146.1e6]
+    line, band = by_name["heap: 1,508 B each"], by_name["95 %"]
+    assert line["x"][-1] == 50_000
+    assert line["y"][-1] == pytest.approx(3.8e6 + 50_000 * 1507.5)
+    assert band["fill"] == "toself"
+    assert max(band["y"]) > line["y"][-1]
+
+
+def test_a_run_in_which_nothing_was_read_has_a_page_without_a_chart() -> None:
+    page = render_pipeline_html(a_record(readings=(), growth=(), steps=(), limits=(), memory_bound_met=None))
+    assert 'id="figures"' not in page
+    assert "Machine and settings" in page
+
+
+def test_markdown_has_the_tables_and_no_markup_of_a_stranger() -> None:
+    text = pipeline_markdown(a_record(headline="It held <b>*all*</b>."))
+    assert text.splitlines()[0] == r"It held \<b\>\*all\*\</b\>."
+    assert "### Where it ends" in text
+    assert "`node --max-old-space-size=400`" in text
+    assert re.search(r"^\| step 1 \| 25,000 \|", text, re.MULTILINE)

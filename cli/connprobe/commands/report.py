@@ -41,7 +41,10 @@ Examples:
 def report(
     directories: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Directories of runs, or their run.json. Several: compared."),
+        typer.Argument(
+            metavar="DIR...",
+            help="Directories of runs, or their run.json (pipeline.json). Several: compared.",
+        ),
     ],
     format: Annotated[
         FormatName,

@@ -36,7 +36,10 @@ class Lost(Exception):
 class HeldSet:
     """State of up to `size` descriptors of one worker."""
 
-    def __init__(self, size: int, family: int, *, websocket: bool, longpoll: bool, tls: bool) -> None:
+    def __init__(
+        self, size: int, family: int, *, websocket: bool, longpoll: bool, tls: bool, brief: bool = False
+    ) -> None:
+        """brief: few are open, and not for long: their sockets are kept, not made anew."""
         self.state = bytearray(size)
         self.count = 0
         self.awaiting = 0  # pongs
@@ -49,6 +52,8 @@ class HeldSet:
         self._readers: dict[int, FrameReader] = {}
         self._responses: dict[int, ResponseReader] = {}  # of streams, and of long polls being answered
         self._sessions: dict[int, Any] = {}  # fd -> ssl.SSLSocket
+        self.sockets: dict[int, socket.SocketType] = {}  # of those that are kept
+        self._brief = brief
         self._payload = os.urandom(4)  # of all our pings: a pong that carries it answers one of them
         self._pong = b"\x8a\x04" + self._payload
 
@@ -58,16 +63,22 @@ class HeldSet:
         response: the reader of a response that is still open.
         """
         fd = sock.fileno()
-        if self._tls:
-            self._sessions[fd] = sock
-        else:
-            sock.detach()
-        self.state[fd] = HELD
-        self.count += 1
+        self.take(fd, sock)
         if response is not None:
             self._responses[fd] = response
         if leftover and self._websocket:
             self._frames(fd, leftover)
+
+    def take(self, fd: int, sock: socket.SocketType) -> None:
+        """Holds a socket behind whose handshake nothing came."""
+        if self._tls:
+            self._sessions[fd] = sock
+        elif self._brief:
+            self.sockets[fd] = sock
+        else:
+            sock.detach()
+        self.state[fd] = HELD
+        self.count += 1
 
     def readable(self, fd: int) -> None:
         """Reads what arrived on a held connection. Raises Lost."""
@@ -83,7 +94,9 @@ class HeldSet:
                 if data == self._pong and fd not in self._readers:
                     self._ponged(fd)
                 elif self._websocket:
-                    self._frames(fd, data)
+                    messages = self.messages
+                    if messages is None or fd in self._readers or not messages.known(fd, data):
+                        self._frames(fd, data)
                 elif self.messages is not None and self.messages.came(fd, data):
                     pass
                 elif self._longpoll or fd in self._responses:
@@ -182,15 +195,20 @@ class HeldSet:
             fd = self.state.find(wanted, fd + 1)
         return found
 
-    def close(self, fd: int) -> None:
+    def close(self, fd: int, *, last: bool = False) -> None:
         """Ends one connection so that the server reads a clean end and hardly one keeps TIME_WAIT.
 
         FIN first, then a reset: the peer's socket is in CLOSE_WAIT by then, where tcp_reset() lets a
         read return 0 before any error (SOCK_DONE in tcp_recvmsg). A server whose own FIN is quicker than our
-        reset still leaves us in TIME_WAIT: some 8 % on loopback.
+        reset still leaves us in TIME_WAIT: some 8 % on loopback. last: the server's FIN is here and all was
+        read: ours is the end of it, and leaves nothing.
         """
         self._forget(fd)
-        end(socket.SocketType(self._family, socket.SOCK_STREAM, 0, fd))
+        sock = self.sockets.pop(fd, None) or socket.SocketType(self._family, socket.SOCK_STREAM, 0, fd)
+        if last:
+            sock.close()
+        else:
+            end(sock)
 
     def leave(self, fd: int) -> None:
         """Says goodbye before `close`, where the protocol has a word for it."""

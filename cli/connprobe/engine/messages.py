@@ -53,6 +53,10 @@ class Exchange:
         """Bytes that arrived (of a WebSocket: a whole message). False: they are none of ours. Raises Lost."""
         raise NotImplementedError
 
+    def known(self, fd: int, data: bytes) -> bool:
+        """Of a WebSocket: what was awaited came, to the byte. False: it has to be read. Raises Lost."""
+        return False
+
     def close_came(self, fd: int) -> None:
         """The server's close frame. Raises Lost where it answers ours: none is to be sent back."""
 
@@ -69,10 +73,10 @@ class Exchange:
     def lost(self, fd: int) -> None:
         self._waiting.pop(fd, None)
 
-    def _send(self, fd: int, data: bytes, number: int = 0, *, last: bool = False) -> None:
+    def _send(self, fd: int, awaited: Awaited) -> None:
         """Raises Lost."""
-        self._waiting[fd] = Awaited(time.monotonic(), data, number, last=last)
-        self._flush(fd, self._waiting[fd])
+        self._waiting[fd] = awaited
+        self._flush(fd, awaited)
 
     def _flush(self, fd: int, awaited: Awaited) -> None:
         awaited.unsent = awaited.unsent[self._held.send(fd, awaited.unsent) :]
@@ -160,7 +164,8 @@ class Messages(Exchange):
                 continue
             self._tally.messages_sent += 1
             try:
-                self._send(fd, talk.message())
+                message = talk.message()
+                self._send(fd, Awaited(time.monotonic(), message))
             except Lost as end:
                 lost.append((fd, end))
         return lost

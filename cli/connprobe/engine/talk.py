@@ -1,6 +1,7 @@
 """What a message is in each protocol, and whether what came back is its answer."""
 
 import os
+from collections.abc import Iterator
 from typing import Protocol
 
 from connprobe import causes
@@ -18,10 +19,19 @@ _DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class Awaited:
     """A message under way on one connection: the `number`-th of it."""
 
-    __slots__ = ("armed", "began", "last", "number", "reader", "received", "unsent")
+    __slots__ = ("armed", "began", "expected", "last", "number", "reader", "received", "unsent")
 
-    def __init__(self, began: float, unsent: bytes, number: int = 0, *, last: bool = False) -> None:
+    def __init__(
+        self,
+        began: float,
+        unsent: bytes,
+        number: int = 0,
+        *,
+        last: bool = False,
+        expected: bytes | None = None,
+    ) -> None:
         self.began = began
+        self.expected = expected  # the answer as most servers send it, framed; None: it has to be judged
         self.number = number
         self.unsent = unsent
         self.last = last  # after its answer the connection is not needed any more
@@ -118,21 +128,34 @@ class WebSocketTalk(Echo):
     def __init__(self, payload: bytes, *, varied: bool = False, strict: bool = False) -> None:
         super().__init__(payload, varied=varied)
         self._otherwise = False if strict else None
+        self._masks = masks()
         try:
             payload.decode()
         except UnicodeDecodeError:
             self._opcode = BINARY
         else:
             self._opcode = TEXT
+        self._echo = frame(self._opcode, payload)
 
     def message(self, number: int = 0) -> bytes:
-        return frame(self._opcode, self.said(number), os.urandom(4))
+        return frame(self._opcode, self.said(number), next(self._masks))
+
+    def expected(self, number: int) -> bytes:
+        """Its echo in one frame."""
+        return frame(self._opcode, self.said(number)) if self._varied else self._echo
 
     def answered(self, awaited: Awaited, data: bytes) -> bool | None:
         return True if data == self.said(awaited.number) else self._otherwise
 
     def late(self, awaited: Awaited, data: bytes) -> tuple[bool, bytes | None]:
         return (True, None) if data == self.said(awaited.number) else (False, data)
+
+
+def masks() -> Iterator[bytes]:
+    """Random bytes, four at a time (RFC 6455, section 5.3). Not to be begun before a fork."""
+    while True:
+        pool = os.urandom(4096)
+        yield from (pool[at : at + 4] for at in range(0, len(pool), 4))
 
 
 def numbered(text: bytes, number: int) -> bytes:

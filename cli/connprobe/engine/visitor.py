@@ -109,33 +109,37 @@ class Visitor(Worker):
                 self._drop(fd, lost.cause, lost.detail)
 
     def _drop(self, fd: int, cause: str, detail: str) -> None:
-        self._measure(fd)
+        ended = self._measure(fd)
         parting = self.visits.parting(fd)
         if cause in (RIGHT, WRONG) or parting == WRONG:  # a wrong echo is counted, however it parts
             self.visited += cause == RIGHT
             self.held.end_tls(fd)
-            self.held.close(fd)
+            self.held.close(fd, last=ended and cause == RIGHT and not self.task.tls)
             return
         if cause == causes.EOF and parting:
             detail = "closed without a close frame"
         super()._drop(fd, cause, detail)
 
-    def _measure(self, fd: int) -> None:
-        """Adds up what this connection carried."""
-        sock = socket.SocketType(self.task.family, socket.SOCK_STREAM, 0, fd)
+    def _measure(self, fd: int) -> bool:
+        """Adds up what this connection carried. True: the server has closed it."""
+        kept = self.held.sockets.get(fd)
+        sock = kept or socket.SocketType(self.task.family, socket.SOCK_STREAM, 0, fd)
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         # The state is read before the counts, and a FIN may come between the two (tcp_get_info()).
         if info[0] != _CLOSE_WAIT:
             again = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             info = again if again[0] == _CLOSE_WAIT else info
-        sock.detach()
+        if kept is None:
+            sock.detach()
+        ended = bool(info[0] == _CLOSE_WAIT)
         if len(info) < _TCP_INFO_BYTES:
             self.unmeasured += 1
-            return
+            return ended
         sent, retransmitted = struct.unpack_from("=QQ", info, _SENT)
         self.sent_bytes += sent - retransmitted
         # A FIN counts as a byte there: tcp_rcv_nxt_update() adds up sequence numbers.
-        self.received_bytes += struct.unpack_from("=Q", info, _RECEIVED)[0] - (info[0] == _CLOSE_WAIT)
+        self.received_bytes += struct.unpack_from("=Q", info, _RECEIVED)[0] - ended
+        return ended
 
     def _patience(self) -> float:
         """Waits here where a start is due within milliseconds: those of epoll_wait are whole ones, and by

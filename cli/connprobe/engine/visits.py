@@ -3,18 +3,19 @@
 Its entries are those of connections that are open now, at most as many as the concurrency.
 """
 
-import os
 import select
 import time
 
 from connprobe import causes
 from connprobe.engine.held import HeldSet, Lost
 from connprobe.engine.messages import Exchange
-from connprobe.engine.talk import Talk
+from connprobe.engine.talk import Awaited, Talk, WebSocketTalk, masks
 from connprobe.engine.tally import Tally
 from connprobe.wire.websocket import CLOSE, close_payload, frame
 
 RIGHT, WRONG = "all was answered", "another answer came"  # causes of Lost that are no failures
+_GOODBYE = close_payload(1000)
+_GOODBYE_BACK = frame(CLOSE, _GOODBYE)
 
 
 class Visits(Exchange):
@@ -33,6 +34,7 @@ class Visits(Exchange):
         self._says, self._messages, self._websocket = talk, messages, websocket
         self._left: dict[int, int] = {}  # messages to be answered
         self._parting: dict[int, str] = {}  # a close frame was sent: RIGHT or WRONG
+        self._masks = masks()
         self._spoke_first: set[int] = set()  # servers that said something of their own with the handshake
 
     def __contains__(self, fd: int) -> bool:
@@ -63,18 +65,30 @@ class Visits(Exchange):
         right = self._says.answered(awaited, data)
         if right is None:
             return True
-        self._end(fd)
-        if not right:  # what would follow proves nothing
+        if right:
+            self._answered(fd, awaited)
+        else:  # what would follow proves nothing
+            self._end(fd)
             self._tally.messages_wrong += 1
             self._part(fd, WRONG)
-            return True
+        return True
+
+    def known(self, fd: int, data: bytes) -> bool:
+        awaited = self._waiting.get(fd)
+        if awaited is None or data != awaited.expected:
+            return False
+        self.close_came(fd)
+        self._answered(fd, awaited)
+        return True
+
+    def _answered(self, fd: int, awaited: Awaited) -> None:
+        self._end(fd)
         self._tally.message(int((time.monotonic() - awaited.began) * 1e6))
         self._left[fd] -= 1
         if self._left[fd]:
             self._say(fd)
         else:
             self._part(fd, RIGHT)
-        return True
 
     def close_came(self, fd: int) -> None:
         if fd in self._parting:
@@ -101,12 +115,15 @@ class Visits(Exchange):
 
     def _say(self, fd: int) -> None:
         self._tally.messages_sent += 1
-        number = self._messages - self._left[fd]
-        self._send(fd, self._says.message(number), number, last=self._left[fd] == 1)
+        talk, number = self._says, self._messages - self._left[fd]
+        message, last = talk.message(number), self._left[fd] == 1
+        expected = talk.expected(number) if isinstance(talk, WebSocketTalk) else None
+        self._send(fd, Awaited(time.monotonic(), message, number, last=last, expected=expected))
 
     def _part(self, fd: int, how: str) -> None:
         """RFC 6455, section 7.1.1: the client waits for the server's close frame, and for it to close."""
         if not self._websocket:
             raise Lost(how, "")
         self._parting[fd] = how
-        self._send(fd, frame(CLOSE, close_payload(1000), os.urandom(4)))
+        goodbye = frame(CLOSE, _GOODBYE, next(self._masks))
+        self._send(fd, Awaited(time.monotonic(), goodbye, expected=_GOODBYE_BACK))

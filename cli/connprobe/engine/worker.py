@@ -15,7 +15,7 @@ from connprobe.engine import counters
 from connprobe.engine.backoff import Backoff
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.flights import ANSWER_BYTES, Asked, Flight, Flights
-from connprobe.engine.held import FREE, HELD, IN_FLIGHT, HeldSet, Lost, end
+from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost, end
 from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.pings import Pings
 from connprobe.engine.tally import Tally
@@ -44,6 +44,7 @@ class Worker:
             websocket=self.websocket,
             longpoll=task.protocol == "http" and task.http_mode == "longpoll",
             tls=task.tls is not None,
+            brief=task.visits is not None,
         )
         self.pings = Pings(self.held, self._drop, task.ping_s, task.timeout_s)
         self.backoff = Backoff(task.reconnect_attempts)
@@ -151,9 +152,7 @@ class Worker:
         if known is not None and data == known[0] + expected + known[1]:
             self.took_us.append(int((time.monotonic() - began) * 1e6))
             self.tally.established += 1
-            sock.detach()
-            self.held.state[fd] = HELD
-            self.held.count += 1
+            self.held.take(fd, sock)
         else:
             self._advance(fd, self.flights.long_way(fd, asked), data)
 

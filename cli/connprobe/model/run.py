@@ -27,7 +27,11 @@ class ClientFigures(Record, frozen=True):
 
 
 class ServerFigures(Record, frozen=True):
-    """RSS summed over the server's processes (source: /proc/PID/statm), CPU over the run."""
+    """RSS summed over the server's processes (source: /proc/PID/statm), CPU over the run.
+
+    bytes_per_connection, pss_bytes_per_connection: growth from before the first connection to the idle
+    plateau, over the connections held then; pages that processes share count once in the second.
+    """
 
     pids: tuple[int, ...]
     start_rss_bytes: int
@@ -39,6 +43,7 @@ class ServerFigures(Record, frozen=True):
     threads: int
     fds: int | None
     complete: bool
+    pss_bytes_per_connection: float | None = None
 
 
 class RuntimeFigures(Record, frozen=True):

@@ -13,6 +13,7 @@ from connprobe.model.comparison import (
 )
 from connprobe.plan.costs import costs
 from connprobe.plan.headline import OF_TRAFFIC
+from connprobe.plan.load import wrong
 from connprobe.plan.settings import flatten
 
 Unit = Literal["count", "number", "share", "bytes", "s", "ms", "per_s"]
@@ -20,11 +21,13 @@ Get = Callable[[RunRecord], float | None]
 _LABELS = "abcdefghijklmnopqrstuvwxyz"
 MOST_RUNS = len(_LABELS)
 
+_WRONG = wrong("ws", 0)  # of HTTP there are answers: see `compare`
+
 _FIGURES: tuple[tuple[str, str, Unit, Get], ...] = (
     ("connections", "asked", "count", lambda it: it.requested),
     ("connections", "held", "count", lambda it: it.held if it.load is None else None),
     ("connections", "done", "count", lambda it: it.load.visited if it.load else None),
-    ("connections", "wrong echoes", "count", lambda it: it.load.wrong if it.load else None),
+    ("connections", _WRONG, "count", lambda it: it.load.wrong if it.load else None),
     ("connections", "failed", "count", lambda it: it.failed),
     ("connections", "dropped", "count", lambda it: it.dropped),
     (
@@ -53,6 +56,12 @@ _FIGURES: tuple[tuple[str, str, Unit, Get], ...] = (
     ("server", "RSS at peak", "bytes", lambda it: it.server.peak_rss_bytes if it.server else None),
     ("server", "RSS idle", "bytes", lambda it: it.server.idle_rss_bytes if it.server else None),
     ("server", "RSS a connection", "bytes", lambda it: it.server.bytes_per_connection if it.server else None),
+    (
+        "server",
+        "PSS a connection",
+        "bytes",
+        lambda it: it.server.pss_bytes_per_connection if it.server else None,
+    ),
     ("server", "CPU", "s", lambda it: it.server.cpu_s if it.server else None),
     ("runtime", "heap", "bytes", lambda it: it.runtime.heap_bytes if it.runtime else None),
     (
@@ -80,7 +89,12 @@ def compare(records: Sequence[RunRecord], paths: Sequence[str], headlines: Seque
         ComparedRun(label=label, path=path, command=it.command, started_at=it.started_at, headline=said)
         for label, path, it, said in zip(_LABELS, paths, records, headlines, strict=False)
     ]
-    figures = [_figure(group, name, unit, [get(it) for it in records]) for group, name, unit, get in _FIGURES]
+    requests = any(it.request.protocol == "http" for it in records)
+    names = {_WRONG: wrong("http", 0)} if requests else {}
+    figures = [
+        _figure(group, names.get(name, name), unit, [get(it) for it in records])
+        for group, name, unit, get in _FIGURES
+    ]
     known = _known(figures)
     return Comparison(
         schema=COMPARISON_SCHEMA,

@@ -1,7 +1,7 @@
 """What a load measured, as one sentence and as rows that the terminal and report.html share."""
 
 from connprobe.model import Distribution, RunRecord
-from connprobe.plan.load import measured_bytes
+from connprobe.plan.load import cores, measured_bytes, wrong
 from connprobe.plan.threshold import TIMES
 from connprobe.report import format as fmt
 from connprobe.report.rows import Rows
@@ -19,14 +19,9 @@ def load_sentence(record: RunRecord, kind: str) -> str:
         f"{fmt.count(load.visited)} of {fmt.count(record.requested)} {kind} {noun} to {record.target} "
         f"in {fmt.duration(load.total_s)}, {fmt.rate(record.connections_per_s)}; "
         f"{fmt.count(record.failed)} failed, {fmt.count(record.dropped)} dropped, "
-        f"{fmt.count(load.wrong)} {_wrong(record, load.wrong)}."
+        f"{fmt.count(load.wrong)} {wrong(record.request.protocol, load.wrong)}."
     )
     return f"Interrupted. {said}" if record.outcome == "interrupted" else said
-
-
-def _wrong(record: RunRecord, number: int) -> str:
-    one, more = ("answer", "answers") if record.request.protocol == "http" else ("echo", "echoes")
-    return f"wrong {one if number == 1 else more}"
 
 
 def latency_rows(record: RunRecord) -> Rows:
@@ -65,7 +60,11 @@ def count_rows(record: RunRecord) -> list[tuple[str, str, str]]:
         ("done", fmt.count(load.visited), f"{right}, and closed as the protocol has it"),
         ("failed", fmt.count(record.failed), ""),
         ("dropped", fmt.count(record.dropped), ""),
-        (_wrong(record, 0), fmt.count(load.wrong), "each ended its connection" if load.wrong else ""),
+        (
+            wrong(record.request.protocol, 0),
+            fmt.count(load.wrong),
+            "each ended its connection" if load.wrong else "",
+        ),
     ]
     if record.held:
         rows.append(("cut off", fmt.count(record.held), "open when the run ended"))
@@ -81,6 +80,14 @@ def count_rows(record: RunRecord) -> list[tuple[str, str, str]]:
         ("bytes sent", fmt.nbytes(load.sent_bytes), bytes_),
         ("bytes received", fmt.nbytes(load.received_bytes), ""),
     ]
+    if (taken := cores(load)) is not None:
+        rows.append(
+            (
+                "client CPU",
+                fmt.duration(load.workers_cpu_s or 0.0),
+                f"{taken:.0%} of one core's time: its workers, without their start",
+            )
+        )
     if load.late is not None:
         mean, most = fmt.ms(load.late.mean_ms), fmt.ms(load.late.max_ms)
         rows.append(("begun late", mean, f"on average after the intended start, {most} at most"))

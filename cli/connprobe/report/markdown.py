@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from connprobe.model import RunRecord
+from connprobe.model import PipelineRecord, RunRecord
 from connprobe.report import format as fmt
+from connprobe.report import pipeline
 from connprobe.report.limited import cost_note
 from connprobe.report.limitrows import folded, limit_rows, not_known, notes, shown, traffic_rows
 from connprobe.report.rows import Rows
@@ -44,6 +45,19 @@ def limit_markdown(record: RunRecord) -> str:
     lines += [*costs, "", escaped(cost_note(record))] if costs else []
     lines += _section("Trials", trial_rows(record.trials))
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def pipeline_markdown(record: PipelineRecord) -> str:
+    """The sentence, then the same tables as on the terminal."""
+    lines = [escaped(record.headline)]
+    lines += _section("Where it ends", pipeline.end_rows(record))
+    fixes = [f"- `{in_code(limit.fix)}`" for limit in record.limits if limit.fix]
+    lines += ["", "What lifts it:", "", *fixes] if fixes else []
+    if record.verified is not None:
+        lines += _section("Predicted and found", pipeline.verified_rows(record))
+    lines += _section("What one more pending request costs", pipeline.cost_rows(record.growth))
+    lines += _section("Steps", pipeline.step_rows(record))
+    return "\n".join(lines) + "\n"
 
 
 def _section(title: str, table: Rows) -> list[str]:

@@ -17,8 +17,10 @@ from connprobe.report.verdicts import render_verdicts
 BOUND_NOTE = "where sending stops; no end of the server's"
 
 
-def render_pipeline(record: PipelineRecord, console: Console, *, results: str | None = None) -> None:
-    """Prints `record` on `console` (stdout); the directory of the run is shown last."""
+def render_pipeline(
+    record: PipelineRecord, console: Console, *, results: str | None = None, report: str | None = None
+) -> None:
+    """Prints `record` on `console` (stdout); the directory of the run and its report.html are shown last."""
     page = Page(console)
     if console.is_terminal:
         page.paragraph(record.headline, "bold")
@@ -40,7 +42,7 @@ def render_pipeline(record: PipelineRecord, console: Console, *, results: str | 
         page.heading("Predicted and found")
         page.figures(verified_rows(record))
     render_verdicts(record.verdicts, page)
-    render_ending(record.unknown, page, results=results)
+    render_ending(record.unknown, page, results=results, report=report)
 
 
 def step_rows(record: PipelineRecord) -> Rows:

@@ -13,7 +13,7 @@ from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 from connprobe.report.limits import render_limits
 from connprobe.report.loadrows import load_sentence
-from connprobe.report.rows import Rows
+from connprobe.report.rows import Rows, cost
 from connprobe.report.verdicts import render_verdicts
 
 _PROTOCOLS = {"ws": "WebSocket", "http": "HTTP", "tcp": "TCP"}
@@ -196,6 +196,18 @@ def render_memory(record: RunRecord, page: Page) -> None:
     size, cpu = fmt.nbytes(watch.pss_bytes), fmt.duration(watch.cpu_s)
     rows.append(("watching", fmt.DASH, fmt.DASH, size, fmt.DASH, cpu, observed))
     page.figures(Rows(header, rows))
+    if (said := user_space(record)) is not None:
+        page.paragraph(said, indent=2)
+
+
+def user_space(record: RunRecord) -> str | None:
+    """What a TLS connection takes of both programs' own memory: there it is most of all. None: not known."""
+    client, server = record.client.pss_bytes_per_connection, record.server
+    if record.request.tls is None or client is None:
+        return None
+    own = server.pss_bytes_per_connection if server is not None else None
+    at_server = f"{cost(own, 'bytes')} in the server" if own is not None else "in the server it is not known"
+    return f"User space of a TLS connection (PSS): {cost(client, 'bytes')} in connprobe, {at_server}."
 
 
 def _processes(number: int) -> str:

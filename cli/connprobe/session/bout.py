@@ -13,6 +13,7 @@ from connprobe.model.suite import Workload
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.snmp import deltas, read_counters
 from connprobe.plan.acceptqueue import reconcile_overflows
+from connprobe.plan.load import wrong
 from connprobe.plan.message import parse_message
 from connprobe.session.certificate import Certificate
 from connprobe.session.contest import ADDRESS, Contest
@@ -198,7 +199,7 @@ def _why(record: RunRecord, lost: dict[str, int], run: BoutLoad, size: int) -> s
         text for found in (*record.failure_details.values(), *record.drop_details.values()) for text in found
     ]
     if load.wrong:
-        parts.append(f"{load.wrong:,} wrong echoes")
+        parts.append(f"{load.wrong:,} {wrong(record.request.protocol, load.wrong)}")
     if record.not_attempted:
         parts.append(f"{record.not_attempted:,} not attempted")
     said = f"{size - load.visited:,} of {size:,} connections did not do all they had to: {', '.join(parts)}"

@@ -4,12 +4,16 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
 from connprobe.serve import task as columns
 from connprobe.serve.task import Task
+from connprobe.session.certificate import Certificate, make_certificate
 
 START_S = 30
 
@@ -49,6 +53,11 @@ def start_server(
             fleet.stop(1)
             raise
     return fleet, port
+
+
+def certificate_of_a_run(undo: ExitStack) -> Certificate:
+    """For 127.0.0.1, and gone with `undo`. Raises RunFailed where openssl is missing."""
+    return make_certificate(Path(undo.enter_context(TemporaryDirectory(prefix="connprobe-tls-"))))
 
 
 def _check_free(family: int, address: str, port: int) -> None:

@@ -2,25 +2,29 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from rich.console import Console
 
 from connprobe.errors import RunFailed
-from connprobe.model import HoldPlan, Obstacle, RunRecord
+from connprobe.model import HoldPlan, Obstacle, PipelineRecord, RunRecord
 from connprobe.model.base import as_json
 from connprobe.report.plan import render_obstacles, render_plan
-from connprobe.store.rundir import REPORT, RunDirectory
+from connprobe.store.rundir import PIPELINE, RECORD, REPORT, RunDirectory
 from connprobe.store.samples import SAMPLES
 
 DONE, FAILED, REFUSED, MISSED, INTERRUPTED = 0, 1, 3, 4, 130
 EXIT = {"done": DONE, "failed": FAILED, "missed": MISSED, "interrupted": INTERRUPTED}
 
 
-class Render(Protocol):
+R = TypeVar("R", RunRecord, PipelineRecord)
+R_contra = TypeVar("R_contra", RunRecord, PipelineRecord, contravariant=True)
+
+
+class Render(Protocol[R_contra]):
     def __call__(
-        self, record: RunRecord, console: Console, *, results: str | None, report: str | None
+        self, record: R_contra, console: Console, *, results: str | None, report: str | None
     ) -> None: ...
 
 
@@ -40,10 +44,11 @@ def end_early(
 
 
 def conclude(
-    directory: RunDirectory, record: RunRecord, render: Render, out: Console, err: Console, *, json: bool
+    directory: RunDirectory, record: R, render: Render[R], out: Console, err: Console, *, json: bool
 ) -> int:
     """The exit code. Raises RunFailed at the end, where the record is not wholly on the disk."""
-    unwritten = write(directory, lambda: directory.write_record(record))
+    name = PIPELINE if isinstance(record, PipelineRecord) else RECORD
+    unwritten = write(directory, lambda: directory.write(name, record))
     no_report = write_report(directory, record)
     with suppress(OSError):
         if json:
@@ -71,8 +76,8 @@ def write(directory: RunDirectory, put: Callable[[], None], appended: str = SAMP
     return None
 
 
-def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
-    """Write report.html of a run whose run.json is on the disk; what went wrong, or None.
+def write_report(directory: RunDirectory, record: RunRecord | PipelineRecord) -> str | None:
+    """Write report.html of a run whose record is on the disk; what went wrong, or None.
 
     Every exception is caught: a run is never lost for its report, which can be made again.
     """
@@ -80,7 +85,7 @@ def write_report(directory: RunDirectory, record: RunRecord) -> str | None:
 
     again = f"connprobe report --format html {directory.path} makes it again"
     try:
-        as_read = msgspec.json.decode(msgspec.json.encode(record), type=RunRecord)  # as it will be again
+        as_read = msgspec.json.decode(msgspec.json.encode(record), type=type(record))  # as it will be again
         directory.write_text(REPORT, render_html(as_read, directory.read_samples()))
     except RunFailed as failure:
         return f"{failure.message}; {again}"

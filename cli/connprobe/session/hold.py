@@ -18,7 +18,7 @@ from connprobe.observe.process import ProcessGroup
 from connprobe.session.clientlimits import ceilings_of_client
 from connprobe.session.costing import Costed, Costing, bare
 from connprobe.session.costs import Costs
-from connprobe.session.embedded import start_server
+from connprobe.session.embedded import certificate_of_a_run, start_server
 from connprobe.session.hanging import Hanging
 from connprobe.session.hostchanges import change_host
 from connprobe.session.interrupts import Interrupts
@@ -56,6 +56,7 @@ class Hold:
         self.seen = Seen(started_at=datetime.now(UTC).isoformat(timespec="seconds"))
         self.fleet: Fleet
         self.server_fleet: Fleet | None = None
+        self._authority: str | None = None  # of the embedded server's certificate
         self.checked: set[int] = set()
         self._sampler: Sampler
         self._costing: Costing | None = None
@@ -95,6 +96,8 @@ class Hold:
         return self._find_server()
 
     def _start_server(self, undo: ExitStack, log: IO[bytes]) -> None:
+        made = certificate_of_a_run(undo) if self.request.tls is not None else None
+        self._authority = str(made.certificate) if made is not None else None
         fleet, port = start_server(
             "127.0.0.1",
             0,
@@ -102,6 +105,8 @@ class Hold:
             protocol=self.request.protocol,
             mode=self._server_mode(),
             backlog=65535,
+            certificate=self._authority,
+            key=str(made.key) if made is not None else None,
             log=log,
         )
         undo.enter_context(fleet)
@@ -128,6 +133,7 @@ class Hold:
     def _run(self, undo: ExitStack, log: IO[bytes]) -> None:
         if (server := self._sampler.server_start) is not None:
             self._costing = Costing(server.pids, ends=self._ends, count=self.plan.count)
+            self.seen.server_start_pss_bytes = pss_of(server.pids)
         costs = self._start_workers(undo, log)
         self._watch("ramp", self._ramp_is_over)
         self._note_ramp(costs)
@@ -138,7 +144,8 @@ class Hold:
             self._measure_client()
             self.seen.kernel = costs.kernel(self._read_totals().held, self._ends)
             self.kernel.traffic.take_census()
-            self.seen.server_idle = self._sampler.server_now
+            self.seen.server_idle = idle = self._sampler.server_now
+            self.seen.server_pss_bytes = pss_of(idle.pids) if idle is not None else None
             if self._costing is not None:
                 self._costing.settle(self._alive())
         self.seen.costed = self._cost()
@@ -164,7 +171,7 @@ class Hold:
 
     def _tasks(self) -> list[Task]:
         assert self.target is not None
-        return worker_tasks(self.request, self.plan, self.target)
+        return worker_tasks(self.request, self.plan, self.target, self._authority)
 
     def _note_ramp(self, costs: Costs) -> None:
         self.seen.ramp_s = counters.read_ramp_s(self.fleet.table, time.monotonic_ns())

@@ -53,6 +53,8 @@ def limit_record(
         unknown.pop("server.messaging_rss_bytes", None)
     elif unknown.get("server.messaging_rss_bytes", "").startswith("this version"):
         unknown["server.messaging_rss_bytes"] = unknown.get("messaging", "the trial ended before")
+    if server is not None:
+        unknown["server.pss_bytes_per_connection"] = "limit fits it: growth of pss_bytes in trials"
     if not limits:
         early = "the run was interrupted" if outcome == "interrupted" else broken
         unknown["limits"] = early or "no resource grew with the connections"

@@ -8,7 +8,7 @@ from connprobe.causes import WORKER_LOST
 from connprobe.engine.counters import Totals, read_messages
 from connprobe.model import HoldRequest, Late, LoadFigures, LoadRequest, RunRecord, Verdict
 from connprobe.plan.distribution import distribution
-from connprobe.plan.load import established
+from connprobe.plan.load import client_verdict, established, wrong
 from connprobe.plan.threshold import judge
 from connprobe.session.outcome import Seen
 
@@ -16,6 +16,7 @@ _NOT_OF_A_LOAD = {
     "kernel": "a load holds no connections to measure it on: connprobe hold",
     "server.idle_rss_bytes": "a load has no idle plateau: connprobe hold",
     "server.bytes_per_connection": "a load has no idle plateau: connprobe hold",
+    "server.pss_bytes_per_connection": "a load has no idle plateau: connprobe hold",
     "client.pss_bytes_per_connection": "a load holds no connections when it is read: connprobe hold",
     "client.workers_pss_bytes_per_connection": "a load holds no connections when it is read: connprobe hold",
     "limits": "a load extrapolates no limits: connprobe limit",
@@ -104,15 +105,19 @@ def fell_behind(asked: HoldRequest, load: LoadRequest, totals: Totals) -> bool:
 
 
 def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Verdict]:
-    wrong, fix = "wrong echo", "the server has to echo: whatever else it sends counts as a wrong echo"
+    what = wrong(record.request.protocol, 1)
+    fix = f"the server has to echo: whatever else it sends counts as a {what}"
     if record.request.protocol == "http":
-        wrong, fix = "wrong answer", "a response of the length that its head names, and not a byte more"
+        fix = "a response of the length that its head names, and not a byte more"
     if load.wrong:
         yield Verdict(
             level="bad",
-            text=f"{load.wrong:,} of {established(record):,} established connections got a {wrong}.",
+            text=f"{load.wrong:,} of {established(record):,} established connections got a {what}.",
             fix=fix,
         )
+    told = client_verdict(load, record.client.workers)
+    if told is not None:
+        yield told
     asked, rate = record.request, record.request.rate_per_s
     late = load.late
     if rate is None or late is None:

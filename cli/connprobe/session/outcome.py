@@ -70,6 +70,8 @@ class Seen:
     workers_pss_bytes: int | None = None
     client_pss_bytes: int | None = None
     workers_cpu_s: float | None = None
+    server_start_pss_bytes: int | None = None
+    server_pss_bytes: int | None = None  # on the idle plateau
     measured_at: int = 0  # connections held when memory was read
     observer_cpu_s: float = 0.0
     observer_pss_bytes: int | None = None
@@ -222,6 +224,13 @@ def _server(seen: Seen, totals: Totals, unknown: dict[str, str]) -> ServerFigure
     if growth is not None and growth < 0:
         growth = None
         unknown["server.bytes_per_connection"] = "its memory shrank: too few connections to tell"
+    own = None
+    if seen.server_pss_bytes is None or seen.server_start_pss_bytes is None or not seen.measured_at:
+        unknown["server.pss_bytes_per_connection"] = "its PSS is read on the idle plateau of a hold, as root"
+    elif (grown := seen.server_pss_bytes - seen.server_start_pss_bytes) >= 0:
+        own = round(grown / seen.measured_at, 1)
+    else:
+        unknown["server.pss_bytes_per_connection"] = "its memory shrank: too few connections to tell"
     return ServerFigures(
         pids=last.pids,
         start_rss_bytes=start.rss_bytes,
@@ -230,6 +239,7 @@ def _server(seen: Seen, totals: Totals, unknown: dict[str, str]) -> ServerFigure
         messaging_rss_bytes=None,
         cpu_s=round(last.cpu_s - start.cpu_s, 3),
         bytes_per_connection=growth,
+        pss_bytes_per_connection=own,
         threads=last.threads,
         fds=last.fds,
         complete=start.complete and last.complete,

@@ -21,7 +21,7 @@ from connprobe.plan.parse import parse_target
 from connprobe.plan.pipeline import MemoryBound, memory_bound
 from connprobe.report.pipeline import render_pipeline
 from connprobe.report.plan import render_obstacles
-from connprobe.session.ending import DONE, EXIT, REFUSED, print_json, write
+from connprobe.session.ending import DONE, REFUSED, conclude, print_json
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.limit import port_taken, starter
@@ -29,7 +29,7 @@ from connprobe.session.pipelined import PipelineRun
 from connprobe.session.pipelineoutcome import build_record
 from connprobe.session.run import say_restored
 from connprobe.session.target import host_header, resolve
-from connprobe.store.rundir import PIPELINE, RunDirectory, check_writable
+from connprobe.store.rundir import RunDirectory, check_writable
 from connprobe.wire.http import request_bytes
 
 SPACE_BYTES = 10_000_000
@@ -81,15 +81,7 @@ def run_pipeline(
         )
         run.execute()
         record = build_record(request, run, started_at, nofile, interrupted=interrupts.by is not None)
-        unwritten = write(directory, lambda: directory.write(PIPELINE, record))
-        with suppress(OSError):
-            if json:
-                print_json(out, record)
-            else:
-                render_pipeline(record, out, results=str(directory.path.absolute()))
-    if unwritten is not None:
-        raise unwritten
-    return EXIT[record.outcome]
+        return conclude(directory, record, render_pipeline, out, err, json=json)
 
 
 # before

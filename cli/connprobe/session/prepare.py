@@ -30,10 +30,6 @@ class Prepared(NamedTuple):
 def prepare(request: HoldRequest, results: Path) -> Prepared:
     """Facts and plan. Touches nothing but this process's own RLIMIT_NOFILE."""
     target = resolve(*parse_target(request.target)) if request.target is not None else None
-    if target is None and request.tls is not None:
-        raise UsageError(
-            "the embedded server speaks no TLS in a run", fix="connprobe serve --tls, then --target"
-        )
     if request.workers is not None and request.workers > request.count:
         raise UsageError(
             f"--workers {request.workers:,} for {request.count:,} connections", fix="--workers auto"

@@ -18,7 +18,7 @@ from connprobe.report.pipeline import render_pipeline
 from connprobe.report.summary import headline, render_summary
 from connprobe.store.bouts import COMPARE, REQUEST, read_compare
 from connprobe.store.output import write_output
-from connprobe.store.rundir import PIPELINE, REPORT, WATCH, load_pipeline, load_record
+from connprobe.store.rundir import REPORT, WATCH, is_pipeline, load_pipeline, load_record
 from connprobe.store.samples import read_samples
 
 Format = Literal["terminal", "markdown", "html", "json"]
@@ -31,14 +31,13 @@ def report_run(path: Path, out: Console, form: Format, output: str | None) -> No
     if (path / COMPARE).is_file():
         _report_compare(path, out, form, output)
         return
-    if (path / PIPELINE).is_file():
+    if is_pipeline(path):
         _report_pipeline(path, out, form, output)
         return
     record, directory = _load(path), _directory(path)
     match form:
         case "terminal":
-            made = directory / REPORT
-            there = str(made) if made.is_file() else f"none; connprobe report --format html {path} makes it"
+            there = _there(path)
             render = {"limit": render_limit_record, "load": render_load_record}.get(
                 record.command, render_summary
             )
@@ -75,15 +74,29 @@ def _report_compare(path: Path, out: Console, form: Format, output: str | None) 
 
 
 def _report_pipeline(path: Path, out: Console, form: Format, output: str | None) -> None:
-    if form in ("markdown", "html"):
-        raise UsageError(
-            f"{path} is of connprobe pipeline, which has no {form}", fix=f"connprobe report {path}, or --json"
-        )
     record = load_pipeline(path)
-    if form == "json":
-        _put(_json(record), out, output)
-    else:
-        _terminal(lambda page: render_pipeline(record, page, results=str(path)), out, output)
+    match form:
+        case "terminal":
+            there = _there(path)
+            _terminal(
+                lambda page: render_pipeline(record, page, results=str(path), report=there), out, output
+            )
+        case "json":
+            _put(_json(record), out, output)
+        case "html":
+            from connprobe.report.html import render_html
+
+            _put(render_html(record, ()), out, output or str(_directory(path) / REPORT))
+        case "markdown":
+            from connprobe.report.markdown import pipeline_markdown
+
+            _put(pipeline_markdown(record), out, output)
+
+
+def _there(path: Path) -> str:
+    """Where the report of a run is."""
+    made = _directory(path) / REPORT
+    return str(made) if made.is_file() else f"none; connprobe report --format html {path} makes it"
 
 
 def report_runs(paths: Sequence[Path], out: Console, form: Format, output: str | None) -> None:
@@ -126,7 +139,7 @@ def _load(path: Path) -> RunRecord:
                 f"the comparison in {path} is not finished: it has no {COMPARE} yet",
                 fix=f"connprobe compare --resume {path}",
             ) from None
-        if (path / PIPELINE).is_file():
+        if is_pipeline(path):
             raise RunFailed(
                 f"{path} is of connprobe pipeline: it stands beside nothing else",
                 fix=f"connprobe report {path}",

@@ -7,11 +7,13 @@ from connprobe.model import HoldPlan, HoldRequest, Target
 from connprobe.session.target import host_header, sockaddr
 
 
-def worker_tasks(request: HoldRequest, plan: HoldPlan, target: Target) -> list[Task]:
-    """In the order of the plan's shards."""
+def worker_tasks(
+    request: HoldRequest, plan: HoldPlan, target: Target, authority: str | None = None
+) -> list[Task]:
+    """In the order of the plan's shards. authority: PEM file to trust where the request names none."""
     workers = plan.workers
     interval = workers / request.rate_per_s if request.rate_per_s else 0.0
-    tls = tls_task(request, target)
+    tls = tls_task(request, target, authority)
     return [
         Task(
             share=shard.count,
@@ -38,8 +40,8 @@ def worker_tasks(request: HoldRequest, plan: HoldPlan, target: Target) -> list[T
     ]
 
 
-def tls_task(request: HoldRequest, target: Target) -> TlsTask | None:
+def tls_task(request: HoldRequest, target: Target, authority: str | None = None) -> TlsTask | None:
     tls = request.tls
     if tls is None:
         return None
-    return TlsTask(tls.ca, not tls.insecure, tls.server_name or target.host, tls.resume)
+    return TlsTask(tls.ca or authority, not tls.insecure, tls.server_name or target.host, tls.resume)

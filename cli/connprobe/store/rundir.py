@@ -206,9 +206,20 @@ def load_record(path: Path) -> RunRecord:
         raise RunFailed(f"{path} is damaged: {error}", fix=again) from None
 
 
-def load_pipeline(directory: Path) -> PipelineRecord:
-    """The record of a run of `pipeline`. Raises RunFailed."""
-    path = directory / PIPELINE
+def is_pipeline(path: Path) -> bool:
+    """Whether it is the directory of a run of `pipeline`, or its record."""
+    if path.is_dir():
+        return (path / PIPELINE).is_file()
+    try:
+        schema = msgspec.json.decode(files.read_file(path), type=_Schema).schema
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return path.name == PIPELINE
+    return schema.startswith("connprobe/pipeline/")
+
+
+def load_pipeline(path: Path) -> PipelineRecord:
+    """The record of a run of `pipeline`, from its directory or its pipeline.json. Raises RunFailed."""
+    path = path / PIPELINE if path.is_dir() else path
     again = "the run has to be made again"
     try:
         data = files.read_file(path)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import log10
 from typing import Any
 
-from connprobe.model import Growth, Limit, RunRecord, Trial
+from connprobe.model import Growth, Limit, Reading, RunRecord, Trial
 from connprobe.plan.growth import band_at, value_at
 from connprobe.plan.headline import rounded
 from connprobe.plan.resources import is_client
@@ -116,13 +116,16 @@ def most_held(record: RunRecord) -> int:
 
 def growth_chart(trials: Sequence[Trial]) -> Figure | None:
     """Each memory metric over connections: readings of all trials, line and band of the last one."""
-    if not trials:
-        return None
-    last = trials[-1]
+    readings = [reading for trial in trials for reading in trial.readings]
+    return memory_chart(readings, trials[-1].growth if trials else (), "connections")
+
+
+def memory_chart(readings: Sequence[Reading], growths: Sequence[Growth], what: str) -> Figure | None:
+    """what: is counted: "connections", "pending requests"."""
     data: list[dict[str, Any]] = []
-    reach = max((reading.connections for trial in trials for reading in trial.readings), default=0)
-    fitted = {growth.metric: growth for growth in last.growth if growth.unit == "bytes"}
-    found = {name for trial in trials for reading in trial.readings for name in reading.use}
+    reach = max((reading.connections for reading in readings), default=0)
+    fitted = {growth.metric: growth for growth in growths if growth.unit == "bytes"}
+    found = {name for reading in readings for name in reading.use}
     metrics = [name for name in _METRICS if name in found or name in fitted]
     drawn = [name for name in metrics if name in _DRAWN_AT_FIRST] or metrics[:1]
     for index, name in enumerate(metrics):
@@ -133,31 +136,27 @@ def growth_chart(trials: Sequence[Trial]) -> Figure | None:
         if (growth := fitted.get(name)) is not None:
             data += [it | more for it in _fitted(growth, reach, name, colour)]
         for settled in (True, False):
-            data += [it | more for it in _readings(trials, name, colour, settled, growth is None)]
+            points = [it for it in readings if it.settled == settled and it.stage != "drain"]
+            data += [it | more for it in _readings(points, name, colour, what, named=growth is None)]
     if not data:
         return None
-    return figure(
-        data, axis("connections"), axis("memory", "B"), hovermode="closest", showlegend=True, height=380
-    )
+    return figure(data, axis(what), axis("memory", "B"), hovermode="closest", showlegend=True, height=380)
 
 
 def _readings(
-    trials: Sequence[Trial], metric: str, colour: str, settled: bool, named: bool
+    readings: Sequence[Reading], metric: str, colour: str, what: str, *, named: bool
 ) -> list[dict[str, Any]]:
-    points = [
-        (reading.connections, reading.use[metric])
-        for trial in trials
-        for reading in trial.readings
-        if metric in reading.use and reading.settled == settled and reading.stage != "drain"
-    ]
+    """All of them settled, or none."""
+    points = [(reading.connections, reading.use[metric]) for reading in readings if metric in reading.use]
     if not points:
         return []
+    settled = readings[0].settled
     marker = {"color": colour, "size": 8, "symbol": "circle" if settled else "circle-open"}
     more = {"mode": "markers", "marker": marker, "showlegend": named and settled}
     x, y = [point[0] for point in points], [point[1] for point in points]
     kind = "" if settled else ", not settled"
     points_shown = curve(x, y, metric_name(metric) + kind, colour, "B", **more)
-    return [points_shown | {"hovertemplate": "%{x:,} connections: %{y:.4~s}B<extra></extra>"}]
+    return [points_shown | {"hovertemplate": f"%{{x:,}} {what}: %{{y:.4~s}}B<extra></extra>"}]
 
 
 def _fitted(growth: Growth, reach: int, metric: str, colour: str) -> list[dict[str, Any]]:

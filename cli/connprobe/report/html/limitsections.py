@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from connprobe.model import LeftOut, Limit, RunRecord
 from connprobe.report.html.markup import Html, code, join, table, tag
+from connprobe.report.html.sections import rows_table
 from connprobe.report.limited import KERNEL_NOTE, cost_note
 from connprobe.report.limitrows import limit_rows, not_known, origin, shown, traffic_rows
 from connprobe.report.rows import Rows
@@ -46,14 +47,14 @@ def _limits(label: str, rows: Rows, limits: Sequence[Limit]) -> Html:
 
 def verified(record: RunRecord) -> Html:
     """Prediction and truth side by side."""
-    made = _table("Predicted and found", verified_rows(record))
+    made = rows_table("Predicted and found", verified_rows(record))
     if not made:
         return made
     return join([made, tag("p", verified_sum(record), class_="quiet")])
 
 
 def costs(record: RunRecord) -> Html:
-    made = _table("What one more connection costs", cost_rows(record.trials))
+    made = rows_table("What one more connection costs", cost_rows(record.trials))
     if not made:
         return made
     return join([made, tag("p", cost_note(record), class_="quiet")])
@@ -68,22 +69,11 @@ def stages(record: RunRecord) -> Html:
     return join(
         [
             tag("p", mean + KERNEL_NOTE + ".", class_="quiet"),
-            _table("Stages", stage_rows(record.stages), title=False),
-            _table("A connection, over the start", over_start_rows(record.stages)),
+            rows_table("Stages", stage_rows(record.stages), title=False),
+            rows_table("A connection, over the start", over_start_rows(record.stages)),
         ]
     )
 
 
 def trials(record: RunRecord) -> Html:
-    return _table("Trials", trial_rows(record.trials), title=False)
-
-
-def _table(label: str, rows: Rows, *, title: bool = True) -> Html:
-    """The last column is left out where it says nothing."""
-    if not rows.rows:
-        return Html("")
-    words = any(row[-1] for row in rows.rows)
-    end = None if words else -1
-    cells = [row[:end] for row in rows.rows]
-    made = table(rows.header[:end], cells, right=1 if words else 0, label=label)
-    return join([tag("h3", label), made]) if title else made
+    return rows_table("Trials", trial_rows(record.trials), title=False)

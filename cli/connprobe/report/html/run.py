@@ -3,21 +3,19 @@
 from collections.abc import Callable, Iterable
 
 from connprobe.model import RunRecord, Sample
-from connprobe.model.base import as_json
 from connprobe.report import format as fmt
 from connprobe.report.html import limitsections as limited
 from connprobe.report.html import sections as parts
 from connprobe.report.html.figures import Figure
 from connprobe.report.html.limitcharts import growth_chart, held_chart, limit_chart
 from connprobe.report.html.loadsections import load
-from connprobe.report.html.markup import Html, join, pairs, tag
+from connprobe.report.html.markup import Html, join, tag
 from connprobe.report.html.page import chart, no_script, page
 from connprobe.report.html.timecharts import time_charts
 from connprobe.report.limited import no_limit
 from connprobe.report.summary import headline
 from connprobe.report.timeline import Timeline, read_timeline
 
-LONGEST_RECORD = 1 << 20  # characters of run.json that a report repeats
 _PLAN_WITHOUT = frozenset({"shards"})  # thousands of lines; they are in the raw numbers
 
 
@@ -61,7 +59,7 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
         ),
         parts.section("Accept queue", parts.queues_table(record)),
         parts.section("Kernel memory of one connection", parts.slabs_table(record)),
-        parts.section("Not known", _unknown(record)),
+        parts.section("Not known", parts.unknown(record.unknown)),
         parts.section(
             "Machine and settings",
             parts.settings("Machine", record.host),
@@ -71,7 +69,7 @@ def render_html(record: RunRecord, samples: Iterable[Sample | None]) -> str:
             parts.settings("Plan", record.plan, without=_PLAN_WITHOUT),
             parts.observer(record),
         ),
-        parts.section("Raw numbers", _raw(record)),
+        parts.section("Raw numbers", parts.raw("run.json", record)),
     ]
     return page(f"connprobe {record.command} {record.target}", join(body), figures)
 
@@ -100,14 +98,14 @@ def _tiles(record: RunRecord) -> Html:
         tiles.append((fmt.ms(took.p50), f"handshake, median; p99 {fmt.ms(took.p99)}"))
     if server is not None and server.bytes_per_connection is not None:
         tiles.append((fmt.nbytes(server.bytes_per_connection), "server RSS a connection"))
+    if server is not None and server.pss_bytes_per_connection is not None:
+        tiles.append((fmt.nbytes(server.pss_bytes_per_connection), "server PSS a connection"))
     if kernel is not None:
         ends = " (both ends)" if kernel.ends == 2 else ""
         tiles.append((fmt.nbytes(kernel.bytes_per_connection), f"kernel memory a connection{ends}"))
     if record.client.pss_bytes_per_connection is not None:
         tiles.append((fmt.nbytes(record.client.pss_bytes_per_connection), "client PSS a connection"))
-    return tag(
-        "div", *(tag("div", tag("b", a), tag("span", b), class_="tile") for a, b in tiles), class_="tiles"
-    )
+    return parts.tiles(tiles)
 
 
 def _reached(record: RunRecord) -> tuple[str, str]:
@@ -141,13 +139,3 @@ def _over_time(line: Timeline, record: RunRecord, figures: dict[str, Figure]) ->
         notes.append("There were more listening addresses than are drawn; run.json has them all.")
     said = tag("p", " ".join(notes), class_="quiet") if notes else Html("")
     return parts.section("Over time", said, tag("div", *charts, class_="charts") if charts else Html(""))
-
-
-def _unknown(record: RunRecord) -> Html:
-    if not record.unknown:
-        return Html("")
-    return pairs(sorted(record.unknown.items()), label="Not known, and why")
-
-
-def _raw(record: RunRecord) -> Html:
-    return parts.raw(as_json(record), LONGEST_RECORD)

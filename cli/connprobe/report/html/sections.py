@@ -4,13 +4,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from connprobe.model import RunRecord, Verdict
+from connprobe.model.base import Record, as_json
 from connprobe.plan.advice import advice
 from connprobe.plan.settings import flatten
 from connprobe.report import format as fmt
 from connprobe.report.html.markup import Html, code, join, pairs, preformatted, table, tag
 from connprobe.report.html.markup import text as safe
+from connprobe.report.rows import Rows
 
 DETAILS_SHOWN = 20
+LONGEST_RECORD = 1 << 20  # characters of run.json that a report repeats
 
 
 def section(title: str, *parts: Html) -> Html:
@@ -111,7 +114,29 @@ def settings(title: str, record: Any, *, without: frozenset[str] = frozenset()) 
     return join([tag("h3", title), pairs([(key, safe(value, 400)) for key, value in rows], label=title)])
 
 
-def raw(json: str, most: int) -> Html:
-    if len(json) > most:
-        return tag("p", "run.json is too long to be repeated here: it lies beside this file.")
-    return tag("details", tag("summary", "run.json"), tag("pre", preformatted(json)))
+def raw(name: str, record: Record) -> Html:
+    """name: of the file that has it."""
+    json = as_json(record)
+    if len(json) > LONGEST_RECORD:
+        return tag("p", f"{name} is too long to be repeated here: it lies beside this file.")
+    return tag("details", tag("summary", name), tag("pre", preformatted(json)))
+
+
+def unknown(reasons: Mapping[str, str]) -> Html:
+    return pairs(sorted(reasons.items()), label="Not known, and why") if reasons else Html("")
+
+
+def tiles(found: Iterable[tuple[str, str]]) -> Html:
+    """(figure, what it is) of each."""
+    made = (tag("div", tag("b", figure), tag("span", what), class_="tile") for figure, what in found)
+    return tag("div", *made, class_="tiles")
+
+
+def rows_table(label: str, rows: Rows, *, title: bool = True) -> Html:
+    """The last column is left out where it says nothing."""
+    if not rows.rows:
+        return Html("")
+    end = None if rows.spoken else -1
+    cells = [row[:end] for row in rows.rows]
+    made = table(rows.header[:end], cells, right=1 if rows.spoken else 0, label=label)
+    return join([tag("h3", label), made]) if title else made
