@@ -1,5 +1,6 @@
 """`connprobe limit` on real servers: what it predicts, what really happens, and its bad days."""
 
+import json
 import os
 import shutil
 import signal
@@ -46,6 +47,11 @@ def first(record: RunRecord) -> Limit:
     return record.limits[0]
 
 
+def test_the_longest_message_goes_round(limit: Limits, free_port: Callable[[], int]) -> None:
+    run = limit("--count", "20", "--message", "a" * 65_000, *TCP, "--", *VICTIM, str(free_port()))
+    assert run.record.trials[0].messages == 20
+
+
 def test_the_servers_descriptors_are_predicted_and_met(limit: Limits, free_port: Callable[[], int]) -> None:
     port = str(free_port())
     run = limit("--count", "97", "--verify", "--json", *TCP, "--", *few_files(512, *VICTIM, port))
@@ -79,6 +85,18 @@ def test_the_servers_descriptors_are_predicted_and_met(limit: Limits, free_port:
     assert times == sorted(times)
 
 
+def test_verify_goes_up_to_some_times_the_count_with_the_workers_that_were_asked_for(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    asked = ("--count", "30", "--workers", "3", "--verify", *TCP)
+    run = limit(*asked, "--dry-run", "--json", "--", "true")
+    plan = json.loads(run.stdout)["plan"]
+    assert (plan["count"], plan["workers"]) == (300, 3)
+    verified = limit(*asked, "--", *VICTIM, str(free_port())).record.verified
+    assert verified is not None
+    assert verified.cause == "300 were held, 10 times the count; --verify-up-to asks for more"
+
+
 def test_haproxys_own_maximum_is_found_to_the_letter(limit: Limits) -> None:
     if shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         pytest.skip("no haproxy: apt-get install haproxy")
@@ -89,6 +107,18 @@ def test_haproxys_own_maximum_is_found_to_the_letter(limit: Limits) -> None:
     assert (record.verified.connections, record.verified.resource) == (503, "server_config")
     assert (record.verified.error, record.verified.inside) == (0.0, True)
     assert run.says("This server stops at 503 connections: the server's own configuration, 503.")
+
+
+def test_the_heap_that_is_told_is_that_of_the_count_and_not_of_the_end(limit: Limits) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("there is no node here: apt-get install nodejs")
+    server = ("--server", "node-array", "--set", "heap_mb=16")
+    record = limit("--count", "400", "--verify", *QUICK, *server).record
+    assert record.verified is not None
+    assert record.verified.resource == "heap"
+    assert record.runtime is not None
+    assert record.runtime.heap_bytes == of(record, "idle").use["heap_bytes"]
+    assert any(each.stage == "verify" and "heap_bytes" in each.use for each in record.trials[0].readings)
 
 
 def test_every_repeat_has_a_fresh_server(limit: Limits, free_port: Callable[[], int]) -> None:
@@ -226,6 +256,35 @@ def test_memory_that_never_settles_is_said_and_widens(limit: Limits, free_port: 
     assert memory is None or memory.low < memory.connections / 2
 
 
+# Takes memory as long as there are some connections, but no more than the first step of them.
+UNEASY = """
+import asyncio, sys
+held, hoard = set(), []
+async def serve(reader, writer):
+    held.add(writer)
+    while data := await reader.read(4096):
+        writer.write(data)
+    held.discard(writer)
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
+    while True:
+        if 0 < len(held) <= 20:
+            hoard.append(b"x" * 400_000)
+        await asyncio.sleep(0.05)
+asyncio.run(main())
+"""
+
+
+def test_a_step_that_does_not_settle_says_nothing_of_the_next(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    command = (sys.executable, "-c", UNEASY, str(free_port()))
+    run = limit("--count", "60", "--message-by", "none", *TCP, "--settle", "6s", "--", *command)
+    ramp = [each for each in run.record.trials[0].readings if each.stage == "ramp"]
+    assert [each.settled for each in ramp] == [False, True, True]
+    assert run.record.trials[0].unsettled == ("ramp",)
+
+
 # Three processes accept from one listener, and get uneven shares.
 FORKING = """
 import os, select, socket, sys
@@ -259,6 +318,17 @@ def test_the_descriptors_of_uneven_workers_are_a_limit_of_few_readings_too(
     assert not [each for each in run.record.limits if f"--pid {run.record.server.pids[0]}" in each.fix]
 
 
+def test_a_process_that_only_waits_for_the_server_takes_no_cpu_of_it(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    wrapped = ("sh", "-c", '"$@"; :', "sh", *VICTIM, str(free_port()))
+    record = limit("--count", "400", *TCP, "--", *wrapped).record
+    assert record.server is not None
+    assert len(record.server.pids) == 2
+    (cpu,) = [each for each in record.limits if each.resource == "cpu"]
+    assert cpu.capacity == 1
+
+
 def test_ctrl_c_ends_the_server_too(start: Start, free_port: Callable[[], int]) -> None:
     command = start("limit", "--count", "50", *TCP, "--", *VICTIM, str(free_port()))
     command.sampled("ramp")
@@ -286,7 +356,12 @@ def test_no_server_outlives_a_connprobe_that_was_killed(start: Start, free_port:
         (("--repeat", "2", "--target", "127.0.0.1:9"), "needs a fresh server each time"),
         (("--", "no-such-program-anywhere"), "there is no such program"),
         (("--heap-limit", "much", "--", "true"), "'much' is not a size"),
+        (("--target", "127.0.0.1:9", "--", "true"), "--target is for a server that runs already"),
+        (("--target", "127.0.0.1:9", "--server", "nginx"), "--target is for a server that runs already"),
         (("--message", "", "--", "true"), "--message-by none"),
+        (("--message", "a\udcff", "--", "true"), r"--message 'a\udcff' is not UTF-8"),
+        (("--message", "a" * 65001, "--", "true"), "--message is 65,001 bytes long, the longest is 65,000"),
+        (("--", "true", "a\udcff"), r"'a\udcff' of the command is not UTF-8"),
         (("--message-path", "x", "--", "true"), "'x' is not a path"),
         (("--message-path", "/x", "--message-by", "none", "--", "true"), "is for --message-by server"),
         (("--verify-up-to", "9999", "--", "true"), "--verify-up-to is for --verify"),

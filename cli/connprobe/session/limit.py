@@ -20,10 +20,9 @@ from connprobe.model import (
     RunRecord,
     Verdict,
 )
-from connprobe.observe.listeners import sockets_of
+from connprobe.observe.listeners import any_listen_sockets, sockets_of
 from connprobe.observe.runtimes import Preparation
 from connprobe.observe.runtimes import prepare as prepare_runtime
-from connprobe.observe.sockdiag import listen_sockets
 from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
 from connprobe.report.liveview import shown
@@ -55,7 +54,7 @@ def run_limit(
     json: bool,
 ) -> int:
     """Exit code of `connprobe limit`: results on `out`, progress and refusals on `err`."""
-    nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server's, before we raise our own
+    nofile = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server's, before we raise our own
     if not dry_run:
         say_restored(err)
     starts = bool(asked.command or asked.server)
@@ -76,7 +75,9 @@ def run_limit(
         with shown(view):
             began = time.monotonic()
             for number in range(1, asked.repeat + 1):
-                launch = _launch(prepared, asked, options, directory, number, nofile)
+                launch = _launch(
+                    prepared, asked, options, directory, number, nofile, lambda: interrupts.by is not None
+                )
                 run = TrialRun(
                     prepared,
                     directory,
@@ -120,10 +121,10 @@ def _target(request: HoldRequest, asked: LimitRequest, starts: bool) -> str:
         return f"127.0.0.1:{asked.port or UNKNOWN_PORT}"
     if request.server_pid is None:
         assert asked.port is not None
-        found = listen_sockets(asked.port)
+        found = any_listen_sockets(asked.port)
         return place_of(found).label if found else f"127.0.0.1:{asked.port}"
     try:
-        found = sockets_of(request.server_pid, listen_sockets(asked.port or 0))
+        found = sockets_of(request.server_pid, any_listen_sockets(asked.port or 0))
     except OSError as error:
         raise RunFailed(
             f"the listeners of process {request.server_pid} cannot be read: {error.strerror}",
@@ -140,14 +141,14 @@ def _target(request: HoldRequest, asked: LimitRequest, starts: bool) -> str:
 
 
 def _prepare(request: HoldRequest, asked: LimitRequest, results: Path) -> Prepared:
-    """With --verify the plan has room for more than the count: as much as this host can open."""
+    """With --verify the plan has room for more than the count: some times it, as far as this host can."""
     if not asked.verify:
         return prepare(request, results)
     if asked.verify_up_to is not None:
         return prepare(replace(request, count=asked.verify_up_to), results)._replace(request=request)
     for factor in VERIFY_UP_TO:
         most = int(request.count * factor)
-        wider = prepare(replace(request, count=most, workers=None), results)
+        wider = prepare(replace(request, count=most), results)
         if not wider.obstacles:
             return wider._replace(request=request)
     return prepare(request, results)
@@ -173,12 +174,11 @@ def starter(
     asked: LimitRequest | PipelineRequest,
     options: dict[str, str],
     directory: RunDirectory,
-    nofile: int,
+    nofile: tuple[int, int],
     number: int = 1,
 ) -> tuple[Callable[[], StartedServer], Preparation]:
     """How its command or reference server is started, its runtime ready to be asked for its heap."""
-    private = directory.path / "server"
-    private.mkdir(mode=0o700, exist_ok=True)
+    private = directory.private("server")
     preparation = prepare_runtime(private, os.environ)
     command, environment = asked.command, dict(preparation.environment)
     if asked.server is not None:
@@ -200,12 +200,13 @@ def _launch(
     options: dict[str, str],
     directory: RunDirectory,
     number: int,
-    nofile: int,
+    nofile: tuple[int, int],
+    hurry: Callable[[], bool],
 ) -> Launch:
     start, preparation = None, None
     if asked.command or asked.server:
         start, preparation = starter(asked, options, directory, nofile, number)
-    heap = Heap(preparation, inspect=asked.inspect, limit_bytes=asked.heap_limit_bytes)
+    heap = Heap(preparation, inspect=asked.inspect, limit_bytes=asked.heap_limit_bytes, hurry=hurry)
     client = partial(ceilings_of_client, prepared.request, prepared.facts, prepared.target, prepared.plan)
 
     def again(target: str) -> Prepared:

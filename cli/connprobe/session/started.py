@@ -17,8 +17,8 @@ from typing import IO, NamedTuple, Self
 from connprobe.errors import RunFailed
 from connprobe.fleet import keeper
 from connprobe.fleet.fleet import signal_name
-from connprobe.observe.listeners import holders_of, sockets_of
-from connprobe.observe.sockdiag import ListenSocket, listen_sockets
+from connprobe.observe.listeners import any_listen_sockets, holders_of, sockets_of
+from connprobe.observe.sockdiag import ListenSocket
 
 POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
@@ -46,7 +46,8 @@ class Late(RunFailed):
 class StartedServer:
     """`command` as a process of its own, in the directory and with the descriptor limit of the shell.
 
-    log: its standard output and error, opened by the caller, also for reading. nofile: its soft limit.
+    log: its standard output and error, opened by the caller, also for reading. nofile: its soft and its hard
+    limit, which connprobe may have raised for itself.
     Raises RunFailed when it cannot be started. Leaving the context ends it, and all that it forked off.
     """
 
@@ -56,28 +57,36 @@ class StartedServer:
         environment: Mapping[str, str],
         log: IO[bytes],
         log_path: Path,
-        nofile: int,
+        nofile: tuple[int, int],
     ) -> None:
         self.command, self.log_path = tuple(command), log_path
         self.status: int | None = None  # as of waitstatus_to_exitcode, of the process that was started
-        self._log = log
+        self._printed = os.dup(log.fileno())  # by then its name may be somebody else's
         self._ending = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._keeper = subprocess.Popen(
-                [
-                    sys.executable,
-                    *("-I", "-S", str(_KEEPER)),
-                    *(str(theirs.fileno()), str(nofile), str(Path.cwd())),
-                    *self.command,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for connprobe alone
-            )
+        try:
+            with theirs:
+                self._keeper = subprocess.Popen(
+                    [
+                        sys.executable,
+                        *("-I", "-S", str(_KEEPER)),
+                        *(str(theirs.fileno()), *map(str, nofile), str(Path.cwd())),
+                        *self.command,
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **environment},
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # Ctrl-C is for connprobe alone
+                )
+        except OSError as error:
+            self._control.close()
+            os.close(self._printed)
+            raise RunFailed(
+                f"the server {self.command[0]!r} could not be started: {error.strerror or error}",
+                fix="run connprobe in a directory that exists, with room for one more process",
+            ) from error
         self._control.settimeout(10.0)
         try:
             answer = self._hear()
@@ -150,7 +159,7 @@ class StartedServer:
         since = time.monotonic()
         while not hurry():
             pids = self.pids()
-            found = _listening(pids, listen_sockets(port or 0))
+            found = _listening(pids, any_listen_sockets(port or 0))
             ports = {each.port for each in found}
             if ports != before:
                 before, since = ports, time.monotonic()
@@ -176,10 +185,10 @@ class StartedServer:
         return None
 
     def tail(self) -> str:
-        """The end of what it printed."""
-        with suppress(OSError), self.log_path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
-            return file.read(LOG_TAIL).decode(errors="replace")
+        """The end of what it printed; nothing once it was stopped."""
+        with suppress(OSError):
+            size = os.fstat(self._printed).st_size
+            return os.pread(self._printed, LOG_TAIL, max(0, size - LOG_TAIL)).decode(errors="replace")
         return ""
 
     def last_words(self) -> str:
@@ -196,11 +205,14 @@ class StartedServer:
         except subprocess.TimeoutExpired:
             self._keeper.send_signal(signal.SIGKILL)
             self._keeper.wait()
+        if self._printed >= 0:
+            os.close(self._printed)
+            self._printed = -1
 
 
 def taken(port: int) -> tuple[int, ...] | None:
     """Who listens on that port of this network namespace; None: nobody. (): it may not be known."""
-    found = listen_sockets(port)
+    found = any_listen_sockets(port)
     return holders_of(found).pids if found else None
 
 
@@ -235,5 +247,5 @@ def place_of(found: Sequence[ListenSocket]) -> Place:
 
 
 def _elsewhere(pids: Sequence[int], port: int | None) -> str:
-    other = sorted({each.port for each in _listening(pids, listen_sockets())}) if port else []
+    other = sorted({each.port for each in _listening(pids, any_listen_sockets())}) if port else []
     return f"; it listens on {', '.join(map(str, other))}" if other else ""

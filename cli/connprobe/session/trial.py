@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import IO, NamedTuple
 
@@ -19,6 +19,7 @@ from connprobe.model import (
     Trial,
     Verified,
 )
+from connprobe.observe.ceilings import working
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.reading import ServerMeter
 from connprobe.plan.distribution import distribution
@@ -74,6 +75,7 @@ class TrialRun(Staged):
         self.verified: Verified | None = None
         self.broken: str | None = None
         self.idle_cpu_share: float | None = None
+        self.working: tuple[int, int] | None = None  # processes that take connections, and their threads
         self.message_cpu_s: float | None = None
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
@@ -240,6 +242,10 @@ class TrialRun(Staged):
         self._settle("idle")
         self._read("idle")
         self._read_ceilings(self._taken())
+        with suppress(OSError):
+            pids = working(self._meter)
+            threads = [each.threads for each in self._meter.group.processes if each.pid in pids]
+            self.working = (len(pids), sum(threads))
 
     def _message(self) -> None:
         asked = self.asked
@@ -251,7 +257,13 @@ class TrialRun(Staged):
         trigger = None
         if message is None and asked.message_path is not None:
             tls = tls_task(self.request, self.target)
-            trigger = Trigger(self.target, asked.message_path, tls, self.request.timeout_s)
+            trigger = Trigger(
+                self.target,
+                asked.message_path,
+                tls,
+                self.request.timeout_s,
+                hurry=lambda: self.interrupts.by is not None,
+            )
         before, at = self._meter.quick(), time.monotonic()
         deadline = at + self.request.timeout_s + 10 + self.held / 2000
         self._messaging = Messaging(self.fleet, partial(self._go, "messaging"))
