@@ -334,6 +334,22 @@ def test_a_template_with_a_mistake_is_named_with_its_line(start: Start, write: W
     assert f"line 16: contestant[1].files.x.conf: {tmp_path}/x.conf, line 2: a $ alone" in run.stderr
 
 
+def test_paths_that_no_file_of_ours_could_hold_are_refused(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/d\xff")
+    os.mkdir(place)  # noqa: PTH102
+    shutil.copy(write(TCP, CONTROL), f"{place}/s.toml")
+    for suite, said in (
+        (f"{place}/s.toml", "is not UTF-8: what has to be resumed could not be kept"),
+        (write(TCP, CONTROL, 'files = { "a.conf" = "a\\u0000b" }\n'), "embedded null byte"),
+    ):
+        run = start("compare", suite, "--dry-run").finish()
+        assert run.returncode == 2, run.stderr
+        assert run.says(said), run.stderr
+        assert "Traceback" not in run.stderr
+
+
 def test_the_plan_alone(start: Start, write: Write) -> None:
     run = start("compare", write(TCP, CONTROL, THREADS), "--dry-run", "--json", "--sizes", "7").finish()
     plan = json.loads(run.stdout)
@@ -406,6 +422,52 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     assert len(set(order(again))) == len(again.bouts) == 8
     kept = [msgspec.json.decode(line, type=Bout) for line in before]
     assert list(again.bouts[: len(kept)]) == kept
+
+
+def test_what_a_contestant_did_before_it_went_missing_is_kept(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.touch()
+    leaves = THREADS + f'requires = ["{here}"]\n'
+    suite = write(TCP, CONTROL, leaves, sizes="[11]", repeats=2)
+    command = start("compare", suite, "--skip-missing")
+    assert eventually(lambda: bouts_on_disk(command) >= 2)
+    command.interrupt()
+    run = command.finish()
+    assert run.directory is not None
+    before = record_of(run, 130).bouts
+    assert "threads" in {it.contestant for it in before}
+    here.unlink()
+    resumed = start("compare", "--resume", str(run.directory)).finish()
+    record = record_of(Run(resumed.returncode, resumed.stdout, resumed.stderr, run.directory))
+    assert record.bouts[: len(before)] == before
+    assert [it.contestant for it in record.bouts].count("control") == 2
+    assert record.turns == len(record.bouts)
+    assert list(record.skipped) == ["threads (tcp)"]
+    again = start("compare", "--resume", str(run.directory)).finish()
+    assert "nothing is left to run" in again.stderr
+    assert again.stdout == resumed.stdout
+
+
+def test_what_a_suite_may_hold_in_secret_is_read_by_nobody_else(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    template = tmp_path / "server.conf"
+    template.write_text("listen ${port}; password hunter2")
+    template.chmod(0o600)
+    holds = (
+        f'environment = {{ API_KEY = "hunter3", COLOUR = "blue" }}\nfiles = {{ "a.conf" = "{template}" }}\n'
+    )
+    run = start("compare", write(TCP, CONTROL, holds, sizes="[11]")).finish()
+    (contestant,) = record_of(run).request.suite.contestants
+    assert contestant.environment == {"API_KEY": "(not recorded)", "COLOUR": "blue"}
+    assert contestant.files == {"a.conf": "(not recorded)"}
+    assert run.directory is not None
+    files = [path for path in run.directory.rglob("*") if path.is_file()]
+    hold = {path.name for path in files if b"hunter" in path.read_bytes()}
+    assert hold == {"suite.json", "a.conf"}
+    assert {path.stat().st_mode & 0o777 for path in files if path.name in hold} == {0o600}
 
 
 def test_one_that_is_complete_is_shown_again_and_not_touched(

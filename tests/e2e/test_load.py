@@ -5,6 +5,7 @@ import os
 import signal
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_messages_as_they_are_given(load: Loads, serve: Serves, tmp_path: Path, 
     assert (record.load.answered, record.load_request.message_bytes) == (14, size)
     assert record.load.received_bytes is not None
     assert 0 < record.load.received_bytes - 14 * size < 14 * 200
+
+
+def test_a_message_in_a_file_whose_name_is_no_text(load: Loads, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff")
+    Path(name).write_text("hello")
+    record = load("--protocol", "tcp", "--count", "7", "--message", f"@{name}")
+    assert record.load is not None
+    assert record.load_request is not None
+    assert (record.load.answered, record.load_request.message) == (7, f"@{tmp_path}/m\ufffd"[:100])
 
 
 def test_a_record_as_its_schema_has_it(start: Start) -> None:
@@ -272,6 +282,25 @@ def test_interrupted(start: Start) -> None:
     assert record.not_attempted > 900_000
 
 
+def test_wrong_echoes_whose_goodbye_is_awaited_count_once_at_ctrl_c(start: Start) -> None:
+    def behave(connection: Connection) -> None:
+        connection.upgrade()
+        read_frame(connection)
+        connection.sock.sendall(text_frame(b"another"))
+        read_frame(connection)  # the close frame, which is not answered
+        connection.server.count("parting")
+        connection.server.gate.wait(20)
+
+    with OddServer(behave) as server:
+        command = start("load", "--json", "--target", server.target, "--count", "20", "--concurrency", "20")
+        server.wait("parting", 20)
+        command.interrupt()
+        record = check(command.finish(), 130).record  # its counts add up
+        server.gate.set()
+    assert record.load is not None
+    assert (record.load.wrong, record.held) == (20, 0)
+
+
 def test_a_worker_that_is_killed(start: Start) -> None:
     """What it had begun is lost with it; what it had not is not attempted. The other goes on."""
 
@@ -292,6 +321,25 @@ def test_a_worker_that_is_killed(start: Start) -> None:
     assert record.load is not None
     assert record.load.visited > 249
     assert any("Worker 0 was lost" in it.text for it in record.verdicts)
+
+
+def test_a_client_that_was_stopped_blames_nobody(start: Start) -> None:
+    """The answers lay in its sockets for longer than --timeout, more of them than one look at epoll tells."""
+    command = start(
+        "load", "--json", "--count", "1500", "--concurrency", "1500", "--workers", "1", "--messages", "60",
+        "--timeout", "2s",
+    )  # fmt: skip
+    worker = command.named("connprobe-w-0")
+    command.sampled("load")
+    time.sleep(2)  # its handshakes are over
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(worker, signal.SIGCONT)
+    record = check(command.finish(), 0).record
+    assert record.load is not None
+    assert (record.load.visited, record.failures, record.drops) == (1500, {}, {})
+    assert record.message_ms is not None
+    assert record.message_ms.max > 2000  # they were under way when it was stopped
 
 
 @pytest.mark.parametrize("name", ["connprobe-s-", "connprobe-w-"])
@@ -349,6 +397,18 @@ def test_what_was_due_and_never_began_is_missed(load: Loads) -> None:
     assert record.not_attempted >= 30
     assert (record.failed, record.dropped, record.load and record.load.thresholds) == (0, 0, ())
     assert any(it.text.startswith("The rate was not kept") for it in record.verdicts)
+
+
+def test_a_server_that_refuses_all_is_not_told_as_a_rate_that_was_not_kept(
+    load: Loads, free_port: Callable[[], int]
+) -> None:
+    record = load(
+        "--target", f"127.0.0.1:{free_port()}", "--rate", "2000", "--duration", "3s", code=4
+    )  # fmt: skip
+    assert record.not_attempted > 1000
+    assert set(record.failures) == {"refused"}
+    assert any("Gave up" in it.text for it in record.verdicts), record.verdicts
+    assert not any("The rate was not kept" in it.text for it in record.verdicts)
 
 
 def test_a_rate_for_a_time_is_a_number(load: Loads) -> None:
@@ -457,6 +517,27 @@ def test_dry_run(start: Start) -> None:
     assert run.says(
         "1,000 connections in all, at most 100 open at once, 2 messages of 32 bytes on each; one begins"
     )
+
+
+def test_what_is_not_counted_is_not_capped(start: Start) -> None:
+    given = ("--duration", "5s", "--concurrency", "12000", "--dry-run", "--json")
+    plan = json.loads(start("load", *given).finish().stdout)["plan"]
+    assert plan["count"] == 12_000
+
+
+@pytest.mark.parametrize("concurrency", [200, 201, 401, 4000])
+def test_workers_for_what_is_open_at_once(start: Start, concurrency: int) -> None:
+    given = ("--count", "5000", "--concurrency", str(concurrency), "--dry-run", "--json")
+    plan = json.loads(start("load", *given).finish().stdout)["plan"]
+    assert plan["workers"] == min(len(os.sched_getaffinity(0)), -(-concurrency // 200))
+
+
+def test_workers_that_a_low_descriptor_limit_asks_for(start: Start) -> None:
+    given = ("--count", "5000", "--concurrency", "4000", "--dry-run", "--json")
+    limited = ("prlimit", "--nofile=1100:1100", "setpriv", "--bounding-set=-sys_resource")
+    plan = json.loads(start("load", *given, prefix=limited).finish().stdout)["plan"]
+    assert plan["nofile"] == 1100
+    assert plan["workers"] >= 4
 
 
 @pytest.mark.parametrize(

@@ -143,10 +143,12 @@ class Visitor(Worker):
 
     def _patience(self) -> float:
         """Waits here where a start is due within milliseconds: those of epoll_wait are whole ones, and by
-        up to one each would begin too late."""
+        up to one each would begin too late. A longer wait ends early there: its rest is such a one."""
         patience = super()._patience()
-        if not self.interval_s or not 0 < patience < EXACT_S or self.epoll.fileno() >= SELECT_MOST:
+        if not self.interval_s or not patience or self.epoll.fileno() >= SELECT_MOST:
             return patience
+        if patience >= EXACT_S:
+            return patience - EXACT_S / 2
         select.select([self.epoll], [], [], patience)
         return 0.0
 
@@ -156,6 +158,11 @@ class Visitor(Worker):
     def _settled_ns(self) -> int:
         """The last connection may have been over long before the time was in which more might begin."""
         return self.over_ns
+
+    def _close_all(self) -> None:
+        for fd in self.visits.wrong():  # they are counted as wrong, and may not be as held too
+            self._drop(fd, WRONG, "")
+        super()._close_all()
 
     def _publish(self) -> None:
         over = self.tally.established + self.tally.failed - self.held.count

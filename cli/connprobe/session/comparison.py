@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from connprobe.errors import RunFailed
@@ -26,7 +27,7 @@ from connprobe.session.contest import Contest
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.load import planned
 from connprobe.session.prepare import prepare
-from connprobe.session.suite import key_of, missing, versions
+from connprobe.session.suite import key_of, missing, versions, without_secrets
 from connprobe.store.bouts import read_bouts
 from connprobe.store.rundir import RunDirectory
 from connprobe.version import __version__
@@ -50,6 +51,7 @@ class Comparison:
             for it, present in zip(suite.contestants, chosen, strict=True)
         ]
         self.turns = turns(suite, request.sizes, request.repeats, takes_part)
+        self._asked = turns(suite, request.sizes, request.repeats, chosen)
         self.skipped = {
             key_of(it): "; ".join(f"{each.have}: {each.fix}" for each in self._lacks[key_of(it)])
             for it, present in zip(suite.contestants, chosen, strict=True)
@@ -66,8 +68,8 @@ class Comparison:
         if not self.request.skip_missing or not self.turns:
             found += [each for name in self.skipped for each in self._lacks[name]]
         for workload in self.request.suite.workloads:
-            asked, _, _ = requests(workload, max(self.request.sizes), UNKNOWN_PORT, None)
-            prepared = prepare(planned(asked), results)
+            asked, load, _ = requests(workload, max(self.request.sizes), UNKNOWN_PORT, None)
+            prepared = prepare(planned(asked, load), results)
             self._host = HostRecord(
                 kernel=prepared.facts.kernel,
                 cpus=prepared.facts.cpus,
@@ -82,6 +84,7 @@ class Comparison:
         """A bout that an interruption cut short is not kept."""
         self.bouts = self._kept(directory)
         done = {it.turn for it in self.bouts}
+        self.turns += [turn for turn in self._asked if turn in done - set(self.turns)]
         with ExitStack() as undo:
             left = [turn for turn in self.turns if turn not in done]
             if any(self._workload(turn).tls for turn in left):
@@ -113,7 +116,7 @@ class Comparison:
             command="compare",
             outcome="interrupted" if interrupted else "done" if all_done else "missed",
             started_at=min([self._began, *(it.started_at for it in self.bouts)]),
-            request=self.request,
+            request=replace(self.request, suite=without_secrets(self.request.suite)),
             skipped=self.skipped,
             versions=versions(
                 self.request,
@@ -179,8 +182,8 @@ class Comparison:
         )
 
     def _kept(self, directory: RunDirectory) -> list[Bout]:
-        """Of an earlier try: those that still belong to it."""
-        wanted = set(self.turns)
+        """Of an earlier try: also those of a contestant that is missing by now."""
+        wanted = set(self._asked)
         return list({it.turn: it for it in read_bouts(directory.path) if it.turn in wanted}.values())
 
     # what is said meanwhile

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from connprobe.engine import counters
 from connprobe.engine.task import Task, VisitsTask
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, ServeMode
+from connprobe.plan.capacity import processes_for
 from connprobe.plan.message import is_size
 from connprobe.session.costs import Costs
 from connprobe.session.hold import Hold
@@ -18,17 +19,20 @@ from connprobe.session.loaded import LATE_MS, fell_behind, load_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
 from connprobe.store.rundir import RunDirectory
+from connprobe.system.facts import raise_nofile
 
 UNCOUNTED = 10**12  # connections of a load that its duration alone bounds
 AT_ONCE_PER_WORKER = 200  # one takes some 8,000 connections a second, and fewer take less CPU for each
 
 
-def planned(request: HoldRequest) -> HoldRequest:
+def planned(request: HoldRequest, load: LoadRequest) -> HoldRequest:
     """What has to be planned for: only as many connections as are open at once."""
-    at_once = min(request.count, request.concurrency)
+    at_once = min(request.count, request.concurrency) if load.counted else request.concurrency
     workers = request.workers
-    if workers is None and at_once <= AT_ONCE_PER_WORKER * (cpus := os.cpu_count() or 1):
-        workers = min(cpus, ceil(at_once / AT_ONCE_PER_WORKER))
+    if workers is None:
+        nofile, _ = raise_nofile(at_once + 1024)
+        workers = min(len(os.sched_getaffinity(0)), ceil(at_once / AT_ONCE_PER_WORKER))
+        workers = max(workers, processes_for(at_once, nofile))
     return replace(request, count=at_once, concurrency=at_once, workers=workers)
 
 
@@ -48,7 +52,7 @@ class Load(Hold):
         load: LoadRequest,
         payload: bytes,
     ) -> None:
-        """prepared: of `planned(asked)`."""
+        """prepared: of `planned(asked, load)`."""
         super().__init__(prepared, directory, progress, interrupts)
         self.asked, self.load, self._payload = asked, load, payload
         self.seen.what = "load"
@@ -99,5 +103,5 @@ class Load(Hold):
         self.seen.checked = True  # nothing is held, and so nothing is to be checked
         if self.seen.totals is not None:
             late = self.seen.totals.late_max_us > 1000 * LATE_MS
-            self.seen.behind = late or fell_behind(self.asked, self.load, self.seen.totals)
+            self.seen.behind = late or fell_behind(self.asked, self.load, self.seen)
         return load_record(super()._record(), self.asked, self.load, self.seen)

@@ -1,12 +1,14 @@
 """A suite from its file, with the templates it names; and what this machine lacks for it."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -18,16 +20,25 @@ from connprobe.model.bout import CompareRequest
 from connprobe.model.suite import Backend, Contestant, Program, Suite
 from connprobe.plan import template
 from connprobe.plan.suite import names_of, parse_suite, refused
+from connprobe.report import format as fmt
 from connprobe.session.certificate import OPENSSL, openssl
+from connprobe.session.outcome import CREDENTIAL
 from connprobe.store import files
 from connprobe.targets import find_program
 
 MOST_BYTES = 1 << 20  # of a suite, and of a template
 VERSION_S = 10.0
+NOT_RECORDED = "(not recorded)"
+P = TypeVar("P", bound=Program)
 
 
 def read_suite(path: Path) -> Suite:
     """Its `files` hold the templates themselves. Raises UsageError with the line and key of a mistake."""
+    if re.search("[\ud800-\udfff]", str(path.absolute())):
+        raise UsageError(
+            f"{str(path.absolute())!r} is not UTF-8: what has to be resumed could not be kept",
+            fix="rename it",
+        )
     text = _read(path, f"{path}", "name a suite file, such as targets/balancerbattle.toml")
     suite = parse_suite(text, str(path))
     changed = []
@@ -51,6 +62,26 @@ def read_suite(path: Path) -> Suite:
     return replace(suite, contestants=contestants, backend_programs=backends)
 
 
+def without_secrets(suite: Suite) -> Suite:
+    """As it is recorded and passed on: no template's text, no variable's value that may be a credential."""
+    return replace(
+        suite,
+        contestants=tuple(map(_without_secrets, suite.contestants)),
+        backend_programs=tuple(map(_without_secrets, suite.backend_programs)),
+    )
+
+
+def _without_secrets(program: P) -> P:
+    return replace(
+        program,
+        files=dict.fromkeys(program.files, NOT_RECORDED),
+        environment={
+            name: NOT_RECORDED if re.search(CREDENTIAL, name.lower()) else text
+            for name, text in program.environment.items()
+        },
+    )
+
+
 def find_suite(path: Path) -> Path:
     """`balancerbattle` is the suite of that name in targets/, where no file is called that."""
     if path.name == str(path) and not path.suffix and not path.exists():
@@ -72,6 +103,8 @@ def _read(path: Path, named: str, fix: str) -> str:
         raise UsageError(f"{named} cannot be read: {error.strerror or error}", fix=fix) from None
     except UnicodeDecodeError:
         raise UsageError(f"{named} is not UTF-8", fix=fix) from None
+    except ValueError as error:  # a NUL in its path
+        raise UsageError(f"{fmt.printable(named)} cannot be read: {error}", fix=fix) from None
 
 
 def early(place: Path) -> dict[str, str]:
