@@ -88,6 +88,20 @@ def test_a_python_too_old_is_named_with_its_version(bare: Path) -> None:
     assert "needs Python 3.11 or later, and python3 is Python 3.9.2" in said
 
 
+def test_what_a_link_leads_to_is_not_emptied(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "precious").touch()
+    link = bare / "checkout" / ".venv"
+    link.symlink_to(elsewhere)
+    ran = subprocess.run(
+        [bare / "checkout" / "scripts" / "setup"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"setup: .venv is a link to {elsewhere}")
+    assert f"rm '{link}'" in ran.stderr
+    assert (elsewhere / "precious").exists()
+
+
 def test_another_argument_is_a_usage_error(bare: Path) -> None:
     code, said = setup(bare, "production")
     assert (code, said) == (2, "setup: usage: scripts/setup [dev]\n")
