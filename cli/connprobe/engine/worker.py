@@ -66,11 +66,12 @@ class Worker:
         self.epoll.register(control_fd, select.EPOLLIN)
         self.row[counters.BEGAN_NS] = self.row[counters.TICKED_NS] = time.monotonic_ns()
         state, flying, asked = self.held.state, self.flights.by_fd, self.flights.asked
+        full = 0
         while not self.quitting:
             now = time.monotonic()
             self._open_some(now)
             if self.held.messages is not None:
-                self._talk(self.held.messages, now)
+                self._talk(self.held.messages)
             self._publish()
             ready = self.epoll.poll(self._patience(), EVENTS_PER_TURN)
             for fd, _ in ready:
@@ -92,7 +93,12 @@ class Worker:
             all_read = len(ready) < EVENTS_PER_TURN
             self.unread = 0 if all_read else self.unread - len(ready)
             # Nobody is too late whose answer lies here unread; with `now` from before the poll, none does.
-            if now >= self.next_tick and (all_read or now >= self.next_tick + 20 * TICK_S):
+            # epoll goes round: in so many full turns each had its own.
+            full = 0 if all_read else full + 1
+            if now >= self.next_tick and (
+                all_read or full * EVENTS_PER_TURN > self.held.count + len(self.flights)
+            ):
+                full = 0
                 self._tick(now)
         self._close_all()
 
@@ -201,6 +207,8 @@ class Worker:
         for flight in self.flights.overdue(now - self.task.timeout_s):
             self.held.state[flight.fd] = FREE
             self._failed(flight.attempt, self.flights.give_up(flight))
+        for fd, lost in self.held.messages.tick(now) if self.held.messages is not None else ():
+            self._drop(fd, lost.cause, lost.detail)
         if self.checking:
             self._check(now)
         elif self.pings.tick(now, elapsed_s):
@@ -280,8 +288,8 @@ class Worker:
             earlier=earlier,
         )
 
-    def _talk(self, messages: Any, now: float) -> None:
-        for fd, lost in [*messages.send_some(), *messages.tick(now)]:
+    def _talk(self, messages: Any) -> None:
+        for fd, lost in messages.send_some():
             self._drop(fd, lost.cause, lost.detail)
         if messages.over and not messages.told:
             messages.told = True
