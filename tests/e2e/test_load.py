@@ -479,6 +479,21 @@ def test_dry_run(start: Start) -> None:
     )
 
 
+@pytest.mark.parametrize("concurrency", [200, 201, 401, 4000])
+def test_workers_for_what_is_open_at_once(start: Start, concurrency: int) -> None:
+    given = ("--count", "5000", "--concurrency", str(concurrency), "--dry-run", "--json")
+    plan = json.loads(start("load", *given).finish().stdout)["plan"]
+    assert plan["workers"] == min(len(os.sched_getaffinity(0)), -(-concurrency // 200))
+
+
+def test_workers_that_a_low_descriptor_limit_asks_for(start: Start) -> None:
+    given = ("--count", "5000", "--concurrency", "4000", "--dry-run", "--json")
+    limited = ("prlimit", "--nofile=1100:1100", "setpriv", "--bounding-set=-sys_resource")
+    plan = json.loads(start("load", *given, prefix=limited).finish().stdout)["plan"]
+    assert plan["nofile"] == 1100
+    assert plan["workers"] >= 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

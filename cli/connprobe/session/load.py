@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from connprobe.engine import counters
 from connprobe.engine.task import Task, VisitsTask
 from connprobe.model import HoldRequest, LoadRequest, RunRecord, ServeMode
+from connprobe.plan.capacity import processes_for
 from connprobe.plan.message import is_size
 from connprobe.session.costs import Costs
 from connprobe.session.hold import Hold
@@ -18,6 +19,7 @@ from connprobe.session.loaded import LATE_MS, fell_behind, load_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress
 from connprobe.store.rundir import RunDirectory
+from connprobe.system.facts import raise_nofile
 
 UNCOUNTED = 10**12  # connections of a load that its duration alone bounds
 AT_ONCE_PER_WORKER = 200  # one takes some 8,000 connections a second, and fewer take less CPU for each
@@ -27,8 +29,10 @@ def planned(request: HoldRequest) -> HoldRequest:
     """What has to be planned for: only as many connections as are open at once."""
     at_once = min(request.count, request.concurrency)
     workers = request.workers
-    if workers is None and at_once <= AT_ONCE_PER_WORKER * (cpus := os.cpu_count() or 1):
-        workers = min(cpus, ceil(at_once / AT_ONCE_PER_WORKER))
+    if workers is None:
+        nofile, _ = raise_nofile(at_once + 1024)
+        workers = min(len(os.sched_getaffinity(0)), ceil(at_once / AT_ONCE_PER_WORKER))
+        workers = max(workers, processes_for(at_once, nofile))
     return replace(request, count=at_once, concurrency=at_once, workers=workers)
 
 
