@@ -479,6 +479,12 @@ def test_dry_run(start: Start) -> None:
     )
 
 
+def test_what_is_not_counted_is_not_capped(start: Start) -> None:
+    given = ("--duration", "5s", "--concurrency", "12000", "--dry-run", "--json")
+    plan = json.loads(start("load", *given).finish().stdout)["plan"]
+    assert plan["count"] == 12_000
+
+
 @pytest.mark.parametrize("concurrency", [200, 201, 401, 4000])
 def test_workers_for_what_is_open_at_once(start: Start, concurrency: int) -> None:
     given = ("--count", "5000", "--concurrency", str(concurrency), "--dry-run", "--json")

@@ -127,7 +127,7 @@ def run_load_of(
 ) -> tuple[RunRecord, BoutLoad]:
     """Its record, which is on the disk by then. Raises RunFailed."""
     asked, load, payload = requests(workload, size, contest.port, certificate)
-    prepared = prepare(planned(asked), directory.path)
+    prepared = prepare(planned(asked, load), directory.path)
     run = BoutLoad(
         prepared,
         directory,

@@ -66,8 +66,8 @@ class Comparison:
         if not self.request.skip_missing or not self.turns:
             found += [each for name in self.skipped for each in self._lacks[name]]
         for workload in self.request.suite.workloads:
-            asked, _, _ = requests(workload, max(self.request.sizes), UNKNOWN_PORT, None)
-            prepared = prepare(planned(asked), results)
+            asked, load, _ = requests(workload, max(self.request.sizes), UNKNOWN_PORT, None)
+            prepared = prepare(planned(asked, load), results)
             self._host = HostRecord(
                 kernel=prepared.facts.kernel,
                 cpus=prepared.facts.cpus,

@@ -25,9 +25,9 @@ UNCOUNTED = 10**12  # connections of a load that its duration alone bounds
 AT_ONCE_PER_WORKER = 200  # one takes some 8,000 connections a second, and fewer take less CPU for each
 
 
-def planned(request: HoldRequest) -> HoldRequest:
+def planned(request: HoldRequest, load: LoadRequest) -> HoldRequest:
     """What has to be planned for: only as many connections as are open at once."""
-    at_once = min(request.count, request.concurrency)
+    at_once = min(request.count, request.concurrency) if load.counted else request.concurrency
     workers = request.workers
     if workers is None:
         nofile, _ = raise_nofile(at_once + 1024)
@@ -52,7 +52,7 @@ class Load(Hold):
         load: LoadRequest,
         payload: bytes,
     ) -> None:
-        """prepared: of `planned(asked)`."""
+        """prepared: of `planned(asked, load)`."""
         super().__init__(prepared, directory, progress, interrupts)
         self.asked, self.load, self._payload = asked, load, payload
         self.seen.what = "load"

@@ -60,7 +60,7 @@ def run_load(
     """Exit code of `connprobe load`. payload: the message that `load` describes."""
     make = partial(Load, asked=request, load=load, payload=payload)
     asked = request.count if load.counted else 0
-    kind = _Kind("load", planned(request), asked, None, make, (load_note(request, load),))
+    kind = _Kind("load", planned(request, load), asked, None, make, (load_note(request, load),))
     return _carry_out(kind, results, out, err, dry_run=dry_run, json=json)
 
 
