@@ -371,6 +371,18 @@ def test_what_was_due_and_never_began_is_missed(load: Loads) -> None:
     assert any(it.text.startswith("The rate was not kept") for it in record.verdicts)
 
 
+def test_a_server_that_refuses_all_is_not_told_as_a_rate_that_was_not_kept(
+    load: Loads, free_port: Callable[[], int]
+) -> None:
+    record = load(
+        "--target", f"127.0.0.1:{free_port()}", "--rate", "2000", "--duration", "3s", code=4
+    )  # fmt: skip
+    assert record.not_attempted > 1000
+    assert set(record.failures) == {"refused"}
+    assert any("Gave up" in it.text for it in record.verdicts), record.verdicts
+    assert not any("The rate was not kept" in it.text for it in record.verdicts)
+
+
 def test_a_rate_for_a_time_is_a_number(load: Loads) -> None:
     """To the byte, too: of each connection a FIN may or may not have come when its counts are read."""
     record = load("--rate", "500", "--duration", "600ms", "--workers", "2", "--protocol", "tcp")

@@ -103,5 +103,5 @@ class Load(Hold):
         self.seen.checked = True  # nothing is held, and so nothing is to be checked
         if self.seen.totals is not None:
             late = self.seen.totals.late_max_us > 1000 * LATE_MS
-            self.seen.behind = late or fell_behind(self.asked, self.load, self.seen.totals)
+            self.seen.behind = late or fell_behind(self.asked, self.load, self.seen)
         return load_record(super()._record(), self.asked, self.load, self.seen)

@@ -76,7 +76,7 @@ def load_record(record: RunRecord, asked: HoldRequest, load: LoadRequest, seen: 
         load=figures,
         unknown=unknown,
     )
-    behind = record.outcome != "interrupted" and fell_behind(asked, load, totals)
+    behind = record.outcome != "interrupted" and fell_behind(asked, load, seen)
     judged = judge(load.thresholds, record)
     missed = any(not it.met for it in judged) or bool(seen.lost) or behind
     outcome = record.outcome if record.outcome == "interrupted" else "missed" if missed else "done"
@@ -98,10 +98,14 @@ def _requested(asked: HoldRequest, load: LoadRequest, totals: Totals) -> int:
     return min(asked.count, due) if load.counted else due
 
 
-def fell_behind(asked: HoldRequest, load: LoadRequest, totals: Totals) -> bool:
-    """A rate was asked, and too much of what was due had not begun when the time was over."""
+def fell_behind(asked: HoldRequest, load: LoadRequest, seen: Seen) -> bool:
+    """A rate was asked, and too much of what was due had not begun when the time was over: not where the load
+    was given up, or a worker lost."""
+    totals = seen.totals or Totals()
+    if asked.rate_per_s is None or load.duration_s is None or seen.gave_up or seen.lost:
+        return False
     due = _requested(asked, load, totals)
-    return asked.rate_per_s is not None and due - totals.established - totals.failed > LATE * due
+    return due - totals.established - totals.failed > LATE * due
 
 
 def _verdicts(record: RunRecord, load: LoadFigures, behind: bool) -> Iterator[Verdict]:
