@@ -143,10 +143,12 @@ class Visitor(Worker):
 
     def _patience(self) -> float:
         """Waits here where a start is due within milliseconds: those of epoll_wait are whole ones, and by
-        up to one each would begin too late."""
+        up to one each would begin too late. A longer wait ends there early, so that its rest is such a one."""
         patience = super()._patience()
-        if not self.interval_s or not 0 < patience < EXACT_S or self.epoll.fileno() >= SELECT_MOST:
+        if not self.interval_s or not patience or self.epoll.fileno() >= SELECT_MOST:
             return patience
+        if patience >= EXACT_S:
+            return patience - EXACT_S / 2
         select.select([self.epoll], [], [], patience)
         return 0.0
 
