@@ -1,5 +1,7 @@
 """What a comparison keeps survives a crash: whole lines are read, a cut one is made again."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -71,6 +73,35 @@ def test_what_was_asked_for_is_read_back(tmp_path: Path) -> None:
         directory.write(REQUEST, request)
         assert read_request(directory.path) == request
         assert read_bouts(directory.path) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: os.chown(path, 65534, -1), "belongs to user 65534"),
+        (lambda path: os.chown(path / REQUEST, 65534, -1), f"{REQUEST}: it belongs to user 65534"),
+        (lambda path: path.chmod(0o777), "others may write to it"),
+        (lambda path: path.chmod(0o775), "others may write to it"),
+        (lambda path: (path / REQUEST).chmod(0o664), f"{REQUEST}: others may write to it"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away: sudo .venv/bin/pytest")
+def test_commands_that_somebody_else_may_have_written_are_not_run(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    request = CompareRequest(
+        suite=parse_suite(SUITE, "s.toml"), path="s.toml", place="/x", sizes=(7,), repeats=2
+    )
+    with RunDirectory.create(tmp_path, "compare", "x", BOUTS) as directory:
+        directory.write(REQUEST, request)
+        path = directory.path
+    assert read_request(path) == request
+    spoil(path)
+    with pytest.raises(RunFailed, match=said):
+        read_request(path)
+    if REQUEST not in said:
+        with pytest.raises(RunFailed, match=said):
+            RunDirectory.reopen(path, BOUTS)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1", '{"suite": 1}', "\x00", "[" * 9999])

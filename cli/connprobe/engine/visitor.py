@@ -143,7 +143,7 @@ class Visitor(Worker):
 
     def _patience(self) -> float:
         """Waits here where a start is due within milliseconds: those of epoll_wait are whole ones, and by
-        up to one each would begin too late. A longer wait ends there early, so that its rest is such a one."""
+        up to one each would begin too late. A longer wait ends early there: its rest is such a one."""
         patience = super()._patience()
         if not self.interval_s or not patience or self.epoll.fileno() >= SELECT_MOST:
             return patience

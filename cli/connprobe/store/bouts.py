@@ -1,5 +1,6 @@
 """What a comparison keeps on the disk: what was asked for, and each bout as it ended."""
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from connprobe.store import files
 
 REQUEST, BOUTS, COMPARE = "suite.json", "bouts.jsonl", "compare.json"
 MOST_BYTES = 1 << 26
+_OWNER = "resume it as the user whose it is, in a directory that others may not write to (chmod go-w)"
 
 
 class _Schema(Record, frozen=True):
@@ -19,15 +21,24 @@ class _Schema(Record, frozen=True):
 
 
 def read_request(directory: Path) -> CompareRequest:
-    """What the comparison in `directory` was asked for. Raises RunFailed."""
+    """What the comparison in `directory` was asked for. Raises RunFailed.
+
+    Its commands will be run: nobody else may have written them.
+    """
     path = directory / REQUEST
     again = "the comparison has to be made again"
     try:
-        request = msgspec.json.decode(files.read_file(path, most=MOST_BYTES), type=CompareRequest)
+        with files.directory(directory, follow=True) as fd:
+            files.check_ours(".", fd)
+            data = files.read_file(REQUEST, dir_fd=fd, follow=False, most=MOST_BYTES, ours=True)
+        request = msgspec.json.decode(data, type=CompareRequest)
     except FileNotFoundError:
         fix = "name the directory that connprobe compare made"
         raise RunFailed(f"{directory} holds no comparison: there is no {REQUEST}", fix=fix) from None
     except OSError as error:
+        if error.errno == errno.EPERM:
+            where = directory / (error.filename or "")
+            raise RunFailed(f"{where}: {error.strerror}; its commands would run as you", fix=_OWNER) from None
         raise RunFailed(f"{path} cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RunFailed(f"{path} is damaged: {error}", fix=again) from None

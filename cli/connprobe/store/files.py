@@ -70,13 +70,23 @@ def replace_file(name: str, data: bytes, dir_fd: int, *, mode: int = 0o644) -> N
 
 
 def read_file(
-    path: Path | str, *, dir_fd: int | None = None, follow: bool = True, most: int = 1 << 28
+    path: Path | str,
+    *,
+    dir_fd: int | None = None,
+    follow: bool = True,
+    most: int = 1 << 28,
+    ours: bool = False,
 ) -> bytes:
-    """A regular file's bytes, or OSError: also for a FIFO, a device, or more than `most` bytes."""
+    """A regular file's bytes, or OSError: also for a FIFO, a device, or more than `most` bytes.
+
+    ours: OSError of `check_ours` too.
+    """
     fd = os.open(path, READ | (0 if follow else os.O_NOFOLLOW), dir_fd=dir_fd)
     with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{path} is not a regular file")
+        if ours:
+            check_ours(path, fd)
         data = file.read(most + 1)
     if len(data) > most:
         raise OSError(f"{path} is larger than {most} bytes")
@@ -91,6 +101,15 @@ def ends_a_line(name: str, dir_fd: int) -> bool:
         return not size or os.pread(fd, 1, size - 1) == b"\n"
     finally:
         os.close(fd)
+
+
+def check_ours(path: Path | str, fd: int) -> None:
+    """OSError where somebody else than us and root may have put what is in there, or may yet."""
+    status = os.fstat(fd)
+    if status.st_uid not in (0, os.geteuid()):
+        raise PermissionError(errno.EPERM, f"it belongs to user {status.st_uid}", str(path))
+    if status.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "others may write to it", str(path))
 
 
 @contextmanager

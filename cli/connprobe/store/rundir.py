@@ -83,10 +83,14 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path, lines: str) -> Self:
-        """The directory of an earlier run, to go on with it; a line that was cut short gets its end."""
+        """The directory of an earlier run, to go on with it; a line that was cut short gets its end.
+
+        Raises RunFailed, also where it is not ours alone.
+        """
         try:
             fd = files.open_directory(path)
             try:
+                files.check_ours(path, fd)
                 lines_fd = files.append_file(lines, fd)
                 if not files.ends_a_line(lines, fd):
                     os.write(lines_fd, b"\n")
