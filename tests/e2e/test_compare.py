@@ -408,6 +408,32 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
     assert list(again.bouts[: len(kept)]) == kept
 
 
+def test_what_a_contestant_did_before_it_went_missing_is_kept(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.touch()
+    leaves = THREADS + f'requires = ["{here}"]\n'
+    suite = write(TCP, CONTROL, leaves, sizes="[11]", repeats=2)
+    command = start("compare", suite, "--skip-missing")
+    assert eventually(lambda: bouts_on_disk(command) >= 2)
+    command.interrupt()
+    run = command.finish()
+    assert run.directory is not None
+    before = record_of(run, 130).bouts
+    assert "threads" in {it.contestant for it in before}
+    here.unlink()
+    resumed = start("compare", "--resume", str(run.directory)).finish()
+    record = record_of(Run(resumed.returncode, resumed.stdout, resumed.stderr, run.directory))
+    assert record.bouts[: len(before)] == before
+    assert [it.contestant for it in record.bouts].count("control") == 2
+    assert record.turns == len(record.bouts)
+    assert list(record.skipped) == ["threads (tcp)"]
+    again = start("compare", "--resume", str(run.directory)).finish()
+    assert "nothing is left to run" in again.stderr
+    assert again.stdout == resumed.stdout
+
+
 def test_one_that_is_complete_is_shown_again_and_not_touched(
     start: Start, write: Write, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ class Comparison:
             for it, present in zip(suite.contestants, chosen, strict=True)
         ]
         self.turns = turns(suite, request.sizes, request.repeats, takes_part)
+        self._asked = turns(suite, request.sizes, request.repeats, chosen)
         self.skipped = {
             key_of(it): "; ".join(f"{each.have}: {each.fix}" for each in self._lacks[key_of(it)])
             for it, present in zip(suite.contestants, chosen, strict=True)
@@ -82,6 +83,7 @@ class Comparison:
         """A bout that an interruption cut short is not kept."""
         self.bouts = self._kept(directory)
         done = {it.turn for it in self.bouts}
+        self.turns += [turn for turn in self._asked if turn in done - set(self.turns)]
         with ExitStack() as undo:
             left = [turn for turn in self.turns if turn not in done]
             if any(self._workload(turn).tls for turn in left):
@@ -179,8 +181,8 @@ class Comparison:
         )
 
     def _kept(self, directory: RunDirectory) -> list[Bout]:
-        """Of an earlier try: those that still belong to it."""
-        wanted = set(self.turns)
+        """Of an earlier try: also those of a contestant that is missing by now."""
+        wanted = set(self._asked)
         return list({it.turn: it for it in read_bouts(directory.path) if it.turn in wanted}.values())
 
     # what is said meanwhile
