@@ -434,6 +434,26 @@ def test_what_a_contestant_did_before_it_went_missing_is_kept(
     assert again.stdout == resumed.stdout
 
 
+def test_what_a_suite_may_hold_in_secret_is_read_by_nobody_else(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    template = tmp_path / "server.conf"
+    template.write_text("listen ${port}; password hunter2")
+    template.chmod(0o600)
+    holds = (
+        f'environment = {{ API_KEY = "hunter3", COLOUR = "blue" }}\nfiles = {{ "a.conf" = "{template}" }}\n'
+    )
+    run = start("compare", write(TCP, CONTROL, holds, sizes="[11]")).finish()
+    (contestant,) = record_of(run).request.suite.contestants
+    assert contestant.environment == {"API_KEY": "(not recorded)", "COLOUR": "blue"}
+    assert contestant.files == {"a.conf": "(not recorded)"}
+    assert run.directory is not None
+    files = [path for path in run.directory.rglob("*") if path.is_file()]
+    hold = {path.name for path in files if b"hunter" in path.read_bytes()}
+    assert hold == {"suite.json", "a.conf"}
+    assert {path.stat().st_mode & 0o777 for path in files if path.name in hold} == {0o600}
+
+
 def test_one_that_is_complete_is_shown_again_and_not_touched(
     start: Start, write: Write, tmp_path: Path
 ) -> None:

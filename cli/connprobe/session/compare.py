@@ -129,7 +129,7 @@ def _directory(request: CompareRequest, resume: Path | None, results: Path) -> I
         return
     made = RunDirectory.create(results, "compare", request.suite.title, BOUTS)
     with made as directory, _alone(directory.path):
-        directory.write(REQUEST, request)
+        directory.write(REQUEST, request, mode=0o600)  # with all that a template or variable holds
         yield directory
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
 from rich.console import Console
 
 from connprobe.errors import RunFailed
@@ -26,7 +27,7 @@ from connprobe.session.contest import Contest
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.load import planned
 from connprobe.session.prepare import prepare
-from connprobe.session.suite import key_of, missing, versions
+from connprobe.session.suite import key_of, missing, versions, without_secrets
 from connprobe.store.bouts import read_bouts
 from connprobe.store.rundir import RunDirectory
 from connprobe.version import __version__
@@ -115,7 +116,7 @@ class Comparison:
             command="compare",
             outcome="interrupted" if interrupted else "done" if all_done else "missed",
             started_at=min([self._began, *(it.started_at for it in self.bouts)]),
-            request=self.request,
+            request=replace(self.request, suite=without_secrets(self.request.suite)),
             skipped=self.skipped,
             versions=versions(
                 self.request,

@@ -1,12 +1,14 @@
 """A suite from its file, with the templates it names; and what this machine lacks for it."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -19,11 +21,14 @@ from connprobe.model.suite import Backend, Contestant, Program, Suite
 from connprobe.plan import template
 from connprobe.plan.suite import names_of, parse_suite, refused
 from connprobe.session.certificate import OPENSSL, openssl
+from connprobe.session.outcome import CREDENTIAL
 from connprobe.store import files
 from connprobe.targets import find_program
 
 MOST_BYTES = 1 << 20  # of a suite, and of a template
 VERSION_S = 10.0
+NOT_RECORDED = "(not recorded)"
+P = TypeVar("P", bound=Program)
 
 
 def read_suite(path: Path) -> Suite:
@@ -49,6 +54,26 @@ def read_suite(path: Path) -> Suite:
     contestants = msgspec.convert(changed[:count], tuple[Contestant, ...])
     backends = msgspec.convert(changed[count:], tuple[Backend, ...])
     return replace(suite, contestants=contestants, backend_programs=backends)
+
+
+def without_secrets(suite: Suite) -> Suite:
+    """As it is recorded and passed on: no template's text, no variable's value that may be a credential."""
+    return replace(
+        suite,
+        contestants=tuple(map(_without_secrets, suite.contestants)),
+        backend_programs=tuple(map(_without_secrets, suite.backend_programs)),
+    )
+
+
+def _without_secrets(program: P) -> P:
+    return replace(
+        program,
+        files=dict.fromkeys(program.files, NOT_RECORDED),
+        environment={
+            name: NOT_RECORDED if re.search(CREDENTIAL, name.lower()) else text
+            for name, text in program.environment.items()
+        },
+    )
 
 
 def find_suite(path: Path) -> Path:

@@ -144,9 +144,9 @@ class RunDirectory:
         """Write watch.json. Raises RunFailed."""
         self._replace(WATCH, record)
 
-    def write(self, name: str, record: Record) -> None:
+    def write(self, name: str, record: Record, *, mode: int = 0o644) -> None:
         """Write another record as JSON, whole or not at all. Raises RunFailed."""
-        self._replace(name, record)
+        self._replace(name, record, mode=mode)
 
     def write_text(self, name: str, text: str) -> None:
         """Write another file of the run, such as its report. Raises RunFailed."""
@@ -170,12 +170,12 @@ class RunDirectory:
     ) -> None:
         self.close()
 
-    def _replace(self, name: str, record: msgspec.Struct) -> None:
-        self._put(name, as_json(record).encode() + b"\n")
+    def _replace(self, name: str, record: msgspec.Struct, *, mode: int = 0o644) -> None:
+        self._put(name, as_json(record).encode() + b"\n", mode=mode)
 
-    def _put(self, name: str, data: bytes) -> None:
+    def _put(self, name: str, data: bytes, *, mode: int = 0o644) -> None:
         try:
-            files.replace_file(name, data, self._fd)
+            files.replace_file(name, data, self._fd, mode=mode)
         except OSError as error:
             raise _failed(self.path / name, error) from error
 
