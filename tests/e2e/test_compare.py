@@ -334,6 +334,22 @@ def test_a_template_with_a_mistake_is_named_with_its_line(start: Start, write: W
     assert f"line 16: contestant[1].files.x.conf: {tmp_path}/x.conf, line 2: a $ alone" in run.stderr
 
 
+def test_paths_that_no_file_of_ours_could_hold_are_refused(
+    start: Start, write: Write, tmp_path: Path
+) -> None:
+    place = os.fsdecode(os.fsencode(tmp_path) + b"/d\xff")
+    os.mkdir(place)  # noqa: PTH102
+    shutil.copy(write(TCP, CONTROL), f"{place}/s.toml")
+    for suite, said in (
+        (f"{place}/s.toml", "is not UTF-8: what has to be resumed could not be kept"),
+        (write(TCP, CONTROL, 'files = { "a.conf" = "a\\u0000b" }\n'), "embedded null byte"),
+    ):
+        run = start("compare", suite, "--dry-run").finish()
+        assert run.returncode == 2, run.stderr
+        assert run.says(said), run.stderr
+        assert "Traceback" not in run.stderr
+
+
 def test_the_plan_alone(start: Start, write: Write) -> None:
     run = start("compare", write(TCP, CONTROL, THREADS), "--dry-run", "--json", "--sizes", "7").finish()
     plan = json.loads(run.stdout)

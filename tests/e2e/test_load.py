@@ -106,6 +106,15 @@ def test_messages_as_they_are_given(load: Loads, serve: Serves, tmp_path: Path, 
     assert 0 < record.load.received_bytes - 14 * size < 14 * 200
 
 
+def test_a_message_in_a_file_whose_name_is_no_text(load: Loads, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff")
+    Path(name).write_text("hello")
+    record = load("--protocol", "tcp", "--count", "7", "--message", f"@{name}")
+    assert record.load is not None
+    assert record.load_request is not None
+    assert (record.load.answered, record.load_request.message) == (7, f"@{tmp_path}/m\ufffd"[:100])
+
+
 def test_a_record_as_its_schema_has_it(start: Start) -> None:
     run = check(start("load", "--json", "--count", "23").finish(), 0)
     schema = json.loads((CHECKOUT / "docs" / "run.schema.json").read_text())

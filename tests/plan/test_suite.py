@@ -131,6 +131,11 @@ def test_what_each_program_may_name() -> None:
         ),
         (
             '"one", "${port}"',
+            f'"one", "{"x" * 200_000}"',
+            "s.toml, line 15: contestant[1].command: a word of more than 120,000 bytes starts no program",
+        ),
+        (
+            '"one", "${port}"',
             '"./run.sh", "${port}"',
             "s.toml, line 15: contestant[1].command: ./run.sh would be looked for in the working directory: "
             "write ${suite}/run.sh",

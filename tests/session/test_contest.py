@@ -94,3 +94,11 @@ def test_the_end_of_any_of_them_is_told_and_nothing_is_left(make: Make, tmp_path
         assert eventually(lambda: contest.dead() is not None)
         assert contest.dead() == "behind ended (killed by SIGKILL)"
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_directory_that_cannot_be_made_ends_one_bout_only(make: Make, tmp_path: Path) -> None:
+    """Whatever the disk refuses is the reason of this bout, in the words of RunFailed."""
+    (directory,) = tmp_path.iterdir()
+    (directory / "servers").write_text("in the way")
+    with pytest.raises(RunFailed, match=r"servers/1-behind cannot be written: "), make() as contest:
+        contest.start()

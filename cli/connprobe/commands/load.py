@@ -1,5 +1,6 @@
 """`connprobe load`: connections that come, say their messages and go, and how long all of that takes."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -110,6 +111,7 @@ def load(
     else:
         message = MESSAGE if message is None else message
         payload = _payload(message)
+        message = os.fsencode(message).decode(errors="replace")  # as it is told of
     request = options.hold_request(
         target=target,
         count=COUNT if count is None else count,

@@ -19,6 +19,7 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`
 _PART = re.compile(r"\.([A-Za-z0-9_]+)|\[([0-9]+|\.\.\.)\]")
 _FIELD = re.compile(r"unknown field `([^`]+)`")
 _REGEX = re.compile(r"regex '(.*)'$")
+MOST_WORD_BYTES = 120_000  # MAX_ARG_STRLEN is 131,072: room for what ${...} becomes
 FIX = "docs/compare.md describes every key"
 
 
@@ -175,6 +176,13 @@ def _templates(where: Path, program: Program, known: Sequence[str], filled: bool
                 beside = f"${{suite}}/{text.removeprefix('./')}"
                 what = f"{text} would be looked for in the working directory: write {beside}"
                 yield Mistake((*where, key), what)
+    words: list[tuple[Path, str]] = [
+        *((("command",), text) for text in (*program.command, *program.version)),
+        *((("environment", name), f"{name}={text}") for name, text in program.environment.items()),
+    ]
+    for path, text in words:
+        if len(text.encode()) > MOST_WORD_BYTES:
+            yield Mistake((*where, *path), f"a word of more than {MOST_WORD_BYTES:,} bytes starts no program")
     texts: list[tuple[Path, str]] = [(("command",), text) for text in program.command]
     texts += [(("environment", name), text) for name, text in program.environment.items()]
     early: list[tuple[Path, str]] = [(("requires",), text) for text in program.requires]

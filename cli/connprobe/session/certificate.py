@@ -36,8 +36,7 @@ def make_certificate(directory: Path) -> Certificate:
         raise RunFailed("a certificate needs openssl, which is not installed", fix="apt-get install openssl")
     # nginx takes a relative path for one below its own directory.
     directory = directory.absolute()
-    made = Certificate(*(files.private_directory(directory) / f"{it}.pem" for it in ("cert", "key", "both")))
-    made.remove()
+    made = Certificate(*(directory / f"{it}.pem" for it in ("cert", "key", "both")))
     command = [
         *(program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
         *("-sha256", "-days", str(DAYS), "-subj", "/CN=localhost"),
@@ -45,6 +44,8 @@ def make_certificate(directory: Path) -> Certificate:
         *("-keyout", str(made.key), "-out", str(made.certificate)),
     ]
     try:
+        files.private_directory(directory)
+        made.remove()
         ran = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -63,5 +64,5 @@ def make_certificate(directory: Path) -> Certificate:
                 made.both.name, made.certificate.read_bytes() + made.key.read_bytes(), fd, mode=0o600
             )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunFailed(f"openssl made no certificate: {error}") from error
+        raise RunFailed(f"no certificate was made: {error}") from error
     return made

@@ -133,11 +133,18 @@ class Contest:
 
     def _run(self, program: Program, values: Mapping[str, str]) -> StartedServer:
         name = f"{len(self.servers) + 1}-{sanitise(program.name)}"
-        directory = files.private_directory(files.private_directory(self._directory.path / "servers") / name)
+        servers = self._directory.path / "servers"
+        directory = servers / name
         filled = {**values, "directory": str(directory.absolute())}
-        with files.directory(directory) as fd:
-            for file, text in program.files.items():
-                files.replace_file(file, template.fill(text, filled).encode(), fd, mode=0o600)
+        try:
+            files.private_directory(servers)
+            with files.directory(files.private_directory(directory)) as fd:
+                for file, text in program.files.items():
+                    files.replace_file(file, template.fill(text, filled).encode(), fd, mode=0o600)
+        except OSError as error:
+            raise RunFailed(
+                f"{directory} cannot be written: {error.strerror or error}", fix=f"ls -ld {directory}; df -h"
+            ) from error
         words = [template.fill(word, filled) for word in program.command]
         environment = {key: template.fill(text, filled) for key, text in program.environment.items()}
         path = find_program(words[0])

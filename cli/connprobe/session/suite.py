@@ -20,6 +20,7 @@ from connprobe.model.bout import CompareRequest
 from connprobe.model.suite import Backend, Contestant, Program, Suite
 from connprobe.plan import template
 from connprobe.plan.suite import names_of, parse_suite, refused
+from connprobe.report import format as fmt
 from connprobe.session.certificate import OPENSSL, openssl
 from connprobe.session.outcome import CREDENTIAL
 from connprobe.store import files
@@ -33,6 +34,11 @@ P = TypeVar("P", bound=Program)
 
 def read_suite(path: Path) -> Suite:
     """Its `files` hold the templates themselves. Raises UsageError with the line and key of a mistake."""
+    if re.search("[\ud800-\udfff]", str(path.absolute())):
+        raise UsageError(
+            f"{str(path.absolute())!r} is not UTF-8: what has to be resumed could not be kept",
+            fix="rename it",
+        )
     text = _read(path, f"{path}", "name a suite file, such as targets/balancerbattle.toml")
     suite = parse_suite(text, str(path))
     changed = []
@@ -97,6 +103,8 @@ def _read(path: Path, named: str, fix: str) -> str:
         raise UsageError(f"{named} cannot be read: {error.strerror or error}", fix=fix) from None
     except UnicodeDecodeError:
         raise UsageError(f"{named} is not UTF-8", fix=fix) from None
+    except ValueError as error:  # a NUL in its path
+        raise UsageError(f"{fmt.printable(named)} cannot be read: {error}", fix=fix) from None
 
 
 def early(place: Path) -> dict[str, str]:
