@@ -102,3 +102,14 @@ def test_a_directory_that_cannot_be_made_ends_one_bout_only(make: Make, tmp_path
     (directory / "servers").write_text("in the way")
     with pytest.raises(RunFailed, match=r"servers/1-behind cannot be written: "), make() as contest:
         contest.start()
+
+
+def test_who_does_not_listen_in_time_is_not_tried_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its port may be taken by itself: whose descriptors may not be read is not seen to listen."""
+    from connprobe.session import started
+
+    monkeypatch.setattr(started, "_listening", lambda pids, sockets: [])
+    text = SUITE.replace("[[contestant]]", "startup_s = 1.0\n[[contestant]]")
+    with make(text) as contest, pytest.raises(RunFailed, match="behind: the server did not listen"):
+        contest.start()
+    assert contest.notes == []

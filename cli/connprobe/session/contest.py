@@ -111,7 +111,7 @@ class Contest:
                     port, program.startup_s, lambda: self._interrupts.by is not None
                 )
             except RunFailed as failure:
-                if number < TRIES and taken(port) is not None:
+                if number < TRIES and not isinstance(failure, Late) and taken(port) is not None:
                     self.notes.append(f"{program.name}: somebody else took port {port} first")
                     server.stop()
                     continue
