@@ -282,6 +282,25 @@ def test_interrupted(start: Start) -> None:
     assert record.not_attempted > 900_000
 
 
+def test_wrong_echoes_whose_goodbye_is_awaited_count_once_at_ctrl_c(start: Start) -> None:
+    def behave(connection: Connection) -> None:
+        connection.upgrade()
+        read_frame(connection)
+        connection.sock.sendall(text_frame(b"another"))
+        read_frame(connection)  # the close frame, which is not answered
+        connection.server.count("parting")
+        connection.server.gate.wait(20)
+
+    with OddServer(behave) as server:
+        command = start("load", "--json", "--target", server.target, "--count", "20", "--concurrency", "20")
+        server.wait("parting", 20)
+        command.interrupt()
+        record = check(command.finish(), 130).record  # its counts add up
+        server.gate.set()
+    assert record.load is not None
+    assert (record.load.wrong, record.held) == (20, 0)
+
+
 def test_a_worker_that_is_killed(start: Start) -> None:
     """What it had begun is lost with it; what it had not is not attempted. The other goes on."""
 

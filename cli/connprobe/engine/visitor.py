@@ -159,6 +159,11 @@ class Visitor(Worker):
         """The last connection may have been over long before the time was in which more might begin."""
         return self.over_ns
 
+    def _close_all(self) -> None:
+        for fd in self.visits.wrong():  # they are counted as wrong, and may not be as held too
+            self._drop(fd, WRONG, "")
+        super()._close_all()
+
     def _publish(self) -> None:
         over = self.tally.established + self.tally.failed - self.held.count
         if over != self.over:

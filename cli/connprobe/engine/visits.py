@@ -113,6 +113,10 @@ class Visits(Exchange):
         """RIGHT or WRONG: its messages are over, and the server has not said goodbye yet."""
         return self._parting.get(fd)
 
+    def wrong(self) -> list[int]:
+        """Those that wait for the server's goodbye after a wrong answer."""
+        return [fd for fd, how in self._parting.items() if how == WRONG]
+
     def _say(self, fd: int) -> None:
         self._tally.messages_sent += 1
         talk, number = self._says, self._messages - self._left[fd]
