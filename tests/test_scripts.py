@@ -175,3 +175,30 @@ def test_services_of_what_is_installed_stay_idle(bare: Path, failing: int) -> No
         assert "this machine has a haproxy.service of its own" in ran.stderr
     finally:
         system.end()
+
+
+# As above, but it takes a while; and what dpkg says then.
+SLOW_APT_GET = APT_GET.replace("unit=", "sleep 1\nunit=", 1)
+DPKG_QUERY = """#!/bin/sh
+[ ! -e /lib/systemd/system/haproxy.service ] || printf 'ii '
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a mount namespace: sudo .venv/bin/pytest")
+@pytest.mark.skipif(not shutil.which("systemctl"), reason="needs systemctl: apt-get install systemd")
+def test_the_second_of_two_installations_waits_for_the_first(bare: Path) -> None:
+    for name, text in (("apt-get", SLOW_APT_GET), ("dpkg-query", DPKG_QUERY)):
+        (bare / "bin" / name).write_text(text)
+        (bare / "bin" / name).chmod(0o755)
+    system = Namespace(SYSTEMD)
+    try:
+        path = f"{bare}/bin:{os.environ['PATH']}"
+        variables = ("env", f"PATH={path}", "SYSTEMD_OFFLINE=1", "FAILING=0")
+        install = [*system.prefix, *variables, str(bare / "checkout/scripts/apt-install"), "haproxy"]
+        both = [subprocess.Popen(install, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [each.communicate(timeout=30)[1] for each in both]
+        assert [each.returncode for each in both] == [0, 0], said
+        assert "".join(said).count("installing with apt-get") == 1
+    finally:
+        system.end()
