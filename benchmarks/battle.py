@@ -36,9 +36,18 @@ def kept(directory: Path) -> CompareRecord:
     return msgspec.json.decode((directory / "compare.json").read_bytes(), type=CompareRecord)
 
 
-def block(record: CompareRecord, command: str) -> str:
-    taken = f"{processes.machine()} The runs began at {record.started_at}."
+def block(record: CompareRecord, command: str, machine: str) -> str:
+    taken = f"{machine} The runs began at {record.started_at}."
     return f"{taken}\n\n    {command}\n\n{beside(record)}\n\n{markdown(record).rstrip()}"
+
+
+def then(record: CompareRecord) -> str:
+    """The machine of a comparison that was made before: neither commit nor date of now are its own."""
+    host = record.host
+    return (
+        f"{host.cpus} CPUs, {host.memory_total_bytes / 2**30:.0f} GiB, Linux {host.kernel}, "
+        f"Python {host.python}, connprobe {record.connprobe}."
+    )
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,7 +65,7 @@ def main() -> int:
     record = kept(asked.of) if asked.of else measure(asked)
     made_by = ["connprobe", "compare", "balancerbattle"]
     made_by += ["--sizes", ",".join(map(str, record.request.sizes)), "--repeats", str(record.request.repeats)]
-    text = block(record, shlex.join(made_by))
+    text = block(record, shlex.join(made_by), then(record) if asked.of else processes.machine())
     ending.publish(text, NOTES, write=asked.write, name="balancerbattle")
     return 0 if record.outcome == "done" else 1
 

@@ -8,8 +8,17 @@ from types import ModuleType
 
 import pytest
 
-from connprobe.model.bout import Figure, Spread, Standing
+from connprobe.model import HostRecord
+from connprobe.model.bout import (
+    COMPARE_SCHEMA,
+    CompareRecord,
+    CompareRequest,
+    Figure,
+    Spread,
+    Standing,
+)
 from connprobe.plan.standings import FIGURES
+from connprobe.plan.suite import parse_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 CONCURRENCY = 100
@@ -55,3 +64,36 @@ def test_a_line_for_each_standing_and_a_dash_for_what_the_article_has_not(battle
         f"| plain: nginx | 10,000 | 252 ms | {dash} | 16 ms | {dash} | 28,433 ms | 1,500 ms | 1.12 | 1.50 |"
     )
     assert unknown.count(dash) == 6
+
+
+def test_an_earlier_comparison_is_not_told_as_one_of_now(battletable: ModuleType) -> None:
+    battle = importlib.import_module("benchmarks.battle")
+    record = CompareRecord(
+        schema=COMPARE_SCHEMA,
+        connprobe="0.0.9",
+        command="compare",
+        outcome="done",
+        started_at="2026-01-02T03:04:05+00:00",
+        request=CompareRequest(
+            suite=parse_suite(
+                'sizes = [5]\n[[workload]]\nname = "a"\n[[contestant]]\nname = "a"\ncommand = ["a"]\n',
+                "s.toml",
+            ),
+            path="s.toml",
+            place="/x",
+            sizes=(5,),
+            repeats=1,
+        ),
+        skipped={},
+        versions={},
+        turns=0,
+        bouts=(),
+        standings=(),
+        host=HostRecord(kernel="5.4", cpus=64, memory_total_bytes=2**38, nofile=1024, python="3.11.0"),
+        verdicts=(),
+    )
+    text = battle.block(record, "x", battle.then(record))
+    assert text.startswith(
+        "64 CPUs, 256 GiB, Linux 5.4, Python 3.11.0, connprobe 0.0.9. The runs began at 2026-01-02T03:04:05"
+    )
+    assert "commit" not in text.splitlines()[0]
