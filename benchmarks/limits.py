@@ -164,11 +164,18 @@ def measure(asked: argparse.Namespace, cases: Sequence[Case]) -> list[Row]:
             if (case.name, number) in done:
                 continue
             row = run(case, number, asked.results)
-            with file.open("ab") as out:
-                out.write(msgspec.json.encode(row) + b"\n")
+            append(file, row)
             rows.append(row)
             print(_line(row), file=sys.stderr, flush=True)
     return rows
+
+
+def append(file: Path, row: Row) -> None:
+    """On a line of its own: what was cut off before it goes."""
+    with file.open("a+b") as out:
+        out.seek(0)
+        out.truncate(out.read().rfind(b"\n") + 1)
+        out.write(msgspec.json.encode(row) + b"\n")
 
 
 def read(file: Path) -> list[Row]:

@@ -22,6 +22,8 @@ from benchmarks.figures import Ramp, from_floor, from_run, sockets_in_use
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = ROOT / "benchmarks/floor"
 CONNPROBE = ROOT / ".venv/bin/connprobe"
+# What is measured is what stands beside this file, wherever .venv leads.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT / "cli"), os.environ.get("PYTHONPATH"))))
 
 READY_S = 30.0
 GRACE_S = 30.0

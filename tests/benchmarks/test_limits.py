@@ -68,6 +68,36 @@ def values(**changes: Any) -> dict[str, Any]:
 NO_TRUTH = {"predicted": None, "low": None, "high": None, "true": None, "failure": "exit 1: no such server"}
 
 
+def test_a_row_that_was_cut_off_spoils_no_other(
+    limits: ModuleType, limittable: ModuleType, tmp_path: Path
+) -> None:
+    file = tmp_path / "limits.jsonl"
+    rows = [limittable.Row(**values(round=number)) for number in (1, 2, 3)]
+    limits.append(file, rows[0])
+    limits.append(file, rows[1])
+    file.write_bytes(file.read_bytes()[:-20])
+    assert limits.read(file) == rows[:1]
+    limits.append(file, rows[1])
+    limits.append(file, rows[2])
+    assert limits.read(file) == rows
+    assert file.read_bytes().count(b"\n") == 3
+
+
+def test_what_is_measured_is_of_this_checkout(tmp_path: Path) -> None:
+    (tmp_path / "connprobe").mkdir()
+    (tmp_path / "connprobe/__init__.py").touch()  # another tree
+    shown = "import connprobe; print(connprobe.__file__)"
+    code = f"from benchmarks import processes; print(processes.output([sys.executable, '-c', {shown!r}], 30))"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == str(ROOT / "cli/connprobe/__init__.py")
+
+
 def test_each_case_has_a_name_of_its_own(cases: ModuleType) -> None:
     assert len({case.name for case in cases.CASES}) == len(cases.CASES)
 
