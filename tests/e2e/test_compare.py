@@ -416,6 +416,8 @@ def test_an_interruption_leaves_no_process_and_is_resumed(
         assert len(record.bouts) == len(before) < record.turns == 8
         assert f"connprobe compare --resume {run.directory}" in run.stderr
         assert run.stdout.startswith("Interrupted. small: ")
+    plan = start("compare", "--resume", str(run.directory), "--dry-run").finish()
+    assert plan.stdout.startswith(f"{8 - len(before)} runs; nothing was touched\n")
     resumed = start("compare", "--resume", str(run.directory)).finish()
     assert resumed.returncode == 0, resumed.stderr
     again = record_of(Run(0, resumed.stdout, resumed.stderr, run.directory))
@@ -488,6 +490,10 @@ def test_one_that_is_complete_is_shown_again_and_not_touched(
     changed = start("compare", "--resume", str(directory), "--json").finish()
     assert msgspec.json.decode(changed.stdout, type=CompareRecord) == record
     assert f"{suite} is not what it was: not used" in changed.stderr
+    asked = json.loads((directory / "suite.json").read_text())
+    asked["place"] = "/nowhere/\x1b[31mred"
+    (directory / "suite.json").write_text(json.dumps(asked))
+    assert "\x1b" not in start("compare", "--resume", str(directory)).finish().stderr
     (directory / "compare.json").write_text("{")
     mended = start("compare", "--resume", str(directory)).finish()
     assert record_of(Run(mended.returncode, mended.stdout, mended.stderr, directory)).bouts == record.bouts

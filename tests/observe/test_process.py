@@ -286,3 +286,41 @@ def test_sampling_while_processes_come_and_go(start: Start) -> None:
         seen.update(use.pids)
     assert len(seen) >= 23
     assert cpu_s == sorted(cpu_s)
+
+
+def test_cpu_of_a_child_that_came_and_went_between_two_looks(start: Start) -> None:
+    """What it took before the first look is not in it."""
+    program = start(PUPPET)
+    program.ask("fork 1 0.3")
+    program.ask("end reap")
+    group = ProcessGroup([program.pid])
+    before = group.sample(0.0)
+    program.ask("fork 1 0.2")
+    program.ask("end reap")
+    after = group.sample(0.5)
+    alone = ProcessGroup([program.pid], follow_children=False)
+    assert before is not None
+    assert after is not None
+    assert 0.2 <= after.cpu_s - before.cpu_s < 0.28
+    first = alone.sample(0.0)
+    program.ask("fork 1 0.2")
+    program.ask("end reap")
+    last = alone.sample(1.0)
+    assert first is not None
+    assert last is not None
+    assert last.cpu_s - first.cpu_s < 0.1
+
+
+def test_cpu_of_a_child_that_was_seen_counts_once_after_it_was_waited_for(start: Start) -> None:
+    program = start(PUPPET)
+    group = ProcessGroup([program.pid])
+    before = group.sample(0.0)
+    program.ask("fork 1 0.3")
+    seen = group.sample(LATER)
+    program.ask("end reap")
+    after = group.sample(2 * LATER)
+    assert before is not None
+    assert seen is not None
+    assert after is not None
+    assert seen.cpu_s - before.cpu_s >= 0.3
+    assert after.cpu_s - seen.cpu_s < 0.1

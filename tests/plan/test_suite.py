@@ -111,6 +111,12 @@ def test_what_each_program_may_name() -> None:
         ),
         (
             '"${port}", "${backend_port}"]',
+            '"x"]\nenvironment = { "A\\n" = "x" }',
+            "s.toml, line 22: contestant[2].environment.A\n: this key: expected `str` matching regex",
+        ),
+        ('name = "plain"', 'name = "plain\\n"', "s.toml, line 4: workload[1].name: expected `str` matching"),
+        (
+            '"${port}", "${backend_port}"]',
             '"x"]\n[contestant.files]\nok = "1"\n"../x" = "x"',
             "s.toml, line 24: contestant[2].files.../x: this key: expected `str` matching regex",
         ),

@@ -114,3 +114,10 @@ def test_a_run_that_is_over_has_one_line() -> None:
     assert line(DIED, 3, 6).startswith("[3/6] plain 2,000 proxy, round 2: DIED: proxy ended")
     done = line(a_bout("proxy", 2, None, size=2000, total_s=1.5), 4, 6)
     assert done == f"[4/6] plain 2,000 proxy, round 2: 1.5 s, handshake {fmt.DASH}, latency {fmt.DASH}"
+
+
+def test_a_record_that_lacks_a_figure_has_a_dash_for_it(record: CompareRecord) -> None:
+    lacks = replace(record, standings=tuple(replace(it, figures={}) for it in record.standings))
+    row = f"| 2,000 proxy | {fmt.DASH} | {fmt.DASH} |"
+    assert row in markdown(lacks)
+    assert "2,000 proxy" in render_compare_html(lacks)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from connprobe.session import contest as module
 from connprobe.session.contest import Contest
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.started import free_port
+from connprobe.session.suite import versions
 from connprobe.store.rundir import RunDirectory
 from running import CHECKOUT, eventually
 
@@ -113,3 +115,46 @@ def test_who_does_not_listen_in_time_is_not_tried_again(make: Make, monkeypatch:
     with make(text) as contest, pytest.raises(RunFailed, match="behind: the server did not listen"):
         contest.start()
     assert contest.notes == []
+
+
+FORKS = """import os, socket, sys, time
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(1)
+os.fork()
+time.sleep(60)
+"""
+
+
+def test_a_process_that_is_forked_in_a_short_bout_is_seen(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "forks.py").write_text(FORKS)
+    text = SUITE.replace(f'"{CHECKOUT}/targets/python_asyncio.py", "127.0.0.1"', f'"{tmp_path}/forks.py"')
+    with make(text) as contest:
+        contest.start()
+        (front,) = (server for program, server in contest.servers if program.name == "front")
+        group = contest.group()
+        assert group.sample(0.0) is not None
+        assert eventually(lambda: len(front.pids()) == 2)
+        use = group.sample(4.5)  # sooner than those of a longer run are looked for
+        assert use is not None
+        assert use.pids == front.pids()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print('one 1.2')\nprint('more')", "one 1.2"),
+        ("import sys; print('two 3.4', file=sys.stderr)", "two 3.4"),
+        ("while True: print('yes' * 1000)", ("yes" * 1000)[:200]),
+        ("import sys\nwhile True: sys.stdout.write('y')", "y" * 200),
+        ("", None),
+    ],
+)
+def test_of_a_version_the_first_line_alone_is_read(tmp_path: Path, code: str, said: str | None) -> None:
+    """At once, too, where the output has no end."""
+    (tmp_path / "version.py").write_text(code)
+    text = SUITE.replace("files =", f'version = ["${{python}}", "{tmp_path}/version.py"]\nfiles =')
+    suite = parse_suite(text, "s.toml")
+    request = CompareRequest(suite=suite, path="s.toml", place=str(tmp_path), sizes=(5,), repeats=1)
+    began = time.monotonic()
+    assert versions(request, iter(suite.contestants)) == ({} if said is None else {"front": said})
+    assert time.monotonic() - began < 8

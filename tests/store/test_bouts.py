@@ -65,6 +65,12 @@ def test_nothing_is_read_or_written_through_a_planted_link(tmp_path: Path) -> No
         RunDirectory.reopen(tmp_path / "link", BOUTS)
 
 
+def test_a_fifo_in_place_of_the_lines_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / BOUTS)
+    with pytest.raises(RunFailed, match="it is not a regular file"):
+        RunDirectory.reopen(tmp_path, BOUTS)
+
+
 def test_what_was_asked_for_is_read_back(tmp_path: Path) -> None:
     request = CompareRequest(
         suite=parse_suite(SUITE, "s.toml"), path="s.toml", place="/x", sizes=(7,), repeats=2

@@ -7,9 +7,11 @@ from msgspec import Meta, field
 from connprobe.model.base import Record
 from connprobe.model.request import Protocol
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 +._-]{0,39}$")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# "$" alone also matches before a last newline. Where it does not, as in a JSON schema, the rest says nothing.
+_END = r"$(?!\n)"
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 +._-]{0,39}" + _END)]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}" + _END)]
+Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*" + _END)]
 Size = Annotated[int, Meta(ge=1, le=10_000_000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -21,7 +23,7 @@ class Workload(Record, frozen=True, forbid_unknown_fields=True):
     name: Name
     protocol: Protocol = "ws"
     tls: bool = False
-    path: Annotated[str, Meta(pattern=r"^/[!-~]*$")] = "/"
+    path: Annotated[str, Meta(pattern=r"^/[!-~]*" + _END)] = "/"
     messages: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
     message: str | None = None  # a text, or a size such as 1kB; None: 32B, or with HTTP the request
     concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] = 100

@@ -26,12 +26,14 @@ class _Member:
     def __init__(self, handle: psutil.Process) -> None:
         self.handle = handle
         self.cpu_s = 0.0
+        self.ended_s = 0.0  # CPU of its children that ended, since they count
+        self.ended_before_s: float | None = None
         self.rollup: Rollup | None = None
         self.rollup_at: float | None = None
 
 
 class ProcessGroup:
-    """The processes `roots` and, with `follow_children`, their descendants, found anew at most every 5 s.
+    """The processes `roots` and, with `follow_children`, their descendants, found anew each `discovery_s`.
 
     Times (`now`) are the caller's, in seconds, from any monotonic clock. After each `sample`:
     - `processes`: what each live process takes;
@@ -39,7 +41,9 @@ class ProcessGroup:
     - `pss_reason`: why PSS is None; `pss_age_s`: how old its oldest part is.
     """
 
-    def __init__(self, roots: Sequence[int], *, follow_children: bool = True) -> None:
+    def __init__(
+        self, roots: Sequence[int], *, follow_children: bool = True, discovery_s: float = DISCOVERY_S
+    ) -> None:
         self.processes: list[ProcessUse] = []
         self.reason: str | None = None
         self.pss_reason: str | None = None
@@ -47,7 +51,8 @@ class ProcessGroup:
         self._follow = follow_children
         self._members: dict[int, _Member] = {}
         self._hidden: set[int] = set()
-        self._exited_cpu_s = 0.0
+        self._exited_cpu_s = self._cpu_s = 0.0
+        self._discovery_s, self._sampled = discovery_s, False
         self._discover_at = self._pss_at = float("-inf")
         for pid in roots:
             try:
@@ -62,7 +67,8 @@ class ProcessGroup:
     def sample(self, now: float, *, pss: bool = True) -> ServerUse | None:
         """The sum over all live processes, or None once all are gone (or none may be read: see `reason`).
 
-        CPU includes that of members that exited, up to the last sample before: it never goes backwards.
+        CPU includes that of members that exited, up to the last sample before, and of children never seen,
+        once a member has waited for them: it never goes backwards.
         pss: False leaves PSS as it was read last.
         """
         self._hidden = {pid for pid in self._hidden if _exists(pid)}
@@ -82,6 +88,8 @@ class ProcessGroup:
                 self._exited_cpu_s += self._members.pop(pid).cpu_s
             else:
                 uses[pid] = use
+        self._sampled = True
+        self._add_up()
         if pss:
             self._read_pss(now, uses)
         self.processes = [self._with_pss(use) for use in uses.values()]
@@ -92,12 +100,21 @@ class ProcessGroup:
             pids=tuple(sorted(uses)),
             rss_bytes=sum(use.rss_bytes for use in self.processes),
             pss_bytes=_sum([use.pss_bytes for use in self.processes]),
-            # Rounded to the tick it is counted in: regrouped, a sum of floats could fall by its last bit.
-            cpu_s=round(self._exited_cpu_s + sum(member.cpu_s for member in self._members.values()), 2),
+            cpu_s=self._cpu_s,
             fds=_sum([use.fds for use in self.processes]),
             threads=sum(use.threads for use in self.processes),
             complete=not denied,
         )
+
+    def _add_up(self) -> None:
+        """CPU is at least either sum, and what both have in it is not to be told apart.
+
+        One has no child that came and went between two looks, the other none that nobody waited for.
+        """
+        seen = self._exited_cpu_s + sum(it.cpu_s for it in self._members.values())
+        waited_for = sum(it.cpu_s + it.ended_s for it in self._members.values())
+        # Rounded to the tick it is counted in: regrouped, a sum of floats could fall by its last bit.
+        self._cpu_s = max(self._cpu_s, round(seen, 2), round(waited_for, 2))
 
     def _read(self, member: _Member) -> ProcessUse | None:
         """None: it has exited. psutil.NoSuchProcess likewise; psutil.AccessDenied."""
@@ -112,6 +129,10 @@ class ProcessGroup:
         if not handle.is_running():  # asked last: the pid was the same process during all of the above
             return None
         member.cpu_s = times.user + times.system
+        ended_s = times.children_user + times.children_system
+        if member.ended_before_s is None:
+            member.ended_before_s = 0.0 if self._sampled else ended_s
+        member.ended_s = ended_s - member.ended_before_s if self._follow else 0.0
         if zombie:  # its CPU time is final, its memory gone
             return None
         return ProcessUse(
@@ -127,7 +148,7 @@ class ProcessGroup:
 
     def _discover(self, now: float) -> None:
         """Adds every descendant of a member, but for connprobe's own processes."""
-        began = time.perf_counter()
+        began = time.thread_time()
         children: dict[int, list[psutil.Process]] = {}
         for handle in psutil.process_iter(["ppid"]):
             children.setdefault(handle.info["ppid"], []).append(handle)
@@ -137,7 +158,7 @@ class ProcessGroup:
                 if handle.pid not in self._members and handle.pid != os.getpid():
                     self._members[handle.pid] = _Member(handle)
                     waiting.append(handle.pid)
-        self._discover_at = now + max(DISCOVERY_S, (time.perf_counter() - began) / SHARE)
+        self._discover_at = now + max(self._discovery_s, (time.thread_time() - began) / SHARE)
 
     def _read_pss(self, now: float, pids: Iterable[int]) -> None:
         """Reads all when the last reading is paid for, and at once those that were never read."""

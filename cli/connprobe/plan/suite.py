@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from ast import literal_eval
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ Path = tuple[str | int, ...]
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _PART = re.compile(r"\.([A-Za-z0-9_]+)|\[([0-9]+|\.\.\.)\]")
 _FIELD = re.compile(r"unknown field `([^`]+)`")
-_REGEX = re.compile(r"regex '(.*)'$")
+_REGEX = re.compile(r"regex ('.*')$")
 MOST_WORD_BYTES = 120_000  # MAX_ARG_STRLEN is 131,072: room for what ${...} becomes
 FIX = "docs/compare.md describes every key"
 
@@ -75,7 +76,9 @@ def _understood(message: str, data: object) -> Mistake:
     what = found["what"]
     if found["key"]:
         wanted = _REGEX.search(what)
-        path += _keys(data, path, lambda key, _: wanted is not None and not re.search(wanted[1], key))
+        path += _keys(
+            data, path, lambda key, _: wanted is not None and not re.search(literal_eval(wanted[1]), key)
+        )
         what = f"this key: {what[0].lower()}{what[1:]}"
     if (field := _FIELD.search(what)) is not None:
         path.append(field[1])

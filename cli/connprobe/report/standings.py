@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from connprobe.model.bout import Bout, CompareRecord, Spread, Standing
+from connprobe.model.bout import Bout, CompareRecord, Figure, Spread, Standing
 from connprobe.model.suite import Workload
 from connprobe.report import format as fmt
 from connprobe.report.compared import ratio
@@ -19,6 +19,7 @@ NOTE = (
     f"Medians over the rounds, in brackets the least and the greatest. {TIMES}: of the control of the same "
     "round, likewise."
 )
+NOTHING = Figure(values=None, ratios=None)  # a compare.json of another version may lack one
 Show = Callable[[float | None], str]
 
 
@@ -91,7 +92,7 @@ def rows_of(standings: Sequence[Standing], columns: Sequence[_Column] = _SPEED) 
     for standing in standings:
         cells = [f"{fmt.count(standing.size)} {standing.contestant}"]
         for column in columns:
-            figure = standing.figures[column.key]
+            figure = standing.figures.get(column.key, NOTHING)
             cells.append(spread(figure.values, column.show))
             if column.ratio:
                 control = standing.control and figure.values is not None

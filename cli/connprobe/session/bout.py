@@ -108,6 +108,10 @@ class BoutLoad(Load):
                 self.fleet.send("stop")
         return super()._over(totals)
 
+    def _stop_workers(self) -> None:
+        self._group.refresh()
+        super()._stop_workers()
+
     def _record(self) -> RunRecord:
         self.dead = self.dead or self._contest.dead()
         self._group.refresh()

@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from connprobe.errors import RunFailed, UsageError
-from connprobe.model.bout import CompareRecord, CompareRequest
+from connprobe.model.bout import Bout, CompareRecord, CompareRequest
 from connprobe.model.suite import Suite
+from connprobe.report import format as fmt
 from connprobe.report.plan import render_obstacles
 from connprobe.report.standings import render_compare
 from connprobe.session.comparison import Comparison
@@ -16,7 +17,7 @@ from connprobe.session.ending import DONE, INTERRUPTED, MISSED, REFUSED, print_j
 from connprobe.session.interrupts import Interrupts
 from connprobe.session.run import say_restored
 from connprobe.session.suite import read_suite
-from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_compare, read_request
+from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_bouts, read_compare, read_request
 from connprobe.store.lock import Busy, exclusive
 from connprobe.store.rundir import REPORT, RunDirectory
 
@@ -44,14 +45,14 @@ def run_compare(
     comparison = Comparison(request, err)
     if resume is not None and not dry_run and (complete := _complete(resume, comparison)) is not None:
         with suppress(OSError):
-            err.print(f"nothing is left to run in {resume}", markup=False, soft_wrap=True)
+            err.print(fmt.printable(f"nothing is left to run in {resume}"), markup=False, soft_wrap=True)
             _show(resume, complete, out, report=(resume / REPORT).is_file(), json=json)
         return _code(complete)
     obstacles = comparison.obstacles(results if resume is None else resume)
     if obstacles:
         render_obstacles(obstacles, err)
     if dry_run and (json or not obstacles):
-        _plan(comparison, out, json=json)
+        _plan(comparison, read_bouts(resume) if resume is not None else (), out, json=json)
     if obstacles:
         return REFUSED
     if dry_run:
@@ -63,11 +64,10 @@ def run_compare(
         with suppress(OSError):
             _show(directory.path, record, out, report=no_report is None, json=json)
             if no_report:
-                err.print(f"no {REPORT}: {no_report}", markup=False)
+                err.print(fmt.printable(f"no {REPORT}: {no_report}"), markup=False)
             if record.outcome == "interrupted":
-                err.print(
-                    f"to go on: connprobe compare --resume {directory.path}", markup=False, soft_wrap=True
-                )
+                again = f"to go on: connprobe compare --resume {directory.path}"
+                err.print(fmt.printable(again), markup=False, soft_wrap=True)
     if unwritten is not None:
         raise unwritten
     return _code(record)
@@ -105,7 +105,7 @@ def _say_changed(request: CompareRequest, err: Console) -> None:
     if not same:
         said = f"{path} is not what it was: not used, but the suite as it was then"
         with suppress(OSError):
-            err.print(said, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            err.print(fmt.printable(said), style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(directory: Path, record: CompareRecord, out: Console, *, report: bool, json: bool) -> None:
@@ -157,14 +157,15 @@ def _write_report(directory: RunDirectory, record: CompareRecord) -> str | None:
     return None
 
 
-def _plan(comparison: Comparison, out: Console, *, json: bool) -> None:
+def _plan(comparison: Comparison, over: Sequence[Bout], out: Console, *, json: bool) -> None:
+    done = {it.turn for it in over}
+    left = [turn for turn in comparison.turns if turn not in done]
     if json:
-        turns = [turn._asdict() for turn in comparison.turns]
-        print_json(out, {"turns": turns, "skipped": comparison.skipped})
+        print_json(out, {"turns": [turn._asdict() for turn in left], "skipped": comparison.skipped})
         return
-    out.print(f"{len(comparison.turns)} runs; nothing was touched", markup=False)
-    for number, turn in enumerate(comparison.turns, 1):
+    out.print(f"{len(left)} runs; nothing was touched", markup=False)
+    for number, turn in enumerate(left, 1):
         text = f"  {number:4} {turn.workload} {turn.size:,} {turn.contestant}, round {turn.round}"
         out.print(text, markup=False)
     for name, why in comparison.skipped.items():
-        out.print(f"  skipped: {name}: {why}", markup=False, soft_wrap=True)
+        out.print(fmt.printable(f"  skipped: {name}: {why}"), markup=False, soft_wrap=True)

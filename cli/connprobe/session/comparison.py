@@ -122,7 +122,9 @@ class Comparison:
                 self.request,
                 (
                     it
-                    for contestant in suite.contestants
+                    for contestant in (
+                        () if interrupted else suite.contestants
+                    )  # who asked to end may not wait
                     if any(bout.contestant == contestant.name for bout in self.bouts)
                     for it in (contestant, *suite.backends_of(contestant))
                 ),

@@ -24,6 +24,7 @@ from connprobe.targets import find_program
 ADDRESS = "127.0.0.1"
 LONGER = "startup_s in the suite with a longer time; it has to listen on ${port}"
 TRIES = 3  # a port that is free when it is looked for may be somebody's when the server asks for it
+DISCOVERY_S = 1.0  # of a bout, which may be over in less than that of a longer run
 QUIET_CPU, QUIET_S, QUIET_MOST_S = 0.05, 0.4, 5.0
 
 
@@ -76,7 +77,8 @@ class Contest:
                 for program, server in self.servers
                 if not isinstance(program, Backend) or program.counted
                 for pid in server.pids()
-            ]
+            ],
+            discovery_s=DISCOVERY_S,
         )
 
     def _settle(self) -> None:

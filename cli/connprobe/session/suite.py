@@ -2,9 +2,11 @@
 
 import os
 import re
+import select
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +29,7 @@ from connprobe.store import files
 from connprobe.targets import find_program
 
 MOST_BYTES = 1 << 20  # of a suite, and of a template
-VERSION_S = 10.0
+VERSION_S, VERSION_BYTES = 10.0, 4096
 NOT_RECORDED = "(not recorded)"
 P = TypeVar("P", bound=Program)
 
@@ -165,11 +167,27 @@ def versions(request: CompareRequest, programs: Iterator[Program]) -> dict[str, 
 
 
 def _said(command: list[str]) -> str | None:
+    """No more is read than its first line can have: what it prints may have no end."""
     try:
-        ran = subprocess.run(
-            command, capture_output=True, timeout=VERSION_S, check=False, stdin=subprocess.DEVNULL
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, ValueError):
         return None
-    lines = (ran.stdout or ran.stderr).decode(errors="replace").strip().splitlines()
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out, err = process.stdout.fileno(), process.stderr.fileno()
+        said, open_ = {out: b"", err: b""}, {out, err}
+        deadline = time.monotonic() + VERSION_S
+        while open_ and len(said[out]) < VERSION_BYTES and (left := deadline - time.monotonic()) > 0:
+            for fd in select.select(open_, [], [], left)[0]:
+                data = os.read(fd, VERSION_BYTES)
+                said[fd] = (said[fd] + data)[:VERSION_BYTES]
+                if not data:
+                    open_.discard(fd)
+        if open_ and len(said[out]) < VERSION_BYTES:
+            said.clear()
+        process.kill()
+    lines = (said.get(out) or said.get(err) or b"").decode(errors="replace").strip().splitlines()
     return lines[0][:200] if lines else None

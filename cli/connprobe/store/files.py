@@ -94,9 +94,11 @@ def read_file(
 
 
 def ends_a_line(name: str, dir_fd: int) -> bool:
-    """Whether what is appended to a file begins a line of its own. OSError: also where it is a link."""
+    """Whether what is appended to a file begins a line of its own. OSError: where it is a link or no file."""
     fd = os.open(name, READ | os.O_NOFOLLOW, dir_fd=dir_fd)
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", name)
         size = os.fstat(fd).st_size
         return not size or os.pread(fd, 1, size - 1) == b"\n"
     finally:

@@ -10,7 +10,7 @@ from connprobe.report.html.markup import Html, join, pairs, table, tag
 from connprobe.report.html.page import chart, no_script, page
 from connprobe.report.html.sections import section, settings, verdicts
 from connprobe.report.rows import Rows
-from connprobe.report.standings import NOTE, not_done, programs, sentence, tables
+from connprobe.report.standings import NOTE, NOTHING, not_done, programs, sentence, tables
 
 _CHARTS = (
     ("total_s", "Total time", "s"),
@@ -73,7 +73,7 @@ def _bars(standings: Sequence[Standing], key: str, called: str, unit: str) -> Fi
     """Grouped by size, a colour for each contestant, with least to greatest as whiskers."""
     sizes = sorted({it.size for it in standings})
     names = list(dict.fromkeys(it.contestant for it in standings))
-    by_place = {(it.size, it.contestant): it.figures[key].values for it in standings}
+    by_place = {(it.size, it.contestant): it.figures.get(key, NOTHING).values for it in standings}
     if not any(by_place.values()):
         return None
     data: list[dict[str, Any]] = []
