@@ -1,12 +1,15 @@
 """What is asked of a reference server, and the answer to what makes no sense."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from connprobe import targets
 from connprobe.errors import RunFailed, UsageError
+from connprobe.session.started import free_port, taken
+from running import eventually
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])
@@ -84,3 +87,16 @@ def test_programs_in_sbin_are_found_whatever_the_path_of_a_user(
         pytest.skip("needs haproxy: apt-get install haproxy")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     assert targets.ready("haproxy", 8080, tmp_path).command[0] == "/usr/sbin/haproxy"
+
+
+def test_the_embedded_server_runs_nothing_that_lies_where_it_is_started(tmp_path: Path) -> None:
+    planted, ran = tmp_path / "connprobe", tmp_path / "ran"
+    planted.mkdir()
+    (planted / "__init__.py").write_text(f"open({str(ran)!r}, 'w').close()")
+    port = free_port("127.0.0.1")
+    with subprocess.Popen(targets.ready("embedded", port, tmp_path).command, cwd=tmp_path) as server:
+        try:
+            assert eventually(lambda: taken(port) is not None or server.poll() is not None)
+        finally:
+            server.kill()
+    assert not ran.exists()

@@ -164,7 +164,7 @@ def _python_threads(asked: _Asked) -> Ready:
 
 def _embedded(asked: _Asked) -> Ready:
     listen = ("--listen", asked.listen, "--processes", asked.options["processes"])
-    command = (asked.program, "-m", "connprobe", "serve", *listen, "--protocol", "ws", "--mode", "echo")
+    command = (asked.program, "-P", "-m", "connprobe", "serve", *listen, "--protocol", "ws", "--mode", "echo")
     return Ready(command, {}, "ws", "keepalive", None, ("echoes",))
 
 
