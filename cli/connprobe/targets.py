@@ -76,9 +76,19 @@ class _Asked(NamedTuple):
         return (self.program, *flags, str(_data() / file), self.address, str(self.port), *arguments)
 
     def configure(self, name: str, **values: str) -> Path:
-        """The file of that name in targets/, filled in, in the directory of the run."""
+        """The file of that name in targets/, filled in, in the directory of the run. Never through a link."""
         file = self.directory / name
-        file.write_text(Template((_data() / name).read_text()).substitute(values))
+        text = Template((_data() / name).read_text()).substitute(values)
+        try:
+            file.unlink(missing_ok=True)  # of the trial before
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(file, flags, 0o600), "w") as out:  # noqa: PTH123 - a descriptor
+                out.write(text)
+        except OSError as error:
+            raise RunFailed(
+                f"{file} cannot be written: {error.strerror}",
+                fix="a directory for --results that you may write to",
+            ) from error
         return file
 
 

@@ -28,7 +28,7 @@ def begin(tmp_path: Path) -> Iterator[Starts]:
 
     def start(*command: str, nofile: int = 1024, **environment: str) -> StartedServer:
         path = tmp_path / f"server-{len(started)}.log"
-        with path.open("wb") as log:
+        with path.open("w+b") as log:
             started.append(StartedServer(command, environment, log, path, nofile))
         return started[-1]
 
@@ -107,6 +107,14 @@ def test_one_that_does_nothing_but_print_does_not_fill_the_disk(begin: Starts) -
     server = begin("sh", "-c", "head -c 70000000 /dev/zero; sleep 60")
     assert eventually(lambda: server.log_path.stat().st_size >= 1 << 26 or not server.log_path.stat().st_size)
     assert eventually(lambda: server.log_path.stat().st_size == 0)
+
+
+def test_what_it_printed_is_read_from_its_own_log_whatever_has_its_name_by_now(begin: Starts) -> None:
+    server = begin("echo", "my words")
+    assert eventually(lambda: not server.pids())
+    server.log_path.unlink()
+    server.log_path.write_text("another's")
+    assert server.tail() == "my words\n"
 
 
 def test_how_it_ended(begin: Starts) -> None:

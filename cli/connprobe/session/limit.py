@@ -177,8 +177,7 @@ def starter(
     number: int = 1,
 ) -> tuple[Callable[[], StartedServer], Preparation]:
     """How its command or reference server is started, its runtime ready to be asked for its heap."""
-    private = directory.path / "server"
-    private.mkdir(mode=0o700, exist_ok=True)
+    private = directory.private("server")
     preparation = prepare_runtime(private, os.environ)
     command, environment = asked.command, dict(preparation.environment)
     if asked.server is not None:

@@ -60,7 +60,7 @@ class StartedServer:
     ) -> None:
         self.command, self.log_path = tuple(command), log_path
         self.status: int | None = None  # as of waitstatus_to_exitcode, of the process that was started
-        self._log = log
+        self._printed = os.dup(log.fileno())  # by then its name may be somebody else's
         self._ending = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -176,10 +176,10 @@ class StartedServer:
         return None
 
     def tail(self) -> str:
-        """The end of what it printed."""
-        with suppress(OSError), self.log_path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
-            return file.read(LOG_TAIL).decode(errors="replace")
+        """The end of what it printed; nothing once it was stopped."""
+        with suppress(OSError):
+            size = os.fstat(self._printed).st_size
+            return os.pread(self._printed, LOG_TAIL, max(0, size - LOG_TAIL)).decode(errors="replace")
         return ""
 
     def last_words(self) -> str:
@@ -196,6 +196,9 @@ class StartedServer:
         except subprocess.TimeoutExpired:
             self._keeper.send_signal(signal.SIGKILL)
             self._keeper.wait()
+        if self._printed >= 0:
+            os.close(self._printed)
+            self._printed = -1
 
 
 def taken(port: int) -> tuple[int, ...] | None:

@@ -39,7 +39,7 @@ def append_file(name: str, dir_fd: int) -> int:
     try:
         return create_file(name, dir_fd, append=True)
     except FileExistsError:
-        return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        return os.open(name, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -104,6 +104,14 @@ class RunDirectory:
         except OSError as error:
             raise _failed(self.path / name, error) from error
 
+    def private(self, name: str) -> Path:
+        """A directory in it that nobody else may enter, made or made before. Raises RunFailed."""
+        path = self.path / name
+        try:
+            return files.private_directory(path)
+        except OSError as error:
+            raise _failed(path, error) from error
+
     def append_sample(self, sample: Record) -> None:
         """Append one line, in one write(2), at once. Never raises: the first OSError stays in `.error`.
 
