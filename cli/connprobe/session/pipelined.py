@@ -288,8 +288,11 @@ class PipelineRun(Sending):
         patience_s = self.request.timeout_s
         patience = StoppedReading(patience_s + self.expected / RELEASED_PER_S, quiet_s=patience_s)
         fix = "--release-path, a path that makes it answer"
+        ask = Trigger(
+            self.target, path, None, patience_s, "answer", fix, lambda: self.interrupts.by is not None
+        )
         try:
-            with Trigger(self.target, path, None, self.request.timeout_s, "answer", fix) as trigger:
+            with ask as trigger:
                 while pipeline.answers - before < self.expected:
                     if not pipeline.receive():
                         pipeline.wait(LOOK_S)

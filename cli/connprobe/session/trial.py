@@ -251,7 +251,13 @@ class TrialRun(Staged):
         trigger = None
         if message is None and asked.message_path is not None:
             tls = tls_task(self.request, self.target)
-            trigger = Trigger(self.target, asked.message_path, tls, self.request.timeout_s)
+            trigger = Trigger(
+                self.target,
+                asked.message_path,
+                tls,
+                self.request.timeout_s,
+                hurry=lambda: self.interrupts.by is not None,
+            )
         before, at = self._meter.quick(), time.monotonic()
         deadline = at + self.request.timeout_s + 10 + self.held / 2000
         self._messaging = Messaging(self.fleet, partial(self._go, "messaging"))

@@ -2,19 +2,30 @@
 
 import http.client
 import ssl
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from connprobe.engine.task import TlsTask
-from connprobe.errors import RunFailed
+from connprobe.errors import ProtocolViolation, RunFailed
 from connprobe.model import Target
+from connprobe.wire.http import ResponseReader
 
-ANSWER_BYTES = 65536
+READ_BYTES = 65536
+LOOK_S = 0.2
+
+
+def _never() -> bool:
+    return False
 
 
 class Trigger:
-    """`GET path`, sent as soon as it is entered; its answer is awaited at the end. Raises RunFailed."""
+    """`GET path`, sent as soon as it is entered; its answer is awaited at the end. Raises RunFailed.
+
+    hurry: whether there is no time to wait for the answer.
+    """
 
     def __init__(
         self,
@@ -24,12 +35,13 @@ class Trigger:
         timeout_s: float,
         what: str = "send its message",
         fix: str = "--message-path, a path that makes it send to all; or --message-by client",
+        hurry: Callable[[], bool] = _never,
     ) -> None:
         """what: the server is to do on it."""
         self._what, self._fix = what, fix
         self._path, self._host = path, target.label
         self._connection = http.client.HTTPConnection(target.scoped_address, target.port, timeout=timeout_s)
-        self._tls = tls
+        self._tls, self._timeout_s, self._hurry = tls, timeout_s, hurry
 
     def __enter__(self) -> Self:
         try:
@@ -54,14 +66,23 @@ class Trigger:
             self._connection.close()
 
     def answer(self) -> None:
-        """Waits for it. Raises RunFailed where it is none, or not a good one."""
+        """Waits for a good status, not for a body, which may be a stream. Raises RunFailed."""
+        reader, until = ResponseReader(), time.monotonic() + self._timeout_s
+        sock = self._connection.sock
         try:
-            response = self._connection.getresponse()
-            response.read(ANSWER_BYTES)
-        except (OSError, http.client.HTTPException) as error:
+            sock.settimeout(LOOK_S)
+            while reader.head is None:
+                if self._hurry():
+                    raise self._failed("the run was interrupted")
+                if time.monotonic() >= until:
+                    raise self._failed("timed out")
+                with suppress(TimeoutError):
+                    data = sock.recv(READ_BYTES)
+                    reader.feed(data) if data else reader.eof()
+        except (OSError, ProtocolViolation) as error:
             raise self._failed(str(error) or type(error).__name__) from error
-        if response.status // 100 != 2:
-            raise self._failed(f"status {response.status}")
+        if reader.head.status // 100 != 2:
+            raise self._failed(f"status {reader.head.status}")
 
     def _failed(self, why: str) -> RunFailed:
         return RunFailed(f"GET {self._path} did not make the server {self._what}: {why}", fix=self._fix)
