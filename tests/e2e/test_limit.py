@@ -46,6 +46,11 @@ def first(record: RunRecord) -> Limit:
     return record.limits[0]
 
 
+def test_the_longest_message_goes_round(limit: Limits, free_port: Callable[[], int]) -> None:
+    run = limit("--count", "20", "--message", "a" * 65_000, *TCP, "--", *VICTIM, str(free_port()))
+    assert run.record.trials[0].messages == 20
+
+
 def test_the_servers_descriptors_are_predicted_and_met(limit: Limits, free_port: Callable[[], int]) -> None:
     port = str(free_port())
     run = limit("--count", "97", "--verify", "--json", *TCP, "--", *few_files(512, *VICTIM, port))
@@ -287,6 +292,9 @@ def test_no_server_outlives_a_connprobe_that_was_killed(start: Start, free_port:
         (("--", "no-such-program-anywhere"), "there is no such program"),
         (("--heap-limit", "much", "--", "true"), "'much' is not a size"),
         (("--message", "", "--", "true"), "--message-by none"),
+        (("--message", "a\udcff", "--", "true"), r"--message 'a\udcff' is not UTF-8"),
+        (("--message", "a" * 65001, "--", "true"), "--message is 65,001 bytes long, the longest is 65,000"),
+        (("--", "true", "a\udcff"), r"'a\udcff' of the command is not UTF-8"),
         (("--message-path", "x", "--", "true"), "'x' is not a path"),
         (("--message-path", "/x", "--message-by", "none", "--", "true"), "is for --message-by server"),
         (("--verify-up-to", "9999", "--", "true"), "--verify-up-to is for --verify"),

@@ -19,11 +19,14 @@ from connprobe.commands.serveroptions import (
     StartupOption,
     StepsOption,
     check_server,
+    is_utf8,
     settings,
 )
 from connprobe.errors import UsageError
 from connprobe.model import LimitRequest
 from connprobe.plan.parse import parse_duration, parse_size
+
+LONGEST_MESSAGE = 65_000  # bytes: workers are told of it in one packet of 64 KiB
 
 
 class MessageBy(StrEnum):
@@ -73,7 +76,9 @@ def limit(
         str | None,
         typer.Option(help="With --verify: broken once 99 % of a step's handshakes take longer than this."),
     ] = None,
-    message: Annotated[str, typer.Option(help="What each connection sends, once.")] = "connprobe",
+    message: Annotated[
+        str, typer.Option(help="What each connection sends, once: up to 65,000 bytes.")
+    ] = "connprobe",
     message_by: Annotated[
         MessageBy | None,
         typer.Option(help="client: it sends, and is answered. server: it sends by itself. none."),
@@ -190,6 +195,13 @@ def limit(
 def _check_messages(message: str, by: MessageBy | None, path: str | None) -> None:
     if not message:
         raise UsageError("--message '' would not be seen to arrive", fix="--message-by none")
+    if not is_utf8(message):
+        raise UsageError(f"--message {message[:100]!r} is not UTF-8", fix="a text in UTF-8")
+    if (size := len(message.encode())) > LONGEST_MESSAGE:
+        raise UsageError(
+            f"--message is {size:,} bytes long, the longest is {LONGEST_MESSAGE:,}",
+            fix="a shorter one; connprobe load sends longer ones",
+        )
     if path is None:
         return
     if by in (MessageBy.client, MessageBy.none):

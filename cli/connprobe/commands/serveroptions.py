@@ -71,9 +71,24 @@ def check_server(
         raise UsageError(
             f"--repeat {repeat} needs a fresh server each time", fix="connprobe limit -- COMMAND starts it"
         )
+    for word in command or ():
+        if not is_utf8(word):
+            raise UsageError(
+                f"{word!r} of the command is not UTF-8, as which run.json has to hold it",
+                fix="start it from a script, and name that",
+            )
     if command and shutil.which(command[0]) is None:
         there = Path(command[0]).exists() and "/" in command[0]
         raise UsageError(
             f"{command[0]}: {'it cannot be executed' if there else 'there is no such program'}",
             fix=f"chmod +x {command[0]}, or name its interpreter" if there else "check the name, and PATH",
         )
+
+
+def is_utf8(text: str) -> bool:
+    """Whether an argument was UTF-8: bytes that are not come as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
