@@ -1,7 +1,9 @@
+import pytest
 from msgspec.structs import replace
 
 from connprobe.model import Interval, Reading, Stage, Trial
 from connprobe.plan.costs import costs, with_time
+from connprobe.plan.growth import fit
 from report.limited import HEAP_EACH, trial
 
 
@@ -25,6 +27,22 @@ def test_trials_that_agree_are_known_no_better_than_each() -> None:
     heap = next(it for it in costs([trial(1), trial(1), trial(1)]) if it.metric == "heap_bytes")
     assert (heap.each.low, heap.each.high) == (heap.each.mean - 31, heap.each.mean + 31)
     assert (heap.base.low, heap.base.high) == (heap.base.mean - 2500 * 31, heap.base.mean + 2500 * 31)
+
+
+@pytest.mark.parametrize("steps", [False, True])
+def test_what_is_taken_at_none_is_by_the_curve_and_not_by_its_last_line(steps: bool) -> None:
+    def taken(x: int) -> float:
+        return 1e6 + 1000 * x + (500_000 * (x > 1300) if steps else 0.1 * x**2)
+
+    xs = range(400, 4001, 200)
+    growth = fit(xs, [taken(x) for x in xs], metric="rss_bytes", unit="bytes")
+    assert growth is not None
+    assert growth.shape == ("stepped" if steps else "bent")
+    (cost,) = costs([replace(trial(1), growth=(growth,))])
+    assert abs(cost.base.mean - 1e6) < 10_000
+    assert cost.base.low is None
+    (cost,) = costs([replace(trial(number), growth=(growth,)) for number in (1, 2)])
+    assert abs(cost.base.mean - 1e6) < 10_000
 
 
 def test_a_metric_that_only_some_trials_have_is_told_by_these() -> None:

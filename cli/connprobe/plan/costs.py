@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from connprobe.model import Growth, Interval, Trial
+from connprobe.plan.growth import value_at
 from connprobe.plan.interval import interval
 
 ALIKE = 0.5  # of the growth while connections came: as much without them is no cost of theirs
@@ -15,8 +16,8 @@ class Cost(NamedTuple):
     """each: per connection, 95 %: of one trial by its fit, of several by the spread between them, and no less
     than the mean of what the single fits tell.
 
-    base: at no connection. last: the fit of the last trial that has this metric. shapes: how many trials
-    had which.
+    base: at no connection, by the fitted curve; by that of one trial how well it is known is told of straight
+    ones alone. last: the fit of the last trial that has this metric. shapes: how many trials had which.
     """
 
     metric: str
@@ -60,8 +61,10 @@ def _cost(metric: str, growths: Sequence[Growth]) -> Cost:
     own = math.fsum(growth.high - growth.low for growth in growths) / (2 * len(growths))
     own_base = math.fsum(growth.base_high - growth.base_low for growth in growths) / (2 * len(growths))
     each = interval([growth.per_connection for growth in growths], least=own)
-    base = interval([growth.base for growth in growths], least=own_base)
+    base = interval([value_at(growth, 0) for growth in growths], least=own_base)
     if len(growths) == 1 or each is None or base is None:
         each = Interval(mean=last.per_connection, low=last.low, high=last.high, count=1)
-        base = Interval(mean=last.base, low=last.base_low, high=last.base_high, count=1)
+        base = Interval(mean=value_at(last, 0), low=None, high=None, count=1)
+        if not last.steps and last.curvature is None:
+            base = Interval(mean=last.base, low=last.base_low, high=last.base_high, count=1)
     return Cost(metric, each, base, last, dict(Counter(growth.shape for growth in growths)))

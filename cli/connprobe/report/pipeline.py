@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from connprobe.model import Growth, PipelineRecord, Verified
+from connprobe.plan.growth import value_at
 from connprobe.plan.resources import NAMES, capacity, name
 from connprobe.report import format as fmt
 from connprobe.report.ending import render_ending
@@ -77,7 +78,7 @@ def cost_rows(growths: Sequence[Growth]) -> Rows:
             metric_name(metric),
             cost(each.per_connection, each.unit),
             f"{cost(each.low, each.unit)}{fmt.DASH}{cost(each.high, each.unit)}",
-            amount(each.base, each.unit),
+            amount(value_at(each, 0), each.unit),
             f"{fmt.count(each.first)}{fmt.DASH}{fmt.count(each.last)}",
             shape(each),
         )
