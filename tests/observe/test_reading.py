@@ -12,6 +12,7 @@ import pytest
 
 from cgroupv1 import v1_cgroup
 from connprobe.observe.reading import ServerMeter, count_maps
+from running import eventually
 
 Start = Callable[..., Any]
 MB = 1 << 20
@@ -152,6 +153,18 @@ def test_a_server_that_is_gone_is_found_again(start: Start) -> None:
     assert meter.quick() is not None
     assert meter.pids == (next_one.pid,)
     assert meter.read(0)["process_fds_grown"] == 0
+
+
+def test_the_first_descriptors_of_what_has_ended_are_forgotten(start: Start) -> None:
+    """Another process may have that pid next; and in days there are many."""
+    program = start(PUPPET)
+    meter = ServerMeter([program.pid])
+    child = program.ask("child 11")
+    meter.read(0)
+    assert meter._first_fds.keys() == {program.pid, child}
+    os.kill(child, signal.SIGKILL)
+    assert eventually(lambda: meter.quick() is not None and meter.pids == (program.pid,))
+    assert meter._first_fds.keys() == {program.pid}
 
 
 def test_without_a_process_the_host_is_all_there_is(start: Start) -> None:

@@ -198,6 +198,8 @@ class ServerMeter:
         if self.server is None and self._find is not None and (pids := self._find()):
             self._group = ProcessGroup(pids)
             self.server = self._group.sample(now, pss=pss)
+        for pid in self._first_fds.keys() - {each.pid for each in self._group.processes}:
+            del self._first_fds[pid]  # another process may have that pid next
         for each in self._group.processes:
             if each.fds is not None:
                 self._first_fds.setdefault(each.pid, each.fds)
