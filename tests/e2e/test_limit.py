@@ -264,6 +264,17 @@ def test_the_descriptors_of_uneven_workers_are_a_limit_of_few_readings_too(
     assert not [each for each in run.record.limits if f"--pid {run.record.server.pids[0]}" in each.fix]
 
 
+def test_a_process_that_only_waits_for_the_server_takes_no_cpu_of_it(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    wrapped = ("sh", "-c", '"$@"; :', "sh", *VICTIM, str(free_port()))
+    record = limit("--count", "400", *TCP, "--", *wrapped).record
+    assert record.server is not None
+    assert len(record.server.pids) == 2
+    (cpu,) = [each for each in record.limits if each.resource == "cpu"]
+    assert cpu.capacity == 1
+
+
 def test_ctrl_c_ends_the_server_too(start: Start, free_port: Callable[[], int]) -> None:
     command = start("limit", "--count", "50", *TCP, "--", *VICTIM, str(free_port()))
     command.sampled("ramp")

@@ -71,15 +71,15 @@ def server_ceilings(
 def _descriptors(meter: ServerMeter, facts: HostFacts, *, ended: bool) -> list[Ceiling]:
     """One process's own limit, against the fullest of them: the first that is full is the first to fail."""
     limits: dict[int, ResourceLimit] = {pid: read_limits(pid)[OPEN_FILES] for pid in meter.pids}
-    working = _working(meter)
+    pids = working(meter)
     fds = {each.pid: each.fds for each in meter.group.processes if each.fds is not None}
-    pid = min(working, key=lambda each: (_soft(limits[each]), -(fds.get(each) or 0), each))
+    pid = min(pids, key=lambda each: (_soft(limits[each]), -(fds.get(each) or 0), each))
     soft, hard = limits[pid]
-    used = max((count for each, count in fds.items() if each in working), default=None)
-    many = len(working)
+    used = max((count for each, count in fds.items() if each in pids), default=None)
+    many = len(pids)
     notes = []
     if many > 1:
-        total = sum(_soft(limits[each]) for each in working)
+        total = sum(_soft(limits[each]) for each in pids)
         notes.append(
             f"of each of {many} processes ({total:,} in all): it is reached when the fullest is full, and "
             "then the others may go on"
@@ -152,10 +152,10 @@ def _files(meter: ServerMeter, facts: HostFacts) -> list[Ceiling]:
 def _epoll(meter: ServerMeter, facts: HostFacts, same_host: bool) -> list[Ceiling]:
     if facts.epoll_watches is None:
         return []
-    working = _working(meter)
-    if not any(has_epoll(pid) for pid in working[:LOOKED_INTO]):
+    pids = working(meter)
+    if not any(has_epoll(pid) for pid in pids[:LOOKED_INTO]):
         raise ValueError(f"no epoll was seen among the server's first {HIGHEST_FD:,} descriptors")
-    uids = {read_status(pid).uid for pid in working}
+    uids = {read_status(pid).uid for pid in pids}
     shared = same_host and os.getuid() in uids
     note = "not measured: it uses epoll, which takes one for each connection"
     if shared:
@@ -190,10 +190,10 @@ def _conntrack(facts: HostFacts) -> list[Ceiling]:
     ]
 
 
-def _working(meter: ServerMeter) -> list[int]:
+def working(meter: ServerMeter) -> list[int]:
     """Without masters: they hand their listener to workers, and have limits of their own.
 
-    A parent that took a tenth of what the busiest took is no mere master.
+    A parent that took a tenth of what the busiest took is no mere master. OSError: one has ended meanwhile.
     """
     parents = {read_status(pid).parent for pid in meter.pids}
     grown = meter.fds_grown()

@@ -125,9 +125,7 @@ def _traffic(trials: Sequence[Trial], last: RunRecord, run: TrialRun) -> list[Li
         if each.message_cpu_s is not None and each.messages
     ]
     held = max(each.held for each in trials)
-    last_use = run.seen.server_idle
-    processes = len(last.server.pids) if last.server is not None else 1
-    threads = last_use.threads if last_use is not None else None
+    processes, threads = run.working or (len(last.server.pids) if last.server is not None else 1, None)
     cpus, note = cpus_of(cpus_used(trials), processes, threads, last.host.cpus)
     spent = cpu_limit(
         _ticked(messages, trials[-1].messages),

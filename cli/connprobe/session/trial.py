@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import IO, NamedTuple
 
@@ -19,6 +19,7 @@ from connprobe.model import (
     Trial,
     Verified,
 )
+from connprobe.observe.ceilings import working
 from connprobe.observe.process import ProcessGroup
 from connprobe.observe.reading import ServerMeter
 from connprobe.plan.distribution import distribution
@@ -74,6 +75,7 @@ class TrialRun(Staged):
         self.verified: Verified | None = None
         self.broken: str | None = None
         self.idle_cpu_share: float | None = None
+        self.working: tuple[int, int] | None = None  # processes that take connections, and their threads
         self.message_cpu_s: float | None = None
         self.messaging_s: float | None = None
         self.kernel_figures: KernelFigures | None = None
@@ -240,6 +242,10 @@ class TrialRun(Staged):
         self._settle("idle")
         self._read("idle")
         self._read_ceilings(self._taken())
+        with suppress(OSError):
+            pids = working(self._meter)
+            threads = [each.threads for each in self._meter.group.processes if each.pid in pids]
+            self.working = (len(pids), sum(threads))
 
     def _message(self) -> None:
         asked = self.asked
