@@ -123,6 +123,13 @@ def test_trials_that_begin_their_clock_again_follow_each_other() -> None:
     assert x == sorted(x)
 
 
+def test_phases_beyond_those_that_are_marked_are_not_the_last_one_still() -> None:
+    line = read_timeline(limit_samples(20))
+    assert len(line.phases) == 100
+    longest = max(span.end_s - span.begin_s for span in read_timeline(limit_samples(2)).phases)
+    assert line.phases[-1].end_s - line.phases[-1].begin_s <= longest
+
+
 def test_trials_and_their_phases_are_marked() -> None:
     line = read_timeline(limit_samples(2))
     phases = ["start", "ramp", "peak", "idle", "messaging", "drain", "verify"]

@@ -45,6 +45,7 @@ class Timeline:
     end_s: float = 0.0
     thinned: Thinned = field(default_factory=Thinned)
     phases: list[Span] = field(default_factory=list)
+    phases_left_out: bool = False
     trials: list[float] = field(default_factory=list)  # when each but the first began
     queues: dict[str, Queue] = field(default_factory=dict)
     queues_left_out: bool = False
@@ -133,12 +134,16 @@ def _queues(line: Timeline, sample: Sample) -> dict[str, float | None]:
 
 
 def _mark_phase(line: Timeline, sample: Sample, at_s: float) -> None:
+    if line.phases_left_out:
+        return
     if line.phases:
         line.phases[-1].end_s = at_s
     if line.phases and (sample.phase == "settle" or line.phases[-1].phase == sample.phase):
         return  # waiting until memory is flat is the end of what was done before
     if len(line.phases) < MOST_PHASES:
         line.phases.append(Span(sample.phase, at_s, at_s))
+    else:
+        line.phases_left_out = True
 
 
 def _finite(value: float | None) -> float | None:
