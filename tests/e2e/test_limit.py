@@ -231,6 +231,35 @@ def test_memory_that_never_settles_is_said_and_widens(limit: Limits, free_port: 
     assert memory is None or memory.low < memory.connections / 2
 
 
+# Takes memory as long as there are some connections, but no more than the first step of them.
+UNEASY = """
+import asyncio, sys
+held, hoard = set(), []
+async def serve(reader, writer):
+    held.add(writer)
+    while data := await reader.read(4096):
+        writer.write(data)
+    held.discard(writer)
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
+    while True:
+        if 0 < len(held) <= 20:
+            hoard.append(b"x" * 400_000)
+        await asyncio.sleep(0.05)
+asyncio.run(main())
+"""
+
+
+def test_a_step_that_does_not_settle_says_nothing_of_the_next(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    command = (sys.executable, "-c", UNEASY, str(free_port()))
+    run = limit("--count", "60", "--message-by", "none", *TCP, "--settle", "6s", "--", *command)
+    ramp = [each for each in run.record.trials[0].readings if each.stage == "ramp"]
+    assert [each.settled for each in ramp] == [False, True, True]
+    assert run.record.trials[0].unsettled == ("ramp",)
+
+
 # Three processes accept from one listener, and get uneven shares.
 FORKING = """
 import os, select, socket, sys

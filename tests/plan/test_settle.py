@@ -8,7 +8,9 @@ STEP_S = 0.15
 MB = 1_000_000
 
 
-def wait(memory: Callable[[float], float], cpu: Callable[[float], float]) -> tuple[float, Settled]:
+def wait(
+    memory: Callable[[float], float], cpu: Callable[[float], float], step_s: float = STEP_S
+) -> tuple[float, Settled]:
     """Feeds it until it no longer waits. memory and cpu_s: by seconds since the start."""
     settling, now = Settling(), 0.0
     while True:
@@ -16,7 +18,7 @@ def wait(memory: Callable[[float], float], cpu: Callable[[float], float]) -> tup
         seen = settling.feed(1e6 + now, int(memory(now)), cpu(now))
         if seen.state != "waiting":
             return now, seen
-        now += STEP_S
+        now += step_s
         assert now < 2 * BOUND_S
 
 
@@ -83,6 +85,17 @@ def test_a_cpu_that_is_ever_busier_is_given_up_on() -> None:
     _, seen = wait(lambda _: 50 * MB, lambda now: math.exp(now / 8))
     assert seen.state == "gave_up"
     assert seen.reason.startswith("the CPU is busy")
+
+
+def test_samples_of_many_processes_take_long_and_their_window_is_longer() -> None:
+    took, seen = wait(lambda _: 50 * MB, idle, 0.4)
+    assert seen.state == "settled"
+    assert WINDOW_S < took <= 8 * 0.4
+    took, seen = wait(lambda _: 50 * MB, lambda now: 0.3 * now, 1.5)  # always works, steadily
+    assert seen.state == "settled"
+    took, seen = wait(lambda now: 50 * MB + MB * now, idle, 1.5)
+    assert seen.state == "gave_up"
+    assert seen.off_bytes > 0
 
 
 def test_few_samples_say_nothing() -> None:

@@ -7,7 +7,9 @@ from connprobe.plan.leastsquares import median
 
 WINDOW_S = 2.0  # flat and quiet for so long: settled
 LONG_S = 8.0  # memory that goes up and down is looked at for so long, and so is a CPU that is never quiet
-FEWEST = 8  # samples in a window: fewer say nothing
+FEWEST = (
+    8  # samples in a window: fewer say nothing, so that one of a server of hundreds of processes is longer
+)
 FLAT_BYTES = 65536  # 16 pages: an allocator's own coming and going
 FLAT_SHARE = 0.001  # of the memory
 QUIET_CPU = 0.05  # of one CPU
@@ -52,7 +54,7 @@ class Settling:
         if self._started_s is None:
             self._started_s = now
         self._samples.append(_Sample(now, rss_bytes, cpu_s))
-        while self._samples and self._samples[0].at_s < now - LONG_S - WINDOW_S / 4:
+        while len(self._samples) > 2 * FEWEST and self._samples[0].at_s < now - LONG_S - WINDOW_S / 4:
             self._samples.popleft()
         reason = self._unsettled(now)
         drift = self._drift()
@@ -81,10 +83,12 @@ class Settling:
         return None
 
     def _since(self, now: float, seconds: float) -> list[_Sample] | None:
-        """The samples of the last `seconds`; None: they do not go back so far."""
+        """The samples of the last `seconds`, and no fewer than FEWEST; None: they do not go back so far."""
         if self._samples[0].at_s > now - seconds:
             return None
         inside = [sample for sample in self._samples if sample.at_s >= now - seconds]
+        if len(inside) < FEWEST:
+            inside = list(self._samples)[-FEWEST:]
         return inside if len(inside) >= FEWEST else None
 
     def _drift(self) -> float | None:

@@ -21,6 +21,7 @@ class Staged(Climbing):
     def _begin_stages(self, client_ceilings: Callable[[], Sequence[Ceiling]]) -> None:
         self._client_ceilings = client_ceilings
         self.unsettled: list[Stage] = []
+        self._settled = False  # at the end of the last wait
         self.prediction: Prediction | None = None
         self.ceilings: tuple[Ceiling, ...] = ()
         self.ceilings_at = 0
@@ -32,21 +33,19 @@ class Staged(Climbing):
 
         def over(totals: counters.Totals) -> bool:
             nonlocal state
-            use = self._meter.quick()
-            if use is None:
-                return True
-            state = settling.feed(time.monotonic(), *use)
+            assert self._use is not None  # of this turn: `_go` asks whether it is gone before
+            state = settling.feed(time.monotonic(), *self._use)
             return state.state != "waiting"
 
         self._go("start" if stage == "start" else "settle", over)
-        if state is None or state.state != "settled":
+        self._settled = state is not None and state.state == "settled"
+        if not self._settled:
             self.unsettled.append(stage)
         if state is not None:
             self._off_bytes = max(self._off_bytes, state.off_bytes)
 
     def _read(self, stage: Stage) -> None:
-        settled = stage not in self.unsettled
-        reading = self._meter.reading(stage, self._taken(), self._at_s(), settled)
+        reading = self._meter.reading(stage, self._taken(), self._at_s(), self._settled)
         why = self._meter.unknown
         self.seen.unknown |= {it: why[it] for it in ("kernel_bytes", "memory_bytes") if it in why}
         self.readings.append(replace(reading, use={**reading.use, **self.heap.read()}))
