@@ -63,3 +63,11 @@ def test_by_hand() -> None:
     found = others(before, after, [20], 2.0)
     assert found.cpus == pytest.approx(1.75 / 2, abs=1e-3)
     assert found.who == ("a (7) 0.50", "reused (8) 0.25", "new (30) 0.12")
+
+
+def test_the_second_process_of_a_container_is_no_kernel_thread() -> None:
+    after = {1: Spent("init", 0, 1, 5.0), 2: Spent("kthreadd", 1, 1, 3.0), 3: Spent("child", 2, 1, 1.0)}
+    assert others({}, after, [1], 1.0).who == ()
+    assert others({}, after, [], 1.0).who == ("init (1) 5.00", "kthreadd (2) 3.00", "child (3) 1.00")
+    after[2] = Spent("bash", 0, 1, 3.0)  # entered from outside
+    assert others({}, after, [1], 1.0).who == ("bash (2) 3.00", "child (3) 1.00")

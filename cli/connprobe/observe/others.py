@@ -8,7 +8,9 @@ from typing import NamedTuple
 from connprobe.model.bout import Others
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-KTHREADD = 2  # the kernel's threads work for whoever is measured: softirqs, for one
+# The kernel's threads work for whoever is measured: softirqs, for one. A container does not see them, and has
+# an ordinary process of that pid.
+KTHREADD = 2
 SHOWN = 5
 LEAST_CPUS = 0.01  # less is not worth a name
 
@@ -45,7 +47,9 @@ def others(
     Processes that came and went in between are not seen.
     """
     used: dict[int, float] = {}
-    known = {*ours, KTHREADD}
+    known = set(ours)
+    if (kernel := after.get(KTHREADD)) is not None and (kernel.name, kernel.parent) == ("kthreadd", 0):
+        known.add(KTHREADD)
     for pid, it in after.items():
         if _belongs(pid, after, known):
             continue
