@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from connprobe.observe.runtimes import attach
-from connprobe.observe.runtimes.recognise import environment_variable, is_go, is_helper, recognise
+from connprobe.observe.runtimes.recognise import (
+    _HEADER,
+    _SECTION,
+    environment_variable,
+    is_go,
+    is_helper,
+    recognise,
+)
 from started import KEEPING, Started
 
 GO = """
@@ -97,9 +104,25 @@ def test_other_programs() -> None:
             other.kill()
 
 
+def _elf(sections_at: int = _HEADER.size, names_at: int = 0) -> bytes:
+    """One section, of names; offsets that no file has are as good as any."""
+    header = _HEADER.pack(b"\x7fELF\x02".ljust(16, b"\0"), 2, 62, 1, 0, 0, sections_at, 0, 64, 0, 0, 64, 1, 0)
+    return header + _SECTION.pack(0, 3, 0, 0, names_at, 100, 0, 0, 0, 0)
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x7fELF\x02", b"\x7fELF\x02" + b"\xff" * 500, b"#!/bin/sh\n", b"\x7fELF\x01" + b"\0" * 500],
+    [
+        b"",
+        b"\x7fELF\x02",
+        b"\x7fELF\x02" + b"\xff" * 500,
+        b"#!/bin/sh\n",
+        b"\x7fELF\x01" + b"\0" * 500,
+        _elf(sections_at=(1 << 64) - 1),
+        _elf(sections_at=1 << 63),
+        _elf(names_at=(1 << 64) - 1),
+        _elf(names_at=(1 << 63) - 1),
+    ],
 )
 def test_odd_files_are_no_go(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"

@@ -57,12 +57,15 @@ def is_go(file: BinaryIO) -> bool:
     *_, sections_at, _, _, _, _, size, count, names_index = _HEADER.unpack(header)
     if size != _SECTION.size or not names_index < count <= MOST_SECTIONS:
         return False
-    file.seek(sections_at + names_index * size)
-    section = file.read(size)
-    if len(section) < size:
+    try:
+        file.seek(sections_at + names_index * size)
+        section = file.read(size)
+        if len(section) < size:
+            return False
+        _, _, _, _, names_at, length, *_ = _SECTION.unpack(section)
+        file.seek(names_at)
+    except (OSError, ValueError, OverflowError):  # an offset that no file has
         return False
-    _, _, _, _, names_at, length, *_ = _SECTION.unpack(section)
-    file.seek(names_at)
     names = file.read(min(length, MOST_NAMES)).split(b"\0")
     return any(name in names for name in GO_SECTIONS)
 
