@@ -121,6 +121,16 @@ def test_what_each_program_may_name() -> None:
         ),
         (
             '"one", "${port}"',
+            '"one", "a\\u0000b"',
+            "s.toml, line 15: contestant[1].command: a NUL cannot be passed on to a program",
+        ),
+        (
+            '"${port}", "${backend_port}"]',
+            '"x"]\nenvironment = { A = "1\\u0000" }',
+            "s.toml, line 22: contestant[2].environment.A: a NUL cannot be passed on to a program",
+        ),
+        (
+            '"one", "${port}"',
             '"./run.sh", "${port}"',
             "s.toml, line 15: contestant[1].command: ./run.sh would be looked for in the working directory: "
             "write ${suite}/run.sh",

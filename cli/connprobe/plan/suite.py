@@ -184,6 +184,8 @@ def _templates(where: Path, program: Program, known: Sequence[str], filled: bool
         *((*it, known) for it in texts),
         *((*it, ("suite", "home", "python")) for it in early),
     ):
+        if "\0" in text and path[0] != "files":
+            yield Mistake((*where, *path), "a NUL cannot be passed on to a program")
         try:
             template.check(text, names)
         except template.BadTemplate as error:
