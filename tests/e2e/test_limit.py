@@ -331,6 +331,8 @@ def test_no_server_outlives_a_connprobe_that_was_killed(start: Start, free_port:
         (("--repeat", "2", "--target", "127.0.0.1:9"), "needs a fresh server each time"),
         (("--", "no-such-program-anywhere"), "there is no such program"),
         (("--heap-limit", "much", "--", "true"), "'much' is not a size"),
+        (("--target", "127.0.0.1:9", "--", "true"), "--target is for a server that runs already"),
+        (("--target", "127.0.0.1:9", "--server", "nginx"), "--target is for a server that runs already"),
         (("--message", "", "--", "true"), "--message-by none"),
         (("--message", "a\udcff", "--", "true"), r"--message 'a\udcff' is not UTF-8"),
         (("--message", "a" * 65001, "--", "true"), "--message is 65,001 bytes long, the longest is 65,000"),

@@ -59,6 +59,11 @@ def check_server(
     starts = bool(command) + (server is not None)
     if starts > 1:
         raise UsageError("both --server and a command to start", fix="one of them")
+    if starts and target is not None:
+        raise UsageError(
+            "--target is for a server that runs already",
+            fix="leave it out: connprobe connects to the server that it starts",
+        )
     if starts and pid is not None:
         raise UsageError("--pid is for a server that runs already", fix="leave it out")
     if options and server is None:
