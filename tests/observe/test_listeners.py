@@ -58,8 +58,7 @@ print(json.dumps(listener_pids(sys.argv[1], int(sys.argv[2]))))
 """
 
 # Refuses AF_NETLINK sockets as a unit with systemd's RestrictAddressFamilies= does, then goes on as FINDER.
-WITHOUT_NETLINK = (
-    """
+REFUSING = """
 import ctypes, errno, struct, sys
 AF_NETLINK, LOAD, EQUAL, RETURN, ALLOW, ERRNO = 16, 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050000
 program = b"".join(struct.pack("=HBBI", *line) for line in [
@@ -72,7 +71,25 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
 assert libc.prctl(22, 2, header, 0, 0) == 0, ctypes.get_errno()  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 """
-    + FINDER
+WITHOUT_NETLINK = REFUSING + FINDER
+# Whether a port is taken, by whom, and a server that is started in spite of that.
+STARTER_WITHOUT_NETLINK = (
+    REFUSING
+    + """
+import json, tempfile
+from pathlib import Path
+from connprobe.session.limit import port_taken
+from connprobe.session.started import StartedServer, free_port, taken
+port = free_port("127.0.0.1")
+code = f"import socket; s = socket.create_server(('127.0.0.1', {port})); s.accept()"
+with tempfile.TemporaryFile() as log:
+    server = StartedServer([sys.executable, "-c", code], {}, log, Path("log"), 100)
+with server:
+    place = server.wait_until_listening(port, 20, lambda: False)
+    said = [place.port == port, taken(port) == (server.pid,), len(port_taken(port))]
+print(json.dumps(said), flush=True)
+sys.stdin.read()
+"""
 )
 
 
@@ -256,6 +273,13 @@ def test_where_netlink_is_refused_proc_serves_and_is_named(start: Start, host: s
     assert "not supported" in found[2]
     elsewhere = start(WITHOUT_NETLINK, "198.51.100.23", str(port), number).said
     assert elsewhere == [[], True, "the target is not on this host"]
+
+
+def test_where_netlink_is_refused_a_server_can_be_started(start: Start) -> None:
+    number = {"x86_64": "41", "aarch64": "198"}.get(platform.machine())
+    if number is None:
+        pytest.skip("add this machine's number of socket(2) to the test")
+    assert start(STARTER_WITHOUT_NETLINK, "", "", number).said == [True, True, 1]
 
 
 def test_proc_and_sock_diag_tell_the_same(start: Start) -> None:

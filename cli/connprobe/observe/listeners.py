@@ -119,6 +119,14 @@ def sockets_of(pid: int, sockets: Sequence[ListenSocket]) -> list[ListenSocket]:
     return [entry for entry in sockets if f"socket:[{entry.inode}]" in held]
 
 
+def any_listen_sockets(port: int = 0) -> list[ListenSocket]:
+    """`listen_sockets`, and where sock_diag is refused those of /proc, without depth or backlog."""
+    try:
+        return listen_sockets(port)
+    except OSError:
+        return listen_sockets_from_proc(port)
+
+
 def holders_of(sockets: Sequence[ListenSocket]) -> ListenerProcesses:
     """The processes that hold one of `sockets`."""
     holders, missing, denied = _holders({f"socket:[{entry.inode}]" for entry in sockets})

@@ -20,10 +20,9 @@ from connprobe.model import (
     RunRecord,
     Verdict,
 )
-from connprobe.observe.listeners import sockets_of
+from connprobe.observe.listeners import any_listen_sockets, sockets_of
 from connprobe.observe.runtimes import Preparation
 from connprobe.observe.runtimes import prepare as prepare_runtime
-from connprobe.observe.sockdiag import listen_sockets
 from connprobe.report.dashboard import progress
 from connprobe.report.limited import render_limit_record
 from connprobe.report.liveview import shown
@@ -120,10 +119,10 @@ def _target(request: HoldRequest, asked: LimitRequest, starts: bool) -> str:
         return f"127.0.0.1:{asked.port or UNKNOWN_PORT}"
     if request.server_pid is None:
         assert asked.port is not None
-        found = listen_sockets(asked.port)
+        found = any_listen_sockets(asked.port)
         return place_of(found).label if found else f"127.0.0.1:{asked.port}"
     try:
-        found = sockets_of(request.server_pid, listen_sockets(asked.port or 0))
+        found = sockets_of(request.server_pid, any_listen_sockets(asked.port or 0))
     except OSError as error:
         raise RunFailed(
             f"the listeners of process {request.server_pid} cannot be read: {error.strerror}",
@@ -140,14 +139,14 @@ def _target(request: HoldRequest, asked: LimitRequest, starts: bool) -> str:
 
 
 def _prepare(request: HoldRequest, asked: LimitRequest, results: Path) -> Prepared:
-    """With --verify the plan has room for more than the count: as much as this host can open."""
+    """With --verify the plan has room for more than the count: some times it, as far as this host can."""
     if not asked.verify:
         return prepare(request, results)
     if asked.verify_up_to is not None:
         return prepare(replace(request, count=asked.verify_up_to), results)._replace(request=request)
     for factor in VERIFY_UP_TO:
         most = int(request.count * factor)
-        wider = prepare(replace(request, count=most, workers=None), results)
+        wider = prepare(replace(request, count=most), results)
         if not wider.obstacles:
             return wider._replace(request=request)
     return prepare(request, results)

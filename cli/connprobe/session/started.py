@@ -17,8 +17,8 @@ from typing import IO, NamedTuple, Self
 from connprobe.errors import RunFailed
 from connprobe.fleet import keeper
 from connprobe.fleet.fleet import signal_name
-from connprobe.observe.listeners import holders_of, sockets_of
-from connprobe.observe.sockdiag import ListenSocket, listen_sockets
+from connprobe.observe.listeners import any_listen_sockets, holders_of, sockets_of
+from connprobe.observe.sockdiag import ListenSocket
 
 POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
@@ -150,7 +150,7 @@ class StartedServer:
         since = time.monotonic()
         while not hurry():
             pids = self.pids()
-            found = _listening(pids, listen_sockets(port or 0))
+            found = _listening(pids, any_listen_sockets(port or 0))
             ports = {each.port for each in found}
             if ports != before:
                 before, since = ports, time.monotonic()
@@ -203,7 +203,7 @@ class StartedServer:
 
 def taken(port: int) -> tuple[int, ...] | None:
     """Who listens on that port of this network namespace; None: nobody. (): it may not be known."""
-    found = listen_sockets(port)
+    found = any_listen_sockets(port)
     return holders_of(found).pids if found else None
 
 
@@ -238,5 +238,5 @@ def place_of(found: Sequence[ListenSocket]) -> Place:
 
 
 def _elsewhere(pids: Sequence[int], port: int | None) -> str:
-    other = sorted({each.port for each in _listening(pids, listen_sockets())}) if port else []
+    other = sorted({each.port for each in _listening(pids, any_listen_sockets())}) if port else []
     return f"; it listens on {', '.join(map(str, other))}" if other else ""
