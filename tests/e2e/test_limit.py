@@ -1,5 +1,6 @@
 """`connprobe limit` on real servers: what it predicts, what really happens, and its bad days."""
 
+import json
 import os
 import shutil
 import signal
@@ -82,6 +83,18 @@ def test_the_servers_descriptors_are_predicted_and_met(limit: Limits, free_port:
     }
     times = [sample.at_s for sample in run.samples]
     assert times == sorted(times)
+
+
+def test_verify_goes_up_to_some_times_the_count_with_the_workers_that_were_asked_for(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    asked = ("--count", "30", "--workers", "3", "--verify", *TCP)
+    run = limit(*asked, "--dry-run", "--json", "--", "true")
+    plan = json.loads(run.stdout)["plan"]
+    assert (plan["count"], plan["workers"]) == (300, 3)
+    verified = limit(*asked, "--", *VICTIM, str(free_port())).record.verified
+    assert verified is not None
+    assert verified.cause == "300 were held, 10 times the count; --verify-up-to asks for more"
 
 
 def test_haproxys_own_maximum_is_found_to_the_letter(limit: Limits) -> None:

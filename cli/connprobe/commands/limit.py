@@ -70,7 +70,8 @@ def limit(
         bool, typer.Option("--verify", help="Go on until it breaks, and compare with what was predicted.")
     ] = False,
     verify_up_to: Annotated[
-        int | None, typer.Option(help="The most connections of --verify. Without it: ten times the count.")
+        int | None,
+        typer.Option(help="The most connections of --verify. Without it: up to ten times the count."),
     ] = None,
     latency_limit: Annotated[
         str | None,

@@ -103,9 +103,7 @@ class LimitRequest(Record, frozen=True):
     message_by: Literal["client", "server", "none"] = "client"
     message_path: str | None = None  # a GET of it makes the server send its message
     verify: bool = False
-    verify_up_to: int | None = (
-        None  # connections; None: as many as this host can open, ten times the count at most
-    )
+    verify_up_to: int | None = None  # connections; None: up to ten times the count, as this host has room
     latency_limit_ms: float | None = None
     heap_limit_bytes: int | None = None
     inspect: bool = False  # open the inspector of a server that is not ours

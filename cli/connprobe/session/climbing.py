@@ -59,6 +59,7 @@ class Climbing(Hold):
         self._climbing: Climb | None = None
         self._gone = False
         self._use: tuple[int, float] | None = None
+        self._fds_of, self._fds = 0, 1
         self._sound = counters.Totals()  # at the end of the last step that the server took
         self._listening: tuple[int, ...] = ()  # the processes that hold the listener, at the start
 
@@ -113,8 +114,10 @@ class Climbing(Hold):
         while end is None:
             alive, begun = self._taken(), self._begun()
             if begun >= self.plan.count:
-                most = "--verify-up-to allows" if self.asked.verify_up_to else "this client could open"
-                return End(alive, f"{alive:,} were held, as many as {most}", {}, {}, reached=True)
+                most = "as many as --verify-up-to allows"
+                if not self.asked.verify_up_to:
+                    most = f"{begun / self.request.count:.3g} times the count; --verify-up-to asks for more"
+                return End(alive, f"{alive:,} were held, {most}", {}, {}, reached=True)
             goal = next_goal(begun, first, self.plan.count)
             near, before = is_near(begun, first), self._meter.quick()
             end = self._climb(goal, "verify", pace_s if near else 0.0).end
@@ -137,9 +140,16 @@ class Climbing(Hold):
         start = next((each.use.get("fds") for each in self.readings if each.stage == "start"), None)
         if self.request.answered or start is None or server is None or server.fds is None:
             return alive
-        grown = growths(self.readings).get("fds")
-        each = max(1, round(grown.per_connection)) if grown is not None else 1
-        return min(alive, max(0, int(server.fds - start) // each))
+        return min(alive, max(0, int(server.fds - start) // self._fds_each()))
+
+    def _fds_each(self) -> int:
+        """The server's descriptors for one connection, as far as is known: fitted once for each reading."""
+        if self._fds_of != len(self.readings):
+            fds = [replace(each, use={"fds": each.use["fds"]}) for each in self.readings if "fds" in each.use]
+            grown = growths(fds).get("fds")
+            self._fds = max(1, round(grown.per_connection)) if grown is not None else 1
+            self._fds_of = len(self.readings)
+        return self._fds
 
     def _another_took_its_place(self) -> str | None:
         """A server that is started again at once is never gone, but its connections are."""
