@@ -1,5 +1,6 @@
 """`hold` and `watch` end with the limits of real servers, and those are where the servers end."""
 
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,9 +41,10 @@ def reference(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable
             how = ready(name, port, tmp_path, options)
         except RunFailed as missing:
             pytest.skip(f"{missing.message}: {missing.fix}")
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         path = tmp_path / f"{name}.log"
         with path.open("w+b") as log:
-            running.append(StartedServer(how.command, how.environment, log, path, nofile))
+            running.append(StartedServer(how.command, how.environment, log, path, (nofile, hard)))
         running[-1].wait_until_listening(port, 60.0, lambda: False)
         return Reference(running[-1], port)
 

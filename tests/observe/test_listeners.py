@@ -83,7 +83,7 @@ from connprobe.session.started import StartedServer, free_port, taken
 port = free_port("127.0.0.1")
 code = f"import socket; s = socket.create_server(('127.0.0.1', {port})); s.accept()"
 with tempfile.TemporaryFile() as log:
-    server = StartedServer([sys.executable, "-c", code], {}, log, Path("log"), 100)
+    server = StartedServer([sys.executable, "-c", code], {}, log, Path("log"), (100, 100))
 with server:
     place = server.wait_until_listening(port, 20, lambda: False)
     said = [place.port == port, taken(port) == (server.pid,), len(port_taken(port))]

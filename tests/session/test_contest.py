@@ -42,7 +42,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         def new(text: str = SUITE) -> Contest:
             suite = parse_suite(text, "s.toml")
             request = CompareRequest(suite=suite, path="s.toml", place=str(tmp_path), sizes=(5,), repeats=1)
-            return Contest(request, suite.contestants[0], directory, None, 1024, interrupts)
+            return Contest(request, suite.contestants[0], directory, None, (1024, 1024), interrupts)
 
         yield new
 

@@ -28,7 +28,7 @@ def test_a_directory_that_somebody_else_may_enter_is_not_written_to(tmp_path: Pa
         planted.mkdir(mode=0o755)
         (planted / "nginx.conf").symlink_to(outside)
         with pytest.raises(RunFailed, match="not a directory of ours alone") as failed:
-            starter(NGINX, {}, directory, 1024)
+            starter(NGINX, {}, directory, (1024, 4096))
     assert "--results" in (failed.value.fix or "")
     assert outside.read_text() == "mine"
 
@@ -40,7 +40,7 @@ def test_a_link_in_the_place_of_a_configuration_is_replaced(tmp_path: Path) -> N
         planted = directory.path / "server"
         planted.mkdir(mode=0o700)
         (planted / "nginx.conf").symlink_to(outside)
-        _, preparation = starter(NGINX, {}, directory, 1024)
+        _, preparation = starter(NGINX, {}, directory, (1024, 4096))
         preparation.close()
         assert "worker_connections" in (planted / "nginx.conf").read_text()
     assert outside.read_text() == "mine"

@@ -26,10 +26,10 @@ def never() -> bool:
 def begin(tmp_path: Path) -> Iterator[Starts]:
     started: list[StartedServer] = []
 
-    def start(*command: str, nofile: int = 1024, **environment: str) -> StartedServer:
+    def start(*command: str, nofile: int = 1024, hard: int = 4096, **environment: str) -> StartedServer:
         path = tmp_path / f"server-{len(started)}.log"
         with path.open("w+b") as log:
-            started.append(StartedServer(command, environment, log, path, nofile))
+            started.append(StartedServer(command, environment, log, path, (nofile, hard)))
         return started[-1]
 
     yield start
@@ -84,9 +84,9 @@ def test_several_ports_have_to_be_told_apart(begin: Starts) -> None:
 
 
 def test_the_descriptor_limit_is_the_shells_and_not_ours(begin: Starts, tmp_path: Path) -> None:
-    server = begin("sh", "-c", "ulimit -Sn; ulimit -Sc", nofile=333)
+    server = begin("sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -Sc", nofile=333, hard=777)
     assert eventually(lambda: not server.pids())
-    assert server.tail().split() == ["333", "0"]
+    assert server.tail().split() == ["333", "777", "0"]
     assert server.status == 0
 
 
@@ -133,6 +133,20 @@ def test_what_cannot_be_started_is_said_so(begin: Starts, tmp_path: Path) -> Non
         begin(str(script))
 
 
+def test_a_working_directory_that_was_removed_is_said(
+    begin: Starts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    gone.rmdir()
+    with pytest.raises(RunFailed, match="could not be started: No such file or directory") as failed:
+        begin("true")
+    assert "a directory that exists" in (failed.value.fix or "")
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
 def test_what_it_forked_ends_with_it_though_it_ignores_sigterm(begin: Starts) -> None:
     code = (
         "import os, signal, socket, time\n"
@@ -156,7 +170,7 @@ def test_it_does_not_outlive_us(begin: Starts, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from connprobe.session.started import StartedServer\n"
         f"log = open({str(tmp_path / 'log')!r}, 'wb')\n"
-        f"s = StartedServer({victim!r}, {{}}, log, Path('log'), 100)\n"
+        f"s = StartedServer({victim!r}, {{}}, log, Path('log'), (100, 100))\n"
         "place = s.wait_until_listening(None, 20, lambda: False)\n"
         "print(*s.pids(), flush=True); sys.stdin.read()"
     )

@@ -23,7 +23,7 @@ MOST_LOG_BYTES = 64 << 20
 TERMINAL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-def main(control: socket.socket, nofile: int, directory: str, command: list[str]) -> None:
+def main(control: socket.socket, nofile: tuple[int, int], directory: str, command: list[str]) -> None:
     control.set_inheritable(False)  # it is not for the server
     for number in TERMINAL:  # Ctrl-C is connprobe's business, which says here what becomes of the server
         signal.signal(number, signal.SIG_IGN)
@@ -50,16 +50,15 @@ def main(control: socket.socket, nofile: int, directory: str, command: list[str]
     _end_all(control, pid)
 
 
-def _become(command: list[str], nofile: int, directory: str, fails: int) -> None:
-    """The server: in a session of its own, with the descriptor limit that the shell had. Never returns."""
+def _become(command: list[str], nofile: tuple[int, int], directory: str, fails: int) -> None:
+    """The server: in a session of its own, with the descriptor limits that the shell had. Never returns."""
     try:
         os.setsid()
         for number in (*TERMINAL, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.chdir(directory)
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile if nofile >= 0 else hard, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, nofile)
         # It may be driven to its end on purpose: no core of many gigabytes for that.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         os.execvp(command[0], command)  # noqa: S606
@@ -125,4 +124,5 @@ def _tell(control: socket.socket, *message: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    soft, hard = int(sys.argv[2]), int(sys.argv[3])
+    main(socket.socket(fileno=int(sys.argv[1])), (soft, hard), sys.argv[4], sys.argv[5:])

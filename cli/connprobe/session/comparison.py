@@ -41,7 +41,7 @@ class Comparison:
     def __init__(self, request: CompareRequest, err: Console) -> None:
         """err: where each run is told of as it ends."""
         self.request, self._err = request, err
-        self._nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # the servers', before we raise our own
+        self._nofile = resource.getrlimit(resource.RLIMIT_NOFILE)  # the servers', before we raise our own
         self._lacks = missing(request)
         suite = request.suite
         chosen = [not request.only or it.name in request.only for it in suite.contestants]

@@ -36,7 +36,7 @@ class Contest:
         contestant: Contestant,
         directory: RunDirectory,
         certificate: Certificate | None,
-        nofile: int,
+        nofile: tuple[int, int],
         interrupts: Interrupts,
     ) -> None:
         self._request, self._contestant, self._directory = request, contestant, directory

@@ -54,7 +54,7 @@ def run_limit(
     json: bool,
 ) -> int:
     """Exit code of `connprobe limit`: results on `out`, progress and refusals on `err`."""
-    nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server's, before we raise our own
+    nofile = resource.getrlimit(resource.RLIMIT_NOFILE)  # the server's, before we raise our own
     if not dry_run:
         say_restored(err)
     starts = bool(asked.command or asked.server)
@@ -172,7 +172,7 @@ def starter(
     asked: LimitRequest | PipelineRequest,
     options: dict[str, str],
     directory: RunDirectory,
-    nofile: int,
+    nofile: tuple[int, int],
     number: int = 1,
 ) -> tuple[Callable[[], StartedServer], Preparation]:
     """How its command or reference server is started, its runtime ready to be asked for its heap."""
@@ -198,7 +198,7 @@ def _launch(
     options: dict[str, str],
     directory: RunDirectory,
     number: int,
-    nofile: int,
+    nofile: tuple[int, int],
 ) -> Launch:
     start, preparation = None, None
     if asked.command or asked.server:

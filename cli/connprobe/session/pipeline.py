@@ -47,7 +47,7 @@ def run_pipeline(
     json: bool,
 ) -> int:
     """Exit code of `connprobe pipeline`: results on `out`, progress and refusals on `err`."""
-    nofile, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not dry_run:
         say_restored(err)
     starts = bool(request.command or request.server)
@@ -80,7 +80,7 @@ def run_pipeline(
             say,
         )
         run.execute()
-        record = build_record(request, run, started_at, nofile, interrupted=interrupts.by is not None)
+        record = build_record(request, run, started_at, nofile[0], interrupted=interrupts.by is not None)
         return conclude(directory, record, render_pipeline, out, err, json=json)
 
 

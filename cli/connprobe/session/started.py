@@ -46,7 +46,8 @@ class Late(RunFailed):
 class StartedServer:
     """`command` as a process of its own, in the directory and with the descriptor limit of the shell.
 
-    log: its standard output and error, opened by the caller, also for reading. nofile: its soft limit.
+    log: its standard output and error, opened by the caller, also for reading. nofile: its soft and its hard
+    limit, which connprobe may have raised for itself.
     Raises RunFailed when it cannot be started. Leaving the context ends it, and all that it forked off.
     """
 
@@ -56,28 +57,36 @@ class StartedServer:
         environment: Mapping[str, str],
         log: IO[bytes],
         log_path: Path,
-        nofile: int,
+        nofile: tuple[int, int],
     ) -> None:
         self.command, self.log_path = tuple(command), log_path
         self.status: int | None = None  # as of waitstatus_to_exitcode, of the process that was started
         self._printed = os.dup(log.fileno())  # by then its name may be somebody else's
         self._ending = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._keeper = subprocess.Popen(
-                [
-                    sys.executable,
-                    *("-I", "-S", str(_KEEPER)),
-                    *(str(theirs.fileno()), str(nofile), str(Path.cwd())),
-                    *self.command,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for connprobe alone
-            )
+        try:
+            with theirs:
+                self._keeper = subprocess.Popen(
+                    [
+                        sys.executable,
+                        *("-I", "-S", str(_KEEPER)),
+                        *(str(theirs.fileno()), *map(str, nofile), str(Path.cwd())),
+                        *self.command,
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **environment},
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # Ctrl-C is for connprobe alone
+                )
+        except OSError as error:
+            self._control.close()
+            os.close(self._printed)
+            raise RunFailed(
+                f"the server {self.command[0]!r} could not be started: {error.strerror or error}",
+                fix="run connprobe in a directory that exists, with room for one more process",
+            ) from error
         self._control.settimeout(10.0)
         try:
             answer = self._hear()
