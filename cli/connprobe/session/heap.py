@@ -1,14 +1,14 @@
 """The heap of a server's runtime through a trial: found once it runs, read at each plateau."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from connprobe.model import Ceiling
 from connprobe.observe.runtimes import HeapUnknown, Preparation, Runtime, attach
 
-MOST_COLLECTIONS = 6
+MOST_COLLECTIONS, MOST_S = 6, 10.0  # of one reading, but for the collection that is under way by then
 BETWEEN_S = 0.1
 SAME = 0.002
 
@@ -16,15 +16,23 @@ SAME = 0.002
 class Heap:
     """prepared: of a server that connprobe starts. limit_bytes: what the user says that it may grow to.
 
-    unknown: why there are no figures, or not all.
+    hurry: whether there is no time for one more collection. unknown: why there are no figures, or not all.
     """
 
-    def __init__(self, prepared: Preparation | None, *, inspect: bool, limit_bytes: int | None) -> None:
+    def __init__(
+        self,
+        prepared: Preparation | None,
+        *,
+        inspect: bool,
+        limit_bytes: int | None,
+        hurry: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.unknown: str | None = "no runtime was asked"
         self.name: str | None = None
         self.last_bytes: int | None = None
         self.capacity_bytes: int | None = None
         self._prepared, self._inspect, self._limit_bytes = prepared, inspect, limit_bytes
+        self._hurry = hurry
         self._runtime: Runtime | None = None
         self._pids: Sequence[int] = ()
 
@@ -42,9 +50,12 @@ class Heap:
         """
         if self._runtime is None:
             return {}
+        until = time.monotonic() + MOST_S
         try:
             reading = self._runtime.heap()
             for _ in range(MOST_COLLECTIONS - 1):
+                if self._hurry() or time.monotonic() >= until:
+                    break
                 time.sleep(BETWEEN_S)
                 before, reading = reading.live_bytes, self._runtime.heap()
                 if abs(before - reading.live_bytes) <= SAME * before:

@@ -75,7 +75,9 @@ def run_limit(
         with shown(view):
             began = time.monotonic()
             for number in range(1, asked.repeat + 1):
-                launch = _launch(prepared, asked, options, directory, number, nofile)
+                launch = _launch(
+                    prepared, asked, options, directory, number, nofile, lambda: interrupts.by is not None
+                )
                 run = TrialRun(
                     prepared,
                     directory,
@@ -199,11 +201,12 @@ def _launch(
     directory: RunDirectory,
     number: int,
     nofile: tuple[int, int],
+    hurry: Callable[[], bool],
 ) -> Launch:
     start, preparation = None, None
     if asked.command or asked.server:
         start, preparation = starter(asked, options, directory, nofile, number)
-    heap = Heap(preparation, inspect=asked.inspect, limit_bytes=asked.heap_limit_bytes)
+    heap = Heap(preparation, inspect=asked.inspect, limit_bytes=asked.heap_limit_bytes, hurry=hurry)
     client = partial(ceilings_of_client, prepared.request, prepared.facts, prepared.target, prepared.plan)
 
     def again(target: str) -> Prepared:

@@ -74,7 +74,12 @@ def run_pipeline(
             target,
             bound,
             start,
-            Heap(preparation, inspect=False, limit_bytes=request.heap_limit_bytes),
+            Heap(
+                preparation,
+                inspect=False,
+                limit_bytes=request.heap_limit_bytes,
+                hurry=lambda: interrupts.by is not None,
+            ),
             directory,
             interrupts,
             say,
