@@ -1,6 +1,7 @@
 """What all trials of a `limit` say together: the record of the last one, with the limits of all of them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,6 +22,8 @@ from connprobe.plan.stages import SHORTEST_S, TICK_S, stage_figures
 from connprobe.plan.traffic import burst_limits, cpu_limit, cpus_of, cpus_used
 from connprobe.session.outcome import Details
 from connprobe.session.trial import TrialRun
+
+REST: Final = frozenset({"start", "ramp", "idle"})  # stages whose readings are of what was asked for
 
 
 def limit_record(
@@ -105,9 +108,11 @@ def _runtime(run: TrialRun, trial: Trial) -> RuntimeFigures | None:
     if run.heap.name is None or run.heap.last_bytes is None:
         return None
     grown = next((each for each in trial.growth if each.metric == "heap_bytes"), None)
+    resting = [each for each in trial.readings if each.stage in REST and "heap_bytes" in each.use]
     return RuntimeFigures(
         name=run.heap.name,
-        heap_bytes=run.heap.last_bytes,
+        # --verify drives it further.
+        heap_bytes=int(resting[-1].use["heap_bytes"]) if resting else run.heap.last_bytes,
         heap_limit_bytes=run.heap.capacity_bytes,
         heap_bytes_per_connection=round(grown.per_connection, 1) if grown else None,
     )
