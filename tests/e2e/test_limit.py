@@ -109,18 +109,6 @@ def test_haproxys_own_maximum_is_found_to_the_letter(limit: Limits) -> None:
     assert run.says("This server stops at 503 connections: the server's own configuration, 503.")
 
 
-def test_the_heap_that_is_told_is_that_of_the_count_and_not_of_the_end(limit: Limits) -> None:
-    if shutil.which("node") is None:
-        pytest.skip("there is no node here: apt-get install nodejs")
-    server = ("--server", "node-array", "--set", "heap_mb=16")
-    record = limit("--count", "400", "--verify", *QUICK, *server).record
-    assert record.verified is not None
-    assert record.verified.resource == "heap"
-    assert record.runtime is not None
-    assert record.runtime.heap_bytes == of(record, "idle").use["heap_bytes"]
-    assert any(each.stage == "verify" and "heap_bytes" in each.use for each in record.trials[0].readings)
-
-
 def test_every_repeat_has_a_fresh_server(limit: Limits, free_port: Callable[[], int]) -> None:
     port = str(free_port())
     record = limit("--count", "61", "--repeat", "2", *TCP, "--", *few_files(512, *VICTIM, port)).record
