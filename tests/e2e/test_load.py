@@ -327,19 +327,19 @@ def test_a_client_that_was_stopped_blames_nobody(start: Start) -> None:
     """The answers lay in its sockets for longer than --timeout, more of them than one look at epoll tells."""
     command = start(
         "load", "--json", "--count", "1500", "--concurrency", "1500", "--workers", "1", "--messages", "60",
-        "--timeout", "2s",
+        "--timeout", "5s",
     )  # fmt: skip
     worker = command.named("connprobe-w-0")
     command.sampled("load")
     time.sleep(2)  # its handshakes are over
     os.kill(worker, signal.SIGSTOP)
-    time.sleep(3)
+    time.sleep(6)
     os.kill(worker, signal.SIGCONT)
     record = check(command.finish(), 0).record
     assert record.load is not None
     assert (record.load.visited, record.failures, record.drops) == (1500, {}, {})
     assert record.message_ms is not None
-    assert record.message_ms.max > 2000  # they were under way when it was stopped
+    assert record.message_ms.max > 5000  # they were under way when it was stopped
 
 
 @pytest.mark.parametrize("name", ["connprobe-s-", "connprobe-w-"])

@@ -66,7 +66,7 @@ class Worker:
         self.epoll.register(control_fd, select.EPOLLIN)
         self.row[counters.BEGAN_NS] = self.row[counters.TICKED_NS] = time.monotonic_ns()
         state, flying, asked = self.held.state, self.flights.by_fd, self.flights.asked
-        full = 0
+        full, since = 0, 0.0
         while not self.quitting:
             now = time.monotonic()
             self._open_some(now)
@@ -92,14 +92,15 @@ class Worker:
                 self.took_us.clear()
             all_read = len(ready) < EVENTS_PER_TURN
             self.unread = 0 if all_read else self.unread - len(ready)
-            # Nobody is too late whose answer lies here unread; with `now` from before the poll, none does.
-            # epoll goes round: in so many full turns each had its own.
+            # Nobody is too late whose answer lies here unread: none does that came before `since`. epoll goes
+            # round, so that after so many full turns each had its own.
+            since = now if all_read or not full else since
             full = 0 if all_read else full + 1
             if now >= self.next_tick and (
                 all_read or full * EVENTS_PER_TURN > self.held.count + len(self.flights)
             ):
                 full = 0
-                self._tick(now)
+                self._tick(since)
         self._close_all()
 
     def _open_some(self, now: float) -> None:
