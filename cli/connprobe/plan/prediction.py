@@ -17,6 +17,9 @@ FITTED: Final[frozenset[Stage]] = frozenset({"ramp"})
 DRIFTS: Final = frozenset(
     {"rss_bytes", "pss_bytes", "uss_bytes", "heap_bytes", "cgroup_bytes", "memory_bytes"}
 )
+# Of mappings: stages that may have all connections, and how much of what came with those may move in them.
+WITH_ALL: Final[frozenset[Stage]] = frozenset({"ramp", "peak", "idle"})
+MOVES: Final = 0.2
 
 
 class Prediction(NamedTuple):
@@ -67,9 +70,23 @@ def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growt
             unit=unit_of(metric),
         )
         if growth is not None:
-            found[metric] = growth
+            found[metric] = _unless_moving(growth, known)
     last = next((each for each in reversed(readings) if each.stage in FITTED), None)
     return found if last is None else found | of_all(found, last.use, last.connections, ends=ends)
+
+
+def _unless_moving(growth: Growth, known: Sequence[Reading]) -> Growth:
+    """Mappings come and go as a runtime collects: flat where they did so while no connection came."""
+    if growth.metric != "maps":
+        return growth
+    still = [
+        each.use[growth.metric]
+        for each in known
+        if each.stage in WITH_ALL and each.connections == growth.last and growth.last
+    ]
+    moved = max(still, default=0.0) - min(still, default=0.0)
+    grown = growth.per_connection * (growth.last - growth.first)
+    return replace(growth, shape="flat") if moved > MOVES * grown else growth
 
 
 def _ramp_s(readings: Sequence[Reading]) -> float:
