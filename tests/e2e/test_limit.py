@@ -283,6 +283,53 @@ def test_a_step_that_does_not_settle_says_nothing_of_the_next(
     ramp = [each for each in run.record.trials[0].readings if each.stage == "ramp"]
     assert [each.settled for each in ramp] == [False, True, True]
     assert run.record.trials[0].unsettled == ("ramp",)
+NODE = "require('net').createServer((each) => each.resume()).listen(+process.argv[1], '127.0.0.1', 4096)"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here: apt-get install nodejs")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else: sudo scripts/test")
+def test_the_heap_of_a_server_that_becomes_somebody_else_is_read(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    port, nobody = str(free_port()), ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    options = ("--count", "150", "--message-by", "none", *TCP)
+    run = limit(*options, "--", *nobody, "node", "-e", NODE, port)
+    assert run.record.runtime is not None
+    assert run.record.runtime.name.startswith("Node")
+    assert all("heap_bytes" in of(run.record, stage).use for stage in ("start", "ramp", "idle"))
+
+
+# Connections are handed to a worker thread by nobody: it listens itself.
+THREAD = """
+const { Worker, isMainThread, workerData } = require('worker_threads');
+if (isMainThread) {
+  const limits = { maxOldGenerationSizeMb: 32 };
+  new Worker('setInterval(() => {}, 1000)', { eval: true, env: {} });
+  new Worker(__filename, { workerData: +process.argv[2], resourceLimits: limits });
+} else {
+  const kept = [];
+  require('net').createServer((each) => kept.push(each, new Array(5000).fill(null)) && each.resume())
+    .listen(workerData, '127.0.0.1', 4096);
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here: apt-get install nodejs")
+def test_the_heap_of_the_worker_thread_that_has_the_connections(
+    limit: Limits, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    script = tmp_path / "threads.js"
+    script.write_text(THREAD)
+    options = ("--count", "150", "--verify", "--message-by", "none", *TCP)
+    record = limit(*options, "--", "node", str(script), str(free_port())).record
+    heap = first(record)
+    assert (heap.resource, heap.capacity) == ("heap", 32 << 20)
+    assert ", worker thread 2)" in heap.scope
+    assert "1 worker thread did not tell" in record.unknown["runtime.worker_threads"]
+    assert record.verified is not None
+    assert record.verified.side == "server"
+    assert record.verified.error is not None
+    assert abs(record.verified.error) < 0.05, (heap, record.verified)
 
 
 # Three processes accept from one listener, and get uneven shares.

@@ -52,6 +52,8 @@ def limit_record(
     runtime = _runtime(run, trial)
     if runtime is None:
         unknown["runtime"] = run.heap.unknown or "the server ended before its runtime was asked"
+    if run.heap.unread is not None:
+        unknown["runtime.worker_threads"] = run.heap.unread
     if messaging is not None:
         unknown.pop("server.messaging_rss_bytes", None)
     elif unknown.get("server.messaging_rss_bytes", "").startswith("this version"):

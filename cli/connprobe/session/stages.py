@@ -75,6 +75,7 @@ class Staged(Climbing):
 
     def _predict(self) -> None:
         """None of the limits is known before the ramp has been read."""
+        self.readings = self.heap.told_again(self.readings)
         self.prediction = predict(
             self.readings,
             self.ceilings,

@@ -18,6 +18,8 @@ from connprobe.errors import RunFailed
 from connprobe.fleet import keeper
 from connprobe.fleet.fleet import signal_name
 from connprobe.observe.listeners import any_listen_sockets, holders_of, sockets_of
+from connprobe.observe.runtimes.place import PREFIX
+from connprobe.observe.runtimes.preloaded import VARIABLES
 from connprobe.observe.sockdiag import ListenSocket
 
 POLL_S = 0.05
@@ -173,7 +175,7 @@ class StartedServer:
             if not pids:
                 raise RunFailed(
                     f"the server ended before it listened ({self.ending()}){self.last_words()}",
-                    fix=f"its output: {self.log_path}",
+                    fix=self._without_preload() or f"its output: {self.log_path}",
                 )
             if time.monotonic() >= deadline:
                 raise Late(
@@ -195,6 +197,13 @@ class StartedServer:
         """As they go behind a sentence on its end; nothing where it printed nothing."""
         lines = [line for line in self.tail().splitlines() if line.strip()]
         return f"; its last words: {printable(lines[-1])[:200]}" if lines else ""
+
+    def _without_preload(self) -> str | None:
+        """The command that starts it, where its output tells of a preload that it could not load."""
+        if PREFIX not in self.tail():
+            return None
+        unset = " ".join(f"-u {name}" for name in VARIABLES)
+        return f"without a reading of its heap it starts: -- env {unset} {shlex.join(self.command)}"
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL five seconds later, to all of its processes. Idempotent."""

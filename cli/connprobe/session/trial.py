@@ -110,6 +110,7 @@ class TrialRun(Staged):
     # set-up
 
     def _reach_server(self, undo: ExitStack, log: IO[bytes]) -> ProcessGroup | None:
+        undo.enter_context(self.heap)
         if self._launch.start is None:
             return self._find_server()
         self.server = undo.enter_context(self._launch.start())
@@ -152,16 +153,15 @@ class TrialRun(Staged):
         self.kernel.traffic.watch(self.fleet.pids, "client")
         self._meter = ServerMeter(first.pids, find=self._find_again, ends=self._ends)
         self._listening = self._listeners_pids()
-        with self.heap:
-            try:
-                self._phases(costs)
-            except Over as over:
-                self.broken = self.broken or over.reason
-                if self.prediction is None:
-                    self.held = max((each.connections for each in self.readings), default=0)
-                    self._predict()
-                if self._gone and self.verified is None and self._climbing is not None and self._driven:
-                    self._conclude(self._death(self._climbing, "verify"))
+        try:
+            self._phases(costs)
+        except Over as over:
+            self.broken = self.broken or over.reason
+            if self.prediction is None:
+                self.held = max((each.connections for each in self.readings), default=0)
+                self._predict()
+            if self._gone and self.verified is None and self._climbing is not None and self._driven:
+                self._conclude(self._death(self._climbing, "verify"))
         if self._kept is None:
             self._snapshot()
         if self.broken is not None and not self.seen.checked:
