@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from connprobe.model import Limit, Reading, RunRecord
+from connprobe.model import Limit, Reading, RunRecord, Sample
 from connprobe.session.started import taken
 from running import CHECKOUT, Command, Listening, Run, check, eventually
 
@@ -150,6 +151,85 @@ def test_a_server_that_runs_already_is_attached_to_and_left_alone(
     assert server.stop().returncode == 0
 
 
+@pytest.fixture
+def running(free_port: Callable[[], int]) -> Iterator[int]:
+    """The port of an echo server with 512 descriptors, that nobody of connprobe's started."""
+    port = free_port()
+    command = few_files(512, *VICTIM, str(port))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert eventually(lambda: taken(port) is not None)
+            yield port
+        finally:
+            server.kill()
+
+
+def test_others_that_come_and_go_widen_what_is_said_of_a_server(
+    limit: Limits, start: Start, running: int
+) -> None:
+    address = ("127.0.0.1", running)
+    others = [socket.create_connection(address) for _ in range(11)]
+    command = start(
+        "limit",
+        "--count",
+        "90",
+        "--message-by",
+        "none",
+        *TCP,
+        "--steps",
+        "5",
+        "--target",
+        f"127.0.0.1:{running}",
+    )
+    assert command.results is not None
+    samples = command.results
+
+    def has_begun_the_second_step() -> bool:
+        return any(
+            msgspec.json.decode(line, type=Sample).held > 18
+            for path in samples.glob("*/samples.jsonl")
+            for line in path.read_bytes().splitlines(keepends=True)
+            if line.endswith(b"\n")
+        )
+
+    assert eventually(has_begun_the_second_step, 60)
+    others += [socket.create_connection(address) for _ in range(17)]
+    for each in others[:5]:
+        each.close()
+    run = check(command.finish(100), 0)
+    for each in others:
+        each.close()
+    record = run.record
+    known = [each.others for each in record.trials[0].readings if each.stage in ("start", "ramp")]
+    assert known[0] == 11
+    assert known[-1] == 23
+    assert record.trials[0].held == 90
+    assert run.says("Others opened or closed connections to the server too: it had 11 to 23 of theirs")
+    nofile = next(each for each in record.limits if each.resource == "nofile")
+    room = 512 - of(record, "start").use["process_fds"]  # beside the 11
+    assert nofile.low <= room - 12
+    assert room <= nofile.high
+    assert nofile.note is not None
+    assert "others' connections moved" in nofile.note
+
+
+def test_others_that_stay_are_told_of_and_change_nothing(limit: Limits, running: int) -> None:
+    others = [socket.create_connection(("127.0.0.1", running)) for _ in range(13)]
+    target = ("--target", f"127.0.0.1:{running}")
+    run = limit("--count", "90", "--message-by", "none", "--verify", *TCP, *target)
+    assert run.says("The server had 13 connections of others all the while: the numbers are of further ones")
+    assert {each.others for each in run.record.trials[0].readings} <= {13, None}
+    room = 512 - of(run.record, "start").use["process_fds"]
+    assert first(run.record).low == first(run.record).connections == room
+    assert run.record.verified is not None
+    assert abs(run.record.verified.connections - room) <= 1
+    for each in others:
+        each.close()
+    run = limit("--count", "31", "--message-by", "none", *TCP, *target)
+    assert not run.says("of others")
+    assert not run.says("Others")
+
+
 def test_one_that_dies_in_the_ramp_is_said_to(limit: Limits, free_port: Callable[[], int]) -> None:
     victim = (*VICTIM, str(free_port()), "die-at=71")
     run = limit("--count", "100", *TCP, "--steps", "5", "--", *victim, code=4)
@@ -180,6 +260,17 @@ def test_one_that_turns_connections_away_is_not_given_a_number_by_arithmetic(
     assert run.record.verified.connections == 50
     assert run.record.headline is not None
     assert run.record.headline.startswith("It broke at 50 connections: it closed connections")
+
+
+def test_one_that_turns_them_away_one_by_one_ends_a_verify(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    """Of so few, 1 % is one connection: each step loses less than what one may lose."""
+    asked = ("--count", "30", "--verify", "--verify-up-to", "400", "--message-by", "none", *TCP)
+    record = limit(*asked, "--", *few_files(60, *VICTIM, str(free_port()), "most=45")).record
+    assert record.verified is not None
+    assert (record.verified.connections, record.verified.side) == (45, "server")
+    assert "it closed connections" in record.verified.cause
 
 
 def test_one_that_is_started_again_is_said_to_have_died(limit: Limits, free_port: Callable[[], int]) -> None:
@@ -221,6 +312,17 @@ def test_one_that_listens_by_ipv6_alone(limit: Limits, start: Start, free_port: 
             assert run.record.held == 31
         finally:
             server.kill()
+
+
+def test_one_that_speaks_another_protocol_gets_no_number(limit: Limits, free_port: Callable[[], int]) -> None:
+    port = str(free_port())
+    command = (sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1")
+    run = limit("--count", "40", "--verify", *QUICK, "--", *command, code=4)
+    assert run.record.limits == ()
+    assert run.record.left_out == ()
+    assert run.record.verified is None
+    assert run.says("Not one connection was made: it turned connections away")
+    assert run.says("--protocol http")
 
 
 def test_one_that_never_listens_is_given_up(limit: Limits) -> None:

@@ -63,7 +63,7 @@ def test_a_metric_that_was_never_read_gives_no_limit() -> None:
         at=0,
     )
     assert [limit.resource for limit in found.limits] == ["heap"]
-    assert "was not measured" in found.left_out[0].reason
+    assert "not measured" in found.left_out[0].reason
 
 
 def test_what_leaks_meanwhile_widens_the_cost_of_a_connection() -> None:

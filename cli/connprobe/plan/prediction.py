@@ -40,18 +40,36 @@ def predict(
     """The growth of each metric over the ramp, and the limits that it leads to, sorted.
 
     held: connections that there were at once. at: those there were when the ceilings were read. off_bytes:
-    by how much memory may be off, as it had not settled; 0: it had. ends: 2 where both of a connection are on
+    by how much memory may be off, as it had not settled; 0: it had. Where connections of others came or went
+    between the readings, each is off by what as many take. ends: 2 where both of a connection are on
     this host.
     """
     growth = growths(readings, ends=ends)
     if off_bytes:
         off_bytes = max(off_bytes, off_bytes / BOUND_S * _ramp_s(readings) / 2)
     off = dict.fromkeys(DRIFTS, off_bytes) if off_bytes else {}
+    if others := moved(readings):
+        for each in growth.values():
+            off[each.metric] = off.get(each.metric, 0.0) + others * max(0.0, each.per_connection)
     return Prediction(
         growth=tuple(_widened(each, off.get(each.metric, 0.0)) for each in growth.values()),
         limits=limits(ceilings, growth, held, at=at, off=off),
         left_out=left_out(ceilings, growth, held, at=at),
     )
+
+
+def moved(readings: Sequence[Reading]) -> int:
+    """By how many connections of others the readings differ that lines are fitted on."""
+    known = [each.others for each in fitted(readings) if each.others is not None]
+    return max(known) - min(known) if known else 0
+
+
+def fitted(readings: Sequence[Reading]) -> list[Reading]:
+    """Of the ramp, and the start too where those are too few."""
+    ramp = [reading for reading in readings if reading.stage in FITTED]
+    if len({reading.connections for reading in ramp}) >= FEWEST:
+        return ramp
+    return [reading for reading in readings if reading.stage in FITTED or reading.stage == "start"]
 
 
 def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growth]:
@@ -60,9 +78,7 @@ def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growt
     found: dict[str, Growth] = {}
     for metric in metrics:
         known = [reading for reading in readings if metric in reading.use]
-        points = [reading for reading in known if reading.stage in FITTED]
-        if len({reading.connections for reading in points}) < FEWEST:
-            points = [reading for reading in known if reading.stage in FITTED or reading.stage == "start"]
+        points = fitted(known)
         growth = fit(
             [reading.connections for reading in points],
             [reading.use[metric] for reading in points],

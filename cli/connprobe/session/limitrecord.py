@@ -18,6 +18,7 @@ from connprobe.model import (
 from connprobe.plan.combine import combine, combine_left_out
 from connprobe.plan.headline import broke, headline, unread
 from connprobe.plan.interval import interval
+from connprobe.plan.others import others
 from connprobe.plan.stages import SHORTEST_S, TICK_S, stage_figures
 from connprobe.plan.traffic import burst_limits, cpu_limit, cpus_of, cpus_used
 from connprobe.session.outcome import Details
@@ -35,10 +36,10 @@ def limit_record(
     """The last trial's figures, and what all trials together say of the limits."""
     trials = [run.trial() for run in runs]
     last, run, trial = records[-1], runs[-1], trials[-1]
-    limits = combine([each.limits for each in trials if each.limits])
     held = max(each.held for each in trials)
-    left_out = combine_left_out([each.left_out for each in trials], limits)
-    limits = (*limits, *_traffic(trials, last, run))
+    limits = combine([each.limits for each in trials if each.limits]) if held else ()
+    left_out = combine_left_out([each.left_out for each in trials], limits) if held else ()
+    limits = (*limits, *_traffic(trials, last, run)) if held else ()
     broken = next((each.broken for each in trials if each.broken), None)
     outcome = "interrupted" if last.outcome == "interrupted" else "missed" if broken else "done"
     messaging = next((each for each in trial.readings if each.stage == "messaging"), None)
@@ -93,7 +94,7 @@ def _headline(limits: Sequence[Limit], held: int, last: Trial, unread: str | Non
         return headline(limits, held, unread=unread)
     if last.verified is not None and last.verified.side == "server":
         return broke(last.verified, limits)
-    return headline(limits, held, unread=unread) if held else None
+    return headline(limits, held, unread=unread) if held else f"Not one connection was made: {last.broken}."
 
 
 def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
@@ -172,6 +173,8 @@ def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest
                     fix="--settle with a longer time",
                 )
             )
+        if (of_others := others(trial)) is not None:
+            verdicts.append(replace(of_others, text=f"{which}{of_others.text}"))
         timed_out = trial.messaging_s is not None and trial.messaging_s >= request.timeout_s
         if asked.message_by != "none" and timed_out and not trial.messages:
             verdicts.append(

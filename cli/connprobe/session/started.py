@@ -26,6 +26,7 @@ POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
 LOG_TAIL = 8192
 LOOKS = 2
+STARTS_S = 30.0  # a Python more, where processors are emulated or have other work
 TELLS_S = 2.0  # the keeper looks for ended processes ten times a second
 _KEEPER = Path(keeper.__file__)
 
@@ -89,14 +90,15 @@ class StartedServer:
                 f"the server {self.command[0]!r} could not be started: {error.strerror or error}",
                 fix="run connprobe in a directory that exists, with room for one more process",
             ) from error
-        self._control.settimeout(10.0)
+        self._control.settimeout(STARTS_S)
+        why: object = "its keeper ended at once"
         try:
             answer = self._hear()
         except TimeoutError:
-            answer = None
+            answer, why = None, f"its keeper did not answer within {STARTS_S:.0f} s: this host is too busy"
         if answer is None or answer[0] != "started":
             self.stop()
-            why = answer[2] if answer is not None and answer[0] == "refused" else "its keeper ended at once"
+            why = answer[2] if answer is not None and answer[0] == "refused" else why
             raise RunFailed(
                 f"the server {self.command[0]!r} could not be started: {why}",
                 fix=f"try it by hand: {shlex.join(self.command)}",

@@ -83,6 +83,7 @@ class TrialRun(Staged):
         self._messaging: Messaging | None = None
         self._kept: counters.Totals | None = None
         self._driven = True  # what breaks now does so for the number of connections
+        self._others_opened: int | None = None
 
     def trial(self) -> Trial:
         """To be asked after `execute`."""
@@ -105,6 +106,7 @@ class TrialRun(Staged):
             verified=self.verified,
             broken=self.broken,
             unsettled=tuple(dict.fromkeys(self.unsettled)),
+            others_opened=self._others_opened,
         )
 
     # set-up
@@ -227,6 +229,11 @@ class TrialRun(Staged):
         self._kept = super()._read_totals()
         self.listeners = self.kernel.listeners()
         self.seen.table = self.fleet.table.copy()
+        if self.server is None and self.target is not None:
+            self.kernel.traffic.read((self.target.port,))
+            opened = self.kernel.traffic.opened()
+            ours = self._kept.established + self._kept.failed
+            self._others_opened = None if opened is None else max(0, opened - ours)
 
     def _idle(self, costs: Costs) -> None:
         before, at = self._meter.quick(), time.monotonic()
@@ -283,6 +290,8 @@ class TrialRun(Staged):
         self._conclude(self._climb_on(first))
 
     def _conclude(self, end: End) -> None:
+        if not end.died and not self._read_totals().established:
+            return  # it took none of them for what they are: that is no number
         limits = self.prediction.limits if self.prediction else ()
         self.verified = verified(end, limits)
 
