@@ -288,6 +288,7 @@ def test_one_that_closes_idle_connections_cannot_be_measured_so(
     run = limit("--count", "60", *TCP, "--", *VICTIM, str(free_port()), "idle=1", code=4)
     assert run.says("It closed 20 of 20 connections while their memory settled: raise its idle timeout")
     assert run.record.verified is None
+    assert run.record.dropped == 20
 
 
 def test_what_the_accept_queue_dropped_is_not_counted(limit: Limits, free_port: Callable[[], int]) -> None:

@@ -39,6 +39,10 @@ class Over(Exception):
         self.reason = reason
 
 
+class Lost(Over):
+    """The server let connections go while nothing happened to them."""
+
+
 class Climbed(NamedTuple):
     """How a step ended, where the server could take no more, and how long it took."""
 
@@ -182,11 +186,11 @@ class Climbing(Hold):
         return listener_pids(self.target.scoped_address, self.target.port).pids
 
     def _check_losses(self, doing: str) -> None:
-        """Connections that go while nothing happens to them make every reading one of fewer. Raises Over."""
+        """Connections that go while nothing happens to them make every reading one of fewer. Raises Lost."""
         totals = self._read_totals()
         lost, had = totals.dropped - self._sound.dropped, totals.held + totals.dropped - self._sound.dropped
         if lost > max(FEWEST_BAD, TOLERATED * had):
-            raise Over(
+            raise Lost(
                 f"it closed {lost:,} of {had:,} connections while {doing}: raise its idle timeout, "
                 "or make the waits shorter (--for)"
             )

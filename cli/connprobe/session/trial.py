@@ -27,7 +27,7 @@ from connprobe.plan.ramp import steps
 from connprobe.plan.settle import Settling
 from connprobe.plan.stages import SHORTEST_S
 from connprobe.plan.verify import End, is_of_server, verified
-from connprobe.session.climbing import Over
+from connprobe.session.climbing import Lost, Over
 from connprobe.session.costs import Costs
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
@@ -159,6 +159,8 @@ class TrialRun(Staged):
             self._phases(costs)
         except Over as over:
             self.broken = self.broken or over.reason
+            if isinstance(over, Lost):
+                self._snapshot()  # or the totals would be those before
             if self.prediction is None:
                 self.held = max((each.connections for each in self.readings), default=0)
                 self._predict()
