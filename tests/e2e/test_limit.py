@@ -322,8 +322,8 @@ def test_one_that_speaks_another_protocol_gets_no_number(limit: Limits, free_por
     assert run.record.limits == ()
     assert run.record.left_out == ()
     assert run.record.verified is None
-    assert run.says("Not one connection was made: it turned connections away")
-    assert run.says("--protocol http")
+    said = "Not one connection was made: not a WebSocket endpoint: it answered like an ordinary page; --path"
+    assert run.says(said)
 
 
 def test_one_that_never_listens_is_given_up(limit: Limits) -> None:

@@ -15,6 +15,7 @@ from connprobe.model import (
     Trial,
     Verdict,
 )
+from connprobe.plan.advice import advice
 from connprobe.plan.combine import combine, combine_left_out
 from connprobe.plan.headline import broke, headline, unread
 from connprobe.plan.interval import interval
@@ -77,7 +78,7 @@ def limit_record(
         server=server,
         runtime=runtime,
         limits=limits,
-        headline=_headline(limits, held, trial, unread(left_out, limits)),
+        headline=_headline(limits, held, trial, unread(left_out, limits), _why_none(last, broken)),
         left_out=left_out,
         verified=trial.verified,
         verdicts=(*_verdicts(trials, asked, request), *last.verdicts),
@@ -88,13 +89,25 @@ def limit_record(
     )
 
 
-def _headline(limits: Sequence[Limit], held: int, last: Trial, unread: str | None) -> str | None:
+def _headline(
+    limits: Sequence[Limit], held: int, last: Trial, unread: str | None, why: str | None
+) -> str | None:
     """Where it broke before it had all connections, that is the answer, and no arithmetic."""
     if last.broken is None:
         return headline(limits, held, unread=unread)
     if last.verified is not None and last.verified.side == "server":
         return broke(last.verified, limits)
-    return headline(limits, held, unread=unread) if held else f"Not one connection was made: {last.broken}."
+    return headline(limits, held, unread=unread) if held else f"Not one connection was made: {why}."
+
+
+def _why_none(last: RunRecord, broken: str | None) -> str | None:
+    """Why there was no connection at all, by what most of them failed of, and what to change."""
+    if not last.failures:
+        return broken
+    cause = max(last.failures, key=lambda each: last.failures[each])
+    details = last.failure_details.get(cause, {})
+    told = advice(cause, False, max(details, key=lambda each: details[each], default=None), command="limit")
+    return f"{told.meaning}; {told.fix}"
 
 
 def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
