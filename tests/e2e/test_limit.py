@@ -386,6 +386,8 @@ def test_a_step_that_does_not_settle_says_nothing_of_the_next(
     ramp = [each for each in run.record.trials[0].readings if each.stage == "ramp"]
     assert [each.settled for each in ramp] == [False, True, True]
     assert run.record.trials[0].unsettled == ("ramp",)
+
+
 NODE = "require('net').createServer((each) => each.resume()).listen(+process.argv[1], '127.0.0.1', 4096)"
 
 
