@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from connprobe.model import Limit, Reading, RunRecord
+from connprobe.model import Limit, Reading, RunRecord, Sample
 from connprobe.session.started import taken
 from running import CHECKOUT, Command, Listening, Run, check, eventually
 
@@ -138,6 +139,85 @@ def test_a_server_that_runs_already_is_attached_to_and_left_alone(
     assert server.stop().returncode == 0
 
 
+@pytest.fixture
+def running(free_port: Callable[[], int]) -> Iterator[int]:
+    """The port of an echo server with 512 descriptors, that nobody of connprobe's started."""
+    port = free_port()
+    command = few_files(512, *VICTIM, str(port))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            assert eventually(lambda: taken(port) is not None)
+            yield port
+        finally:
+            server.kill()
+
+
+def test_others_that_come_and_go_widen_what_is_said_of_a_server(
+    limit: Limits, start: Start, running: int
+) -> None:
+    address = ("127.0.0.1", running)
+    others = [socket.create_connection(address) for _ in range(11)]
+    command = start(
+        "limit",
+        "--count",
+        "90",
+        "--message-by",
+        "none",
+        *TCP,
+        "--steps",
+        "5",
+        "--target",
+        f"127.0.0.1:{running}",
+    )
+    assert command.results is not None
+    samples = command.results
+
+    def has_begun_the_second_step() -> bool:
+        return any(
+            msgspec.json.decode(line, type=Sample).held > 18
+            for path in samples.glob("*/samples.jsonl")
+            for line in path.read_bytes().splitlines(keepends=True)
+            if line.endswith(b"\n")
+        )
+
+    assert eventually(has_begun_the_second_step, 60)
+    others += [socket.create_connection(address) for _ in range(17)]
+    for each in others[:5]:
+        each.close()
+    run = check(command.finish(100), 0)
+    for each in others:
+        each.close()
+    record = run.record
+    known = [each.others for each in record.trials[0].readings if each.stage in ("start", "ramp")]
+    assert known[0] == 11
+    assert known[-1] == 23
+    assert record.trials[0].held == 90
+    assert run.says("Others opened or closed connections to the server too: it had 11 to 23 of theirs")
+    nofile = next(each for each in record.limits if each.resource == "nofile")
+    room = 512 - of(record, "start").use["process_fds"]  # beside the 11
+    assert nofile.low <= room - 12
+    assert room <= nofile.high
+    assert nofile.note is not None
+    assert "others' connections moved" in nofile.note
+
+
+def test_others_that_stay_are_told_of_and_change_nothing(limit: Limits, running: int) -> None:
+    others = [socket.create_connection(("127.0.0.1", running)) for _ in range(13)]
+    target = ("--target", f"127.0.0.1:{running}")
+    run = limit("--count", "90", "--message-by", "none", "--verify", *TCP, *target)
+    assert run.says("The server had 13 connections of others all the while: the numbers are of further ones")
+    assert {each.others for each in run.record.trials[0].readings} <= {13, None}
+    room = 512 - of(run.record, "start").use["process_fds"]
+    assert first(run.record).low == first(run.record).connections == room
+    assert run.record.verified is not None
+    assert abs(run.record.verified.connections - room) <= 1
+    for each in others:
+        each.close()
+    run = limit("--count", "31", "--message-by", "none", *TCP, *target)
+    assert not run.says("of others")
+    assert not run.says("Others")
+
+
 def test_one_that_dies_in_the_ramp_is_said_to(limit: Limits, free_port: Callable[[], int]) -> None:
     victim = (*VICTIM, str(free_port()), "die-at=71")
     run = limit("--count", "100", *TCP, "--steps", "5", "--", *victim, code=4)
@@ -170,6 +250,17 @@ def test_one_that_turns_connections_away_is_not_given_a_number_by_arithmetic(
     assert run.record.headline.startswith("It broke at 50 connections: it closed connections")
 
 
+def test_one_that_turns_them_away_one_by_one_ends_a_verify(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    """Of so few, 1 % is one connection: each step loses less than what one may lose."""
+    asked = ("--count", "30", "--verify", "--verify-up-to", "400", "--message-by", "none", *TCP)
+    record = limit(*asked, "--", *few_files(60, *VICTIM, str(free_port()), "most=45")).record
+    assert record.verified is not None
+    assert (record.verified.connections, record.verified.side) == (45, "server")
+    assert "it closed connections" in record.verified.cause
+
+
 def test_one_that_is_started_again_is_said_to_have_died(limit: Limits, free_port: Callable[[], int]) -> None:
     again = 'while :; do "$@"; done'
     victim = (*VICTIM, str(free_port()), "die-at=71")
@@ -185,6 +276,7 @@ def test_one_that_closes_idle_connections_cannot_be_measured_so(
     run = limit("--count", "60", *TCP, "--", *VICTIM, str(free_port()), "idle=1", code=4)
     assert run.says("It closed 20 of 20 connections while their memory settled: raise its idle timeout")
     assert run.record.verified is None
+    assert run.record.dropped == 20
 
 
 def test_what_the_accept_queue_dropped_is_not_counted(limit: Limits, free_port: Callable[[], int]) -> None:
@@ -209,6 +301,17 @@ def test_one_that_listens_by_ipv6_alone(limit: Limits, start: Start, free_port: 
             assert run.record.held == 31
         finally:
             server.kill()
+
+
+def test_one_that_speaks_another_protocol_gets_no_number(limit: Limits, free_port: Callable[[], int]) -> None:
+    port = str(free_port())
+    command = (sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1")
+    run = limit("--count", "40", "--verify", *QUICK, "--", *command, code=4)
+    assert run.record.limits == ()
+    assert run.record.left_out == ()
+    assert run.record.verified is None
+    said = "Not one connection was made: not a WebSocket endpoint: it answered like an ordinary page; --path"
+    assert run.says(said)
 
 
 def test_one_that_never_listens_is_given_up(limit: Limits) -> None:
@@ -271,6 +374,55 @@ def test_a_step_that_does_not_settle_says_nothing_of_the_next(
     ramp = [each for each in run.record.trials[0].readings if each.stage == "ramp"]
     assert [each.settled for each in ramp] == [False, True, True]
     assert run.record.trials[0].unsettled == ("ramp",)
+
+
+NODE = "require('net').createServer((each) => each.resume()).listen(+process.argv[1], '127.0.0.1', 4096)"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here: apt-get install nodejs")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else: sudo scripts/test")
+def test_the_heap_of_a_server_that_becomes_somebody_else_is_read(
+    limit: Limits, free_port: Callable[[], int]
+) -> None:
+    port, nobody = str(free_port()), ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    options = ("--count", "150", "--message-by", "none", *TCP)
+    run = limit(*options, "--", *nobody, "node", "-e", NODE, port)
+    assert run.record.runtime is not None
+    assert run.record.runtime.name.startswith("Node")
+    assert all("heap_bytes" in of(run.record, stage).use for stage in ("start", "ramp", "idle"))
+
+
+# Connections are handed to a worker thread by nobody: it listens itself.
+THREAD = """
+const { Worker, isMainThread, workerData } = require('worker_threads');
+if (isMainThread) {
+  const limits = { maxOldGenerationSizeMb: 32 };
+  new Worker('setInterval(() => {}, 1000)', { eval: true, env: {} });
+  new Worker(__filename, { workerData: +process.argv[2], resourceLimits: limits });
+} else {
+  const kept = [];
+  require('net').createServer((each) => kept.push(each, new Array(5000).fill(null)) && each.resume())
+    .listen(workerData, '127.0.0.1', 4096);
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here: apt-get install nodejs")
+def test_the_heap_of_the_worker_thread_that_has_the_connections(
+    limit: Limits, free_port: Callable[[], int], tmp_path: Path
+) -> None:
+    script = tmp_path / "threads.js"
+    script.write_text(THREAD)
+    options = ("--count", "150", "--verify", "--message-by", "none", *TCP)
+    record = limit(*options, "--", "node", str(script), str(free_port())).record
+    heap = first(record)
+    assert (heap.resource, heap.capacity) == ("heap", 32 << 20)
+    assert ", worker thread 2)" in heap.scope
+    assert "1 worker thread did not tell" in record.unknown["runtime.worker_threads"]
+    assert record.verified is not None
+    assert record.verified.side == "server"
+    assert record.verified.error is not None
+    assert abs(record.verified.error) < 0.05, (heap, record.verified)
 
 
 # Three processes accept from one listener, and get uneven shares.

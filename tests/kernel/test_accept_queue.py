@@ -107,6 +107,7 @@ def test_connections_that_waited_before_the_probe_came(load: Load, sockets: Sock
         ("::", "::1", "[::]"),
         ("::", "127.0.0.1", "[::]"),
         ("0.0.0.0", "127.0.0.3", "0.0.0.0"),
+        ("::ffff:127.0.0.1", "127.0.0.1", "127.0.0.1"),  # as Java has all its IPv4
     ],
 )
 def test_other_addresses(

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from connprobe.model import LeftOut, Limit
-from connprobe.plan.headline import headline, rounded, unread
+from connprobe.model import LeftOut, Limit, Verified
+from connprobe.plan.headline import broke, headline, rounded, unread
 from connprobe.plan.limits import MOST
 from connprobe.plan.resources import NAMES, capacity, name
 from made import a_limit
@@ -154,3 +154,14 @@ def test_names() -> None:
     assert name(replace(HEAP, resource="some_thing")) == "some thing"
     asked = "nofile nr_open file_max cgroup_memory memory heap epoll_watches threads conntrack server_config"
     assert {*asked.split(), "source_ports", "accept_queue", "cpu", "max_map_count"} == NAMES.keys()
+
+
+def test_what_may_be_an_idle_timeout_is_not_called_a_limit_alone() -> None:
+    def broken(resource: str | None, cause: str) -> str:
+        return broke(Verified(connections=80, resource=resource, cause=cause, side="server"), ())
+
+    said = broken(None, "it closed connections (40, eof)")
+    assert said.startswith("It broke at 80 connections: it closed connections (40, eof). Where it closes")
+    assert said.endswith("raise its idle timeout.")
+    assert broken("threads", "it closed connections (40, eof)").endswith("(40, eof).")
+    assert broken(None, "it refused connections (40, refused)").endswith("(40, refused).")

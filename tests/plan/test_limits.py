@@ -193,7 +193,7 @@ def test_no_limit_where_nothing_ends() -> None:
     assert limits(ceilings, growths, 3000) == ()
     reasons = [each.reason for each in left_out(ceilings, growths, 3000)]
     assert reasons[0] == "does not grow"
-    assert reasons[1] == "threads was not measured, or too seldom"
+    assert reasons[1] == "not measured, or too seldom (threads)"
     assert reasons[2:4] == ["unlimited", "unlimited"]
     assert reasons[4].startswith("does not grow measurably: ")
     never = [each.never for each in left_out(ceilings, growths, 3000)]

@@ -63,7 +63,7 @@ def test_a_metric_that_was_never_read_gives_no_limit() -> None:
         at=0,
     )
     assert [limit.resource for limit in found.limits] == ["heap"]
-    assert "was not measured" in found.left_out[0].reason
+    assert "not measured" in found.left_out[0].reason
 
 
 def test_what_leaks_meanwhile_widens_the_cost_of_a_connection() -> None:
@@ -119,3 +119,40 @@ def test_threads_that_begin_with_the_first_connection_are_no_cost_of_each() -> N
     ]
     table = a_ceiling("threads", 32_768, "host_threads", scope="host")
     assert predict(readings, [table], 1, at=1).limits == ()
+
+
+def mapped(*values: tuple[Stage, int, float]) -> list[Reading]:
+    return [reading(stage, connections, 1e6, maps=count) for stage, connections, count in values]
+
+
+MAPPINGS = replace(HEAP, resource="max_map_count", metric="maps", unit="count", capacity=65530)
+# Of Node with arrays: V8 maps pages, and gives them back when it collects.
+COLLECTED = mapped(
+    ("start", 0, 95),
+    ("ramp", 400, 121),
+    ("ramp", 800, 129),
+    ("ramp", 1200, 137),
+    ("ramp", 1600, 145),
+    ("ramp", 2000, 155),
+)
+
+
+def test_mappings_that_move_while_no_connection_comes_are_no_limit() -> None:
+    found = predict([*COLLECTED, *mapped(("idle", 2000, 143))], [MAPPINGS], 2000, at=2000)
+    assert found.limits == ()
+    (left,) = found.left_out
+    assert left.reason.startswith("does not grow measurably: 0.02")
+    assert left.not_before is not None
+    assert left.not_before > 2_000_000
+    (still,) = predict([*COLLECTED, *mapped(("idle", 2000, 155))], [MAPPINGS], 2000, at=2000).limits
+    assert still.resource == "max_map_count"
+
+
+def test_mappings_that_each_connection_takes_are_a_limit() -> None:
+    """A stack and its guard page for each thread."""
+    readings = [
+        *mapped(*(("ramp", n, 90 + 2 * n) for n in (100, 200, 300))),
+        *mapped(("peak", 300, 693), ("idle", 300, 691)),
+    ]
+    (limit,) = predict(readings, [MAPPINGS], 300, at=300).limits
+    assert limit.connections == 32720

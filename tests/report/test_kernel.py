@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from connprobe.model import (
@@ -101,6 +102,13 @@ def test_memory_by_slab_largest_first_the_rest_summed(make_record: Make) -> None
     assert "slab_6" in text
     assert "slab_7" not in text
     assert row(text, "others") == ["others", "276", "B"]  # 93 + 92 + 91
+
+
+def test_memory_of_some_sockets_alone_is_not_called_all(make_record: Make) -> None:
+    some = replace(KERNEL, complete=False, reason="7 TCP sockets were added where 20 were expected")
+    text = rendered(make_record(kernel=some))
+    assert "of those seen" in text
+    assert "in all" not in text
 
 
 @pytest.mark.parametrize("width", [1, 20, 40, 51, 60, 69, 80, 120])

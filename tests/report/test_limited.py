@@ -50,9 +50,7 @@ def test_what_may_end_and_is_no_limit_is_said_in_every_form() -> None:
         source="the V8 inspector",
     )
     never = replace(heap, resource="threads", reason="does not grow", never=True)
-    maps = replace(
-        heap, resource="max_map_count", metric="maps", reason="maps was not measured, or too seldom"
-    )
+    maps = replace(heap, resource="max_map_count", metric="maps", reason="not measured, or too seldom (maps)")
     said = "not known: the V8 heap: room for at least 4,321 connections, does not grow measurably"
     for limits in (LIMITS, ()):
         record = limited(a_record(), limits=limits, left_out=(heap, never, maps))
@@ -60,7 +58,8 @@ def test_what_may_end_and_is_no_limit_is_said_in_every_form() -> None:
         assert said in limit_markdown(record)
         assert said in render_html(record, [])
         assert "does not grow." not in rendered(record)
-        assert "memory mappings was not measured" in " ".join(rendered(record).split())
+        unmeasured = "memory mappings: room for at least 4,321 connections, not measured, or too seldom"
+        assert unmeasured in " ".join(rendered(record).split())
 
 
 def test_the_answer_first_then_what_is_behind_it_then_where_it_is() -> None:

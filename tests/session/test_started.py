@@ -1,6 +1,7 @@
 """Servers that connprobe starts: where they listen, how they end, and that nothing of them stays."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -53,6 +54,29 @@ def test_its_one_port_is_found_by_itself(begin: Starts) -> None:
     server.stop()
     assert not alive(server.pid)
     assert taken(port) is None
+
+
+def test_a_process_may_have_any_name(begin: Starts) -> None:
+    """Bytes that are no text, and look like more of /proc/PID/stat."""
+    name = b"\xc3) Z 1 \xff"
+    code = f"open('/proc/self/comm', 'wb').write({name!r}); import signal; signal.pause()"
+    server = begin(sys.executable, "-c", code)
+    comm = Path(f"/proc/{server.pid}/comm")
+    assert eventually(lambda: comm.read_bytes() == name + b"\n")
+    assert server.pids() == (server.pid,)
+    server.stop()
+    assert not Path(f"/proc/{server.pid}").exists()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here: apt-get install nodejs")
+def test_one_that_cannot_load_the_preload_is_told_how_to_go_without(begin: Starts) -> None:
+    """As in a mount namespace that has another /tmp."""
+    preload = "/nowhere/connprobe-node-x/y/preload.cjs"
+    server = begin("node", "-e", "0", NODE_OPTIONS=f"--require {preload}")
+    with pytest.raises(RunFailed) as failure:
+        server.wait_until_listening(None, 20, never)
+    assert failure.value.fix is not None
+    assert failure.value.fix.endswith("-- env -u NODE_OPTIONS -u CONNPROBE_HEAP_SOCKETS node -e 0")
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,10 @@ def descendants(ancestor: int) -> set[int]:
     parents: dict[int, int] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 no pathlib in a process that is to stay small
         if name.isdecimal():
-            with suppress(OSError), open(f"/proc/{name}/stat") as file:  # noqa: PTH123
-                state, parent = file.read().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                # Bytes: anybody's process may have any name.
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                if state not in b"ZX":
                     parents[int(name)] = int(parent)
     found: set[int] = set()
     edge = {ancestor}

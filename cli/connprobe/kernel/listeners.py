@@ -41,7 +41,12 @@ class Endpoint(NamedTuple):
     netns_cookie: int  # unlike the inode never given to another namespace
 
     def __str__(self) -> str:
-        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        address = self.address
+        if isinstance(address, ipaddress.IPv6Address):
+            address = (
+                address.ipv4_mapped or address
+            )  # as sock_diag has it here: such a socket takes IPv4 alone
+        host = f"[{address}]" if address.version == 6 else str(address)
         return f"{host}:{self.port}"
 
 

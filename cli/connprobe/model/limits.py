@@ -30,7 +30,8 @@ class Reading(Record, frozen=True):
     which they grew most), files (of the host), threads, host_threads, pids (that the server's cgroup
     counts, threads too), maps (of its largest process), epoll_watches, conntrack. A metric that was not
     read is not in it, and `RunRecord.unknown` says why.
-    cpu_s: of the server's processes, in all.
+    cpu_s: of the server's processes, in all. others: connections at the server's port that are not ours,
+    where it ran already; None: not known.
     """
 
     stage: Stage
@@ -40,6 +41,7 @@ class Reading(Record, frozen=True):
     use: dict[str, float]
     cpu_s: float | None = None
     processes: int | None = None
+    others: int | None = None
 
 
 class Step(Record, frozen=True):
@@ -178,6 +180,7 @@ class Trial(Record, frozen=True):
     verified: Verified | None = None
     broken: str | None = None  # what ended it early
     unsettled: tuple[Stage, ...] = ()
+    others_opened: int | None = None  # connections of others that came before --verify; None: not known
 
 
 class StageFigures(Record, frozen=True):

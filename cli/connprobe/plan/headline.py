@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from connprobe import causes
 from connprobe.model import LeftOut, Limit, Verified
 from connprobe.plan.crossing import FAR
 from connprobe.plan.limits import MOST
@@ -68,6 +69,8 @@ def _at_the_latest(limits: Sequence[Limit], held: int, unread: str) -> str:
 def broke(verified: Verified, limits: Sequence[Limit]) -> str:
     """Of a server that broke before it had the connections to measure with."""
     said = f"It broke at {verified.connections:,} connections: {verified.cause}."
+    if verified.resource is None and f", {causes.EOF})" in verified.cause:
+        said += " Where it closes those that are idle for long, that is no limit: raise its idle timeout."
     server = next((each for each in limits if each.resource not in OF_TRAFFIC and not is_client(each)), None)
     if server is None or verified.resource == server.resource:
         return said

@@ -81,7 +81,7 @@ def _counted(ceiling: Ceiling, held: int, at: int) -> Limit | LeftOut:
 
 def _grown(ceiling: Ceiling, growth: Growth | None, held: int, at: int, off: float) -> Limit | LeftOut:
     if growth is None:
-        return _left_out(ceiling, f"{ceiling.metric} was not measured, or too seldom")
+        return _left_out(ceiling, f"not measured, or too seldom ({ceiling.metric})")
     shift = 0.0
     if growth.metric in RELATIVE and ceiling.used is not None:
         shift = ceiling.used - (growth.base + growth.per_connection * at)
@@ -98,7 +98,12 @@ def _grown(ceiling: Ceiling, growth: Growth | None, held: int, at: int, off: flo
         steps = ", ".join(f"{step.connections:,}" for step in growth.steps)
         notes.append(f"it grows in steps (at about {steps}): the next may come before the limit, or not")
     if off:
-        notes.append("memory still moved when it was read: the interval is wider for it")
+        what = (
+            "memory still moved when it was"
+            if growth.unit == "bytes"
+            else "others' connections moved while it was"
+        )
+        notes.append(f"{what} read: the interval is wider for it")
     return _limit(ceiling, growth.per_connection, base, reached, held, notes)
 
 

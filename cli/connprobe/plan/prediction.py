@@ -17,6 +17,9 @@ FITTED: Final[frozenset[Stage]] = frozenset({"ramp"})
 DRIFTS: Final = frozenset(
     {"rss_bytes", "pss_bytes", "uss_bytes", "heap_bytes", "cgroup_bytes", "memory_bytes"}
 )
+# Of mappings: stages that may have all connections, and how much of what came with those may move in them.
+WITH_ALL: Final[frozenset[Stage]] = frozenset({"ramp", "peak", "idle"})
+MOVES: Final = 0.2
 
 
 class Prediction(NamedTuple):
@@ -37,18 +40,36 @@ def predict(
     """The growth of each metric over the ramp, and the limits that it leads to, sorted.
 
     held: connections that there were at once. at: those there were when the ceilings were read. off_bytes:
-    by how much memory may be off, as it had not settled; 0: it had. ends: 2 where both of a connection are on
+    by how much memory may be off, as it had not settled; 0: it had. Where connections of others came or went
+    between the readings, each is off by what as many take. ends: 2 where both of a connection are on
     this host.
     """
     growth = growths(readings, ends=ends)
     if off_bytes:
         off_bytes = max(off_bytes, off_bytes / BOUND_S * _ramp_s(readings) / 2)
     off = dict.fromkeys(DRIFTS, off_bytes) if off_bytes else {}
+    if others := moved(readings):
+        for each in growth.values():
+            off[each.metric] = off.get(each.metric, 0.0) + others * max(0.0, each.per_connection)
     return Prediction(
         growth=tuple(_widened(each, off.get(each.metric, 0.0)) for each in growth.values()),
         limits=limits(ceilings, growth, held, at=at, off=off),
         left_out=left_out(ceilings, growth, held, at=at),
     )
+
+
+def moved(readings: Sequence[Reading]) -> int:
+    """By how many connections of others the readings differ that lines are fitted on."""
+    known = [each.others for each in fitted(readings) if each.others is not None]
+    return max(known) - min(known) if known else 0
+
+
+def fitted(readings: Sequence[Reading]) -> list[Reading]:
+    """Of the ramp, and the start too where those are too few."""
+    ramp = [reading for reading in readings if reading.stage in FITTED]
+    if len({reading.connections for reading in ramp}) >= FEWEST:
+        return ramp
+    return [reading for reading in readings if reading.stage in FITTED or reading.stage == "start"]
 
 
 def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growth]:
@@ -57,9 +78,7 @@ def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growt
     found: dict[str, Growth] = {}
     for metric in metrics:
         known = [reading for reading in readings if metric in reading.use]
-        points = [reading for reading in known if reading.stage in FITTED]
-        if len({reading.connections for reading in points}) < FEWEST:
-            points = [reading for reading in known if reading.stage in FITTED or reading.stage == "start"]
+        points = fitted(known)
         growth = fit(
             [reading.connections for reading in points],
             [reading.use[metric] for reading in points],
@@ -67,9 +86,23 @@ def growths(readings: Sequence[Reading], *, ends: int = 1) -> Mapping[str, Growt
             unit=unit_of(metric),
         )
         if growth is not None:
-            found[metric] = growth
+            found[metric] = _unless_moving(growth, known)
     last = next((each for each in reversed(readings) if each.stage in FITTED), None)
     return found if last is None else found | of_all(found, last.use, last.connections, ends=ends)
+
+
+def _unless_moving(growth: Growth, known: Sequence[Reading]) -> Growth:
+    """Mappings come and go as a runtime collects: flat where they did so while no connection came."""
+    if growth.metric != "maps":
+        return growth
+    still = [
+        each.use[growth.metric]
+        for each in known
+        if each.stage in WITH_ALL and each.connections == growth.last and growth.last
+    ]
+    moved = max(still, default=0.0) - min(still, default=0.0)
+    grown = growth.per_connection * (growth.last - growth.first)
+    return replace(growth, shape="flat") if moved > MOVES * grown else growth
 
 
 def _ramp_s(readings: Sequence[Reading]) -> float:

@@ -95,7 +95,8 @@ def render_network(network: NetworkFigures, page: Page) -> None:
 def _memory(kernel: KernelFigures, page: Page) -> None:
     page.heading("Kernel memory of one connection")
     ends = {1: "one end on this host", 2: "both ends on this host", None: ""}[kernel.ends]
-    rows = [("in all", fmt.nbytes(kernel.bytes_per_connection), "", "")]
+    total = "in all" if kernel.complete else "of those seen"
+    rows = [(total, fmt.nbytes(kernel.bytes_per_connection), "", "")]
     for name, size in list(kernel.slabs.items())[:_SLABS_SHOWN]:
         number = kernel.objects_per_connection.get(name)
         objects = fmt.number(round(number, 2)) if number is not None else ""

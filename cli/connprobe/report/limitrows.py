@@ -165,13 +165,17 @@ def not_known(left_out: Sequence[LeftOut], limits: Sequence[Limit]) -> str:
     most = min((it.connections for it in limits if it.resource not in OF_TRAFFIC), default=MOST)
     doubtful = [it for it in left_out if not it.never and (it.not_before or 0) <= FOLDED_BEYOND * most]
     plain = [name(each) for each in doubtful]
-    parts = []
+    said: dict[str, list[str]] = {}
     for each, called in zip(doubtful, plain, strict=True):
         whose = f" ({each.scope})" if plain.count(called) > 1 else ""
         room = f"room for at least {fmt.many(each.not_before)} connections, " if each.not_before else ""
-        reason = each.reason.replace(each.metric, metric_name(each.metric)) if each.metric else each.reason
-        parts.append(f"{called}{whose}: {room}{reason}")
-    return f"not known: {'; '.join(dict.fromkeys(parts))}" if parts else ""
+        reason = each.reason
+        if each.metric is not None:
+            metric = metric_name(each.metric)
+            reason = reason.replace(f" ({each.metric})", "" if metric == called else f" ({metric})")
+        said.setdefault(f"{room}{reason}", []).append(f"{called}{whose}")
+    parts = [f"{', '.join(dict.fromkeys(whose))}: {what}" for what, whose in said.items()]
+    return f"not known: {'; '.join(parts)}" if parts else ""
 
 
 def folded(limits: Sequence[Limit], record: str) -> str:

@@ -45,10 +45,13 @@ class Climb:
         done, at = now.established + now.failed, time.monotonic()
         if done != self._moved or not now.in_flight:
             self._moved, self._since = done, at
-        lost = now.failed + now.dropped - self.before.failed - self.before.dropped
-        self.failing = lost > self._tolerated
+        self.failing = self.lost(now) > self._tolerated
         self.stalled = at - self._since > self._stall_s
         return self.failing or self.stalled or done >= self.goal
+
+    def lost(self, now: Totals) -> int:
+        """Connections that failed or were lost since its beginning."""
+        return now.failed + now.dropped - self.before.failed - self.before.dropped
 
     def end(self, now: Totals, alive: int, waiting: int) -> End:
         """What broke. alive: connections that the server has now; waiting: those it has not accepted.

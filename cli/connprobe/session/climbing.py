@@ -10,6 +10,7 @@ from connprobe.engine import counters
 from connprobe.model import Limit, LimitRequest, Phase, Reading
 from connprobe.observe.listeners import listener_pids
 from connprobe.observe.reading import ServerMeter
+from connprobe.observe.sockdiag import connected
 from connprobe.plan.prediction import growths
 from connprobe.plan.ramp import is_near, next_goal, shares
 from connprobe.plan.verify import End
@@ -36,6 +37,10 @@ class Over(Exception):
     def __init__(self, reason: str | None) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Lost(Over):
+    """The server let connections go while nothing happened to them."""
 
 
 class Climbed(NamedTuple):
@@ -111,8 +116,13 @@ class Climbing(Hold):
     def _climb_on(self, first: Limit | None) -> End:
         """Until it breaks. Near the end that `first` predicts in small steps, with a rest after each."""
         end, pace_s = None, PACE_S
+        best, since = -1, Climb(0, self._read_totals())
         while end is None:
-            alive, begun = self._taken(), self._begun()
+            alive, begun, totals = self._taken(), self._begun(), self._read_totals()
+            if alive > best:
+                best, since = alive, Climb(begun, totals)
+            elif since.lost(totals) > FEWEST_BAD:  # in steps of one connection, none loses as many
+                return since.end(totals, alive, 0)
             if begun >= self.plan.count:
                 most = "as many as --verify-up-to allows"
                 if not self.asked.verify_up_to:
@@ -140,7 +150,10 @@ class Climbing(Hold):
         start = next((each.use.get("fds") for each in self.readings if each.stage == "start"), None)
         if self.request.answered or start is None or server is None or server.fds is None:
             return alive
-        return min(alive, max(0, int(server.fds - start) // self._fds_each()))
+        taken = int(server.fds - start) // self._fds_each()
+        if taken < alive and self.readings[0].others is not None:  # others' that went are none of ours
+            taken += self.readings[0].others - (self._others(alive) or 0)
+        return min(alive, max(0, taken))
 
     def _fds_each(self) -> int:
         """The server's descriptors for one connection, as far as is known: fitted once for each reading."""
@@ -150,6 +163,15 @@ class Climbing(Hold):
             self._fds = max(1, round(grown.per_connection)) if grown is not None else 1
             self._fds_of = len(self.readings)
         return self._fds
+
+    def _others(self, ours: int) -> int | None:
+        """Connections at the server's port beside `ours`, where it ran already. None: not known."""
+        if self.server is not None or not self.kernel.has_listeners or self.target is None:
+            return None
+        try:
+            return max(0, connected((self.target.port,)) - self._waiting() - ours)
+        except OSError:
+            return None
 
     def _another_took_its_place(self) -> str | None:
         """A server that is started again at once is never gone, but its connections are."""
@@ -164,11 +186,11 @@ class Climbing(Hold):
         return listener_pids(self.target.scoped_address, self.target.port).pids
 
     def _check_losses(self, doing: str) -> None:
-        """Connections that go while nothing happens to them make every reading one of fewer. Raises Over."""
+        """Connections that go while nothing happens to them make every reading one of fewer. Raises Lost."""
         totals = self._read_totals()
         lost, had = totals.dropped - self._sound.dropped, totals.held + totals.dropped - self._sound.dropped
         if lost > max(FEWEST_BAD, TOLERATED * had):
-            raise Over(
+            raise Lost(
                 f"it closed {lost:,} of {had:,} connections while {doing}: raise its idle timeout, "
                 "or make the waits shorter (--for)"
             )

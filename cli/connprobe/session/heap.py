@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from connprobe.model import Ceiling
-from connprobe.observe.runtimes import HeapUnknown, Preparation, Runtime, attach
+from msgspec.structs import replace
+
+from connprobe.model import Ceiling, Reading
+from connprobe.observe.runtimes import HeapReading, HeapUnknown, Preparation, Runtime, attach
 
 MOST_COLLECTIONS, MOST_S = 6, 10.0  # of one reading, but for the collection that is under way by then
 BETWEEN_S = 0.1
@@ -17,6 +19,7 @@ class Heap:
     """prepared: of a server that connprobe starts. limit_bytes: what the user says that it may grow to.
 
     hurry: whether there is no time for one more collection. unknown: why there are no figures, or not all.
+    unread: what of the server has a heap that is in none.
     """
 
     def __init__(
@@ -28,6 +31,7 @@ class Heap:
         hurry: Callable[[], bool] = lambda: False,
     ) -> None:
         self.unknown: str | None = "no runtime was asked"
+        self.unread: str | None = None
         self.name: str | None = None
         self.last_bytes: int | None = None
         self.capacity_bytes: int | None = None
@@ -35,6 +39,7 @@ class Heap:
         self._hurry = hurry
         self._runtime: Runtime | None = None
         self._pids: Sequence[int] = ()
+        self._readings: list[HeapReading] = []
 
     def attach(self, pids: Sequence[int]) -> None:
         self._pids = pids
@@ -64,7 +69,27 @@ class Heap:
             self.unknown = str(error)
             return {}
         self.last_bytes, self.capacity_bytes = reading.live_bytes, reading.capacity_bytes
+        self.unread = self._runtime.unread()
+        self._readings.append(reading)
         return {"heap_bytes": float(reading.live_bytes)}
+
+    def told_again(self, readings: Sequence[Reading]) -> list[Reading]:
+        """`readings`, all of the heap that the last one is of, where worker threads have heaps too.
+
+        Which one ends first is known once they have grown; what `read` said before was of another one.
+        """
+        whose = {reading.where for reading in self._readings}
+        if not any(where is not None and where.thread for where in whose):
+            return list(readings)
+        last, known = self._readings[-1].where, iter(self._readings)
+        found = []
+        for reading in readings:
+            use = dict(reading.use)
+            if use.pop("heap_bytes", None) is not None:
+                live = next(known).all_live_bytes
+                use |= {"heap_bytes": float(live[last])} if last is not None and last in live else {}
+            found.append(replace(reading, use=use))
+        return found
 
     def ceilings(self) -> list[Ceiling]:
         """The runtime's own, and the one that the user named, which takes its place."""

@@ -179,7 +179,7 @@ def starter(
 ) -> tuple[Callable[[], StartedServer], Preparation]:
     """How its command or reference server is started, its runtime ready to be asked for its heap."""
     private = directory.private("server")
-    preparation = prepare_runtime(private, os.environ)
+    preparation = prepare_runtime(os.environ)
     command, environment = asked.command, dict(preparation.environment)
     if asked.server is not None:
         assert asked.port is not None

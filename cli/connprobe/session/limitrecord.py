@@ -15,9 +15,11 @@ from connprobe.model import (
     Trial,
     Verdict,
 )
+from connprobe.plan.advice import advice
 from connprobe.plan.combine import combine, combine_left_out
 from connprobe.plan.headline import broke, headline, unread
 from connprobe.plan.interval import interval
+from connprobe.plan.others import others
 from connprobe.plan.stages import SHORTEST_S, TICK_S, stage_figures
 from connprobe.plan.traffic import burst_limits, cpu_limit, cpus_of, cpus_used
 from connprobe.session.outcome import Details
@@ -35,10 +37,10 @@ def limit_record(
     """The last trial's figures, and what all trials together say of the limits."""
     trials = [run.trial() for run in runs]
     last, run, trial = records[-1], runs[-1], trials[-1]
-    limits = combine([each.limits for each in trials if each.limits])
     held = max(each.held for each in trials)
-    left_out = combine_left_out([each.left_out for each in trials], limits)
-    limits = (*limits, *_traffic(trials, last, run))
+    limits = combine([each.limits for each in trials if each.limits]) if held else ()
+    left_out = combine_left_out([each.left_out for each in trials], limits) if held else ()
+    limits = (*limits, *_traffic(trials, last, run)) if held else ()
     broken = next((each.broken for each in trials if each.broken), None)
     outcome = "interrupted" if last.outcome == "interrupted" else "missed" if broken else "done"
     messaging = next((each for each in trial.readings if each.stage == "messaging"), None)
@@ -52,6 +54,8 @@ def limit_record(
     runtime = _runtime(run, trial)
     if runtime is None:
         unknown["runtime"] = run.heap.unknown or "the server ended before its runtime was asked"
+    if run.heap.unread is not None:
+        unknown["runtime.worker_threads"] = run.heap.unread
     if messaging is not None:
         unknown.pop("server.messaging_rss_bytes", None)
     elif unknown.get("server.messaging_rss_bytes", "").startswith("this version"):
@@ -74,7 +78,7 @@ def limit_record(
         server=server,
         runtime=runtime,
         limits=limits,
-        headline=_headline(limits, held, trial, unread(left_out, limits)),
+        headline=_headline(limits, held, trial, unread(left_out, limits), _why_none(last, broken)),
         left_out=left_out,
         verified=trial.verified,
         verdicts=(*_verdicts(trials, asked, request), *last.verdicts),
@@ -85,13 +89,25 @@ def limit_record(
     )
 
 
-def _headline(limits: Sequence[Limit], held: int, last: Trial, unread: str | None) -> str | None:
+def _headline(
+    limits: Sequence[Limit], held: int, last: Trial, unread: str | None, why: str | None
+) -> str | None:
     """Where it broke before it had all connections, that is the answer, and no arithmetic."""
     if last.broken is None:
         return headline(limits, held, unread=unread)
     if last.verified is not None and last.verified.side == "server":
         return broke(last.verified, limits)
-    return headline(limits, held, unread=unread) if held else None
+    return headline(limits, held, unread=unread) if held else f"Not one connection was made: {why}."
+
+
+def _why_none(last: RunRecord, broken: str | None) -> str | None:
+    """Why there was no connection at all, by what most of them failed of, and what to change."""
+    if not last.failures:
+        return broken
+    cause = max(last.failures, key=lambda each: last.failures[each])
+    details = last.failure_details.get(cause, {})
+    told = advice(cause, False, max(details, key=lambda each: details[each], default=None), command="limit")
+    return f"{told.meaning}; {told.fix}"
 
 
 def _told_apart(counts: Mapping[str, int], details: Details) -> Details:
@@ -170,6 +186,8 @@ def _verdicts(trials: Sequence[Trial], asked: LimitRequest, request: HoldRequest
                     fix="--settle with a longer time",
                 )
             )
+        if (of_others := others(trial)) is not None:
+            verdicts.append(replace(of_others, text=f"{which}{of_others.text}"))
         timed_out = trial.messaging_s is not None and trial.messaging_s >= request.timeout_s
         if asked.message_by != "none" and timed_out and not trial.messages:
             verdicts.append(

@@ -48,7 +48,8 @@ class Staged(Climbing):
         reading = self._meter.reading(stage, self._taken(), self._at_s(), self._settled)
         why = self._meter.unknown
         self.seen.unknown |= {it: why[it] for it in ("kernel_bytes", "memory_bytes") if it in why}
-        self.readings.append(replace(reading, use={**reading.use, **self.heap.read()}))
+        use = {**reading.use, **self.heap.read()}
+        self.readings.append(replace(reading, use=use, others=self._others(self._alive())))
 
     def _read_ceilings(self, at: int) -> None:
         assert self.target is not None
@@ -75,6 +76,7 @@ class Staged(Climbing):
 
     def _predict(self) -> None:
         """None of the limits is known before the ramp has been read."""
+        self.readings = self.heap.told_again(self.readings)
         self.prediction = predict(
             self.readings,
             self.ceilings,

@@ -18,12 +18,15 @@ from connprobe.errors import RunFailed
 from connprobe.fleet import keeper
 from connprobe.fleet.fleet import signal_name
 from connprobe.observe.listeners import any_listen_sockets, holders_of, sockets_of
+from connprobe.observe.runtimes.place import PREFIX
+from connprobe.observe.runtimes.preloaded import VARIABLES
 from connprobe.observe.sockdiag import ListenSocket
 
 POLL_S = 0.05
 QUIET_S = 0.3  # a server that opens several ports opens them one after another
 LOG_TAIL = 8192
 LOOKS = 2
+STARTS_S = 30.0  # a Python more, where processors are emulated or have other work
 TELLS_S = 2.0  # the keeper looks for ended processes ten times a second
 _KEEPER = Path(keeper.__file__)
 
@@ -87,14 +90,15 @@ class StartedServer:
                 f"the server {self.command[0]!r} could not be started: {error.strerror or error}",
                 fix="run connprobe in a directory that exists, with room for one more process",
             ) from error
-        self._control.settimeout(10.0)
+        self._control.settimeout(STARTS_S)
+        why: object = "its keeper ended at once"
         try:
             answer = self._hear()
         except TimeoutError:
-            answer = None
+            answer, why = None, f"its keeper did not answer within {STARTS_S:.0f} s: this host is too busy"
         if answer is None or answer[0] != "started":
             self.stop()
-            why = answer[2] if answer is not None and answer[0] == "refused" else "its keeper ended at once"
+            why = answer[2] if answer is not None and answer[0] == "refused" else why
             raise RunFailed(
                 f"the server {self.command[0]!r} could not be started: {why}",
                 fix=f"try it by hand: {shlex.join(self.command)}",
@@ -173,7 +177,7 @@ class StartedServer:
             if not pids:
                 raise RunFailed(
                     f"the server ended before it listened ({self.ending()}){self.last_words()}",
-                    fix=f"its output: {self.log_path}",
+                    fix=self._without_preload() or f"its output: {self.log_path}",
                 )
             if time.monotonic() >= deadline:
                 raise Late(
@@ -195,6 +199,13 @@ class StartedServer:
         """As they go behind a sentence on its end; nothing where it printed nothing."""
         lines = [line for line in self.tail().splitlines() if line.strip()]
         return f"; its last words: {printable(lines[-1])[:200]}" if lines else ""
+
+    def _without_preload(self) -> str | None:
+        """The command that starts it, where its output tells of a preload that it could not load."""
+        if PREFIX not in self.tail():
+            return None
+        unset = " ".join(f"-u {name}" for name in VARIABLES)
+        return f"without a reading of its heap it starts: -- env {unset} {shlex.join(self.command)}"
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL five seconds later, to all of its processes. Idempotent."""

@@ -109,6 +109,12 @@ class Traffic:
             del self._synq[inode]
         return sum(queue.depth for queue in mine)
 
+    def opened(self) -> int | None:
+        """Connections that the server's ports had since the watching began, as last read. None: not known."""
+        if self._lifecycle_now is None or not self._ports:
+            return None
+        return sum(each.opened for each in self._lifecycle() if each.role == "server")
+
     def take_census(self) -> None:
         """Looks at every socket: for a plateau."""
         self._census = self._all.read()

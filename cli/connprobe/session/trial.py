@@ -27,7 +27,7 @@ from connprobe.plan.ramp import steps
 from connprobe.plan.settle import Settling
 from connprobe.plan.stages import SHORTEST_S
 from connprobe.plan.verify import End, is_of_server, verified
-from connprobe.session.climbing import Over
+from connprobe.session.climbing import Lost, Over
 from connprobe.session.costs import Costs
 from connprobe.session.heap import Heap
 from connprobe.session.interrupts import Interrupts
@@ -83,6 +83,7 @@ class TrialRun(Staged):
         self._messaging: Messaging | None = None
         self._kept: counters.Totals | None = None
         self._driven = True  # what breaks now does so for the number of connections
+        self._others_opened: int | None = None
 
     def trial(self) -> Trial:
         """To be asked after `execute`."""
@@ -105,11 +106,13 @@ class TrialRun(Staged):
             verified=self.verified,
             broken=self.broken,
             unsettled=tuple(dict.fromkeys(self.unsettled)),
+            others_opened=self._others_opened,
         )
 
     # set-up
 
     def _reach_server(self, undo: ExitStack, log: IO[bytes]) -> ProcessGroup | None:
+        undo.enter_context(self.heap)
         if self._launch.start is None:
             return self._find_server()
         self.server = undo.enter_context(self._launch.start())
@@ -152,16 +155,17 @@ class TrialRun(Staged):
         self.kernel.traffic.watch(self.fleet.pids, "client")
         self._meter = ServerMeter(first.pids, find=self._find_again, ends=self._ends)
         self._listening = self._listeners_pids()
-        with self.heap:
-            try:
-                self._phases(costs)
-            except Over as over:
-                self.broken = self.broken or over.reason
-                if self.prediction is None:
-                    self.held = max((each.connections for each in self.readings), default=0)
-                    self._predict()
-                if self._gone and self.verified is None and self._climbing is not None and self._driven:
-                    self._conclude(self._death(self._climbing, "verify"))
+        try:
+            self._phases(costs)
+        except Over as over:
+            self.broken = self.broken or over.reason
+            if isinstance(over, Lost):
+                self._snapshot()  # or the totals would be those before
+            if self.prediction is None:
+                self.held = max((each.connections for each in self.readings), default=0)
+                self._predict()
+            if self._gone and self.verified is None and self._climbing is not None and self._driven:
+                self._conclude(self._death(self._climbing, "verify"))
         if self._kept is None:
             self._snapshot()
         if self.broken is not None and not self.seen.checked:
@@ -227,6 +231,11 @@ class TrialRun(Staged):
         self._kept = super()._read_totals()
         self.listeners = self.kernel.listeners()
         self.seen.table = self.fleet.table.copy()
+        if self.server is None and self.target is not None:
+            self.kernel.traffic.read((self.target.port,))
+            opened = self.kernel.traffic.opened()
+            ours = self._kept.established + self._kept.failed
+            self._others_opened = None if opened is None else max(0, opened - ours)
 
     def _idle(self, costs: Costs) -> None:
         before, at = self._meter.quick(), time.monotonic()
@@ -283,6 +292,8 @@ class TrialRun(Staged):
         self._conclude(self._climb_on(first))
 
     def _conclude(self, end: End) -> None:
+        if not end.died and not self._read_totals().established:
+            return  # it took none of them for what they are: that is no number
         limits = self.prediction.limits if self.prediction else ()
         self.verified = verified(end, limits)
 

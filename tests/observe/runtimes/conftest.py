@@ -11,13 +11,11 @@ from started import Started
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> Iterator[Preparation]:
-    home = tmp_path / "run"
-    home.mkdir(mode=0o700)
-    preparation = prepare(home, {})
+def prepared() -> Iterator[Preparation]:
+    preparation = prepare({})
     yield preparation
     preparation.close()
-    assert list(home.iterdir()) == []
+    assert not preparation.directory.parent.parent.exists()
 
 
 @pytest.fixture

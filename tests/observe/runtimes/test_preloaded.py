@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from connprobe.observe.runtimes import HeapUnknown, Preparation, Runtime, attach, preloaded, prepare
+from connprobe.observe.runtimes import HeapUnknown, Preparation, Runtime, attach, place, preloaded, prepare
+from connprobe.observe.runtimes.interface import Where
 from running import eventually
 from started import KEEPING, Ended, Started
 
@@ -128,36 +131,141 @@ def test_of_a_cluster_it_is_the_fullest_worker(node: Node, prepared: Preparation
     assert 20000 * ARRAY < runtime.heap().live_bytes < 40000 * ARRAY
 
 
-def test_options_that_were_there_stay(node: Node, tmp_path: Path) -> None:
-    home = tmp_path / "run"
-    home.mkdir(mode=0o700)
-    preparation = prepare(home, {"NODE_OPTIONS": "--max-old-space-size=57 --no-warnings"})
+# Worker threads: of 32 MB, and as the process; then one without the preload, and one that answers nobody.
+THREADS = """
+const { Worker, isMainThread, parentPort, threadId } = require('worker_threads');
+if (isMainThread) {
+  const limits = { maxOldGenerationSizeMb: 32 };
+  const workers = [
+    new Worker(__filename, { resourceLimits: limits }), new Worker(__filename),
+    new Worker('setInterval(() => {}, 1000)', { eval: true, env: {} }),
+    new Worker('Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)', { eval: true }),
+  ];
+  const kept = [];
+  let online = 0;
+  workers.forEach((each) => each.on('online', () => {
+    if (++online === workers.length) console.log(workers.map((each) => each.threadId));
+  }));
+  workers.forEach((each) => each.on('message', (said) => console.log(JSON.stringify(said))));
+  require('readline').createInterface({ input: process.stdin }).on('line', (line) => {
+    const [which, number] = line.split(' ').map(Number);
+    if (which) return workers[which - 1].postMessage(number);
+    for (let i = 0; i < number; i++) kept.push(new Array(100).fill(null));
+    console.log(kept.length);
+  }).on('close', () => process.exit());
+} else {
+  const kept = [];
+  parentPort.on('message', (number) => {
+    for (let i = 0; i < number; i++) kept.push(new Array(100).fill(null));
+    parentPort.postMessage(kept.length);
+  });
+}
+"""
+
+
+def test_of_worker_threads_it_is_the_one_that_ends_first(node: Node, prepared: Preparation) -> None:
+    server = node(THREADS, environment=prepared.environment)
+    runtime = attached([server.pid], prepared)
+    start = runtime.heap()
+    assert start.where == Where(server.pid)
+    assert {where.thread for where in start.all_live_bytes} == {0, 1, 2}
+    server.ask("0 2003")
+    assert runtime.heap().where == Where(server.pid)
+    server.ask("2 2503")
+    assert runtime.heap().where == Where(server.pid, 2)  # its share grew the most, of equal limits
+    server.ask("1 10007")
+    now = runtime.heap()
+    assert now.where == Where(server.pid, 1)
+    assert now.capacity_bytes == 32 * MiB
+    grown = now.live_bytes - start.all_live_bytes[Where(server.pid, 1)]
+    assert grown == pytest.approx(10007 * ARRAY, rel=0.02)
+    (ceiling,) = runtime.ceilings()
+    assert ceiling.scope == f"server (pid {server.pid}, worker thread 1)"
+    assert "maxOldGenerationSizeMb: 64" in ceiling.fix
+    assert ceiling.note is not None
+    assert "2 worker threads did not tell: their heaps are in no figure" in ceiling.note
+
+
+def test_a_worker_thread_gives_up_where_it_is_said_to(node: Node, prepared: Preparation) -> None:
+    server = node(THREADS, environment=prepared.environment)
+    runtime = attached([server.pid], prepared)
+    where = Where(server.pid, 1)
+    live = runtime.heap().all_live_bytes[where]
+    server.ask(f"1 {int(0.8 * (32 * MiB - live)) // ARRAY}")
+    with suppress(HeapUnknown, Ended, BrokenPipeError):
+        for _ in range(40):
+            last = runtime.heap()
+            live = last.all_live_bytes.get(where, 0)
+            if not live:
+                break
+            before = live
+            server.ask(f"1 {32 * MiB // 100 // ARRAY}")
+    assert 0.94 < before / (32 * MiB) <= 1.01
+
+
+def test_options_that_were_there_stay(node: Node) -> None:
+    preparation = prepare({"NODE_OPTIONS": "--max-old-space-size=57 --no-warnings"})
     server = node(KEEPING, environment=preparation.environment)
     assert attached([server.pid], preparation).heap().capacity_bytes == 57 * MiB
     preparation.close()
 
 
-def test_a_path_with_spaces_that_no_unix_socket_could_have(node: Node, tmp_path: Path) -> None:
-    home = tmp_path / ("a 'long' \"path\" " + 120 * "x")
+def test_a_path_with_spaces_that_no_unix_socket_could_have(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / ("a 'long' \"path\" \\ " + 120 * "x")
     home.mkdir(mode=0o700)
-    preparation = prepare(home, {})
+    monkeypatch.setattr(place, "OTHERS", ())
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    preparation = prepare({})
+    assert preparation.directory.is_relative_to(home)
     server = node(KEEPING, environment=preparation.environment)
     assert attached([server.pid], preparation).heap().live_bytes > MiB
     preparation.close()
     assert list(home.iterdir()) == []
 
 
-def test_a_preload_below_a_path_with_spaces(
-    node: Node, prepared: Preparation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else: sudo scripts/test")
+def test_a_server_of_another_user_who_may_read_nothing_of_ours(
+    run: Callable[..., Started], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / 'a "quoted" \\ place'
-    place.mkdir()
-    for source in preloaded.PRELOAD.parent.glob("*.cjs"):
-        (place / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setattr(preloaded, "PRELOAD", place / "preload.cjs")
-    environment = prepare(prepared.directory.parent, {}).environment
-    server = node(KEEPING, environment=environment)
-    assert attached([server.pid], prepared).heap().live_bytes > MiB
+    """connprobe's files and the usual directory for such files are root's alone."""
+    ours = tmp_path / "ours"
+    ours.mkdir(mode=0o700)
+    copies = [Path(shutil.copy(file, ours)) for file in preloaded.FILES]
+    monkeypatch.setattr(preloaded, "FILES", copies)
+    monkeypatch.setattr(tempfile, "tempdir", str(ours))
+    preparation = prepare({})
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    server = run(*nobody, "node", "-e", KEEPING, environment=preparation.environment)
+    assert "\nUid:\t65534\t" in Path(f"/proc/{server.pid}/status").read_text()
+    assert attached([server.pid], preparation).heap().live_bytes > MiB
+    looks = (preparation.directory, preparation.directory.parent, preparation.directory.parent.parent)
+    for look in looks:
+        found = subprocess.run([*nobody, "ls", look], capture_output=True, timeout=20)
+        assert b"Permission denied" in found.stderr
+    preload = preparation.directory.with_name(preloaded.PRELOAD.name)
+    found = subprocess.run([*nobody, "dd", f"of={preload}"], input=b"x", capture_output=True, timeout=20)
+    assert b"Permission denied" in found.stderr
+    preparation.close()
+
+
+def test_what_killed_runs_left_is_taken_away_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "OTHERS", ())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    running, killed, young = (prepare({}).place for _ in range(3))
+    for each in (running, killed):
+        os.utime(each.directory.parent, (1, 1))
+    os.close(killed._lock)  # as the kernel does
+    os.close(young._lock)
+    prepare({}).close()
+    assert {each.name for each in tmp_path.iterdir()} == {
+        each.directory.parent.name for each in (running, young)
+    }
+    running.close()
 
 
 @pytest.mark.parametrize("code", [0, 7])

@@ -28,7 +28,7 @@ def attach(pids: Sequence[int], prepared: Preparation | None, *, inspect: bool) 
     """
     try:
         if prepared is not None:
-            ask = partial(preloaded.heaps, prepared.directory, pids)
+            ask = partial(preloaded.heaps, prepared.directory, pids, set())
             if ask(collect=False):
                 return Attached(Node(ask), None)
         return _recognised(_kinds(pids), prepared is not None, inspect)
@@ -66,7 +66,7 @@ def _recognised(kinds: dict[int, Recognised], prepared: bool, inspect: bool) -> 
         return Attached(
             None,
             f"process {node[0]} does not answer about its heap: NODE_OPTIONS was replaced on the way to it, "
-            "or it runs as another user; --inspect asks it through its inspector",
+            "or it became another user by itself; started by hand, --inspect asks it through its inspector",
         )
     if node:
         return Attached(None, f"process {node[0]} runs Node: --inspect reads its heap through its inspector")

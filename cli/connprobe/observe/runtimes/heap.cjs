@@ -6,13 +6,17 @@ const flags = () => [...(process.env.NODE_OPTIONS || '').split(/\s+/), ...proces
 
 exports.heap = () => {
   const v8 = require('v8');
+  const { threadId, resourceLimits } = require('worker_threads');
+  // Of a worker thread it is this, unless a flag says otherwise.
+  const own = threadId ? [`--max-old-space-size=${Math.floor(resourceLimits.maxOldGenerationSizeMb)}`] : [];
   const spaces = v8.getHeapSpaceStatistics();
   return {
     version: process.version,
     limit: v8.getHeapStatistics().heap_size_limit,
     spaces: Object.fromEntries(spaces.map((space) => [space.space_name, space.space_used_size])),
-    flags: flags().filter((flag) => /^"?--max[-_]/.test(flag)),
+    flags: [...own, ...flags()].filter((flag) => /^"?--max[-_]/.test(flag)),
     worker: require('cluster').isWorker,
+    thread: threadId,
   };
 };
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from connprobe.observe.procfs import command_line, read_text
 from connprobe.observe.runtimes.cdp import Session
-from connprobe.observe.runtimes.interface import TIMEOUT_S, HeapUnknown
+from connprobe.observe.runtimes.interface import TIMEOUT_S, HeapUnknown, Where
 from connprobe.observe.runtimes.listening import held, listeners
 from connprobe.observe.runtimes.recognise import environment_variable
 from connprobe.observe.runtimes.v8 import Heap, read_answer
@@ -57,10 +57,10 @@ class _Foreign(ValueError):
     """What listens is the inspector of another process: hands off."""
 
 
-def heaps(pids: Sequence[int], *, collect: bool) -> dict[int, Heap]:
+def heaps(pids: Sequence[int], *, collect: bool) -> dict[Where, Heap]:
     """The heap of each of the Node processes `pids` that still runs. Raises HeapUnknown."""
     until = time.monotonic() + TIMEOUT_S
-    return {pid: heap for pid in pids if (heap := _heap(pid, collect, until)) is not None}
+    return {Where(pid): heap for pid in pids if (heap := _heap(pid, collect, until)) is not None}
 
 
 def _heap(pid: int, collect: bool, until: float) -> Heap | None:

@@ -75,6 +75,9 @@ class Jvm:
             )
         ]
 
+    def unread(self) -> str | None:
+        return None  # a JVM's threads share its heap
+
     def close(self) -> None:
         """Nothing stays open between readings."""
 

@@ -6,52 +6,52 @@ the one way that needs no open port and no signal.
 
 import os
 import re
-import shutil
 import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from connprobe.observe.runtimes.interface import TIMEOUT_S, HeapUnknown, left
+from connprobe.observe.runtimes.interface import TIMEOUT_S, HeapUnknown, Where, left
+from connprobe.observe.runtimes.place import Place
 from connprobe.observe.runtimes.v8 import Heap, read_answer
 
 PRELOAD: Final = Path(__file__).with_name("preload.cjs")
+VARIABLES: Final = ("NODE_OPTIONS", "CONNPROBE_HEAP_SOCKETS")
+FILES: Final = (PRELOAD, PRELOAD.with_name("heap.cjs"))
 COLLECT, AS_IT_IS = b"g", b"s"
 MOST_BYTES = 64 << 10  # of one answer: about 1 kB
 MOST_SOCKETS = 4096  # in the directory, to which the server writes
+THREAD_S = 0.5  # for a worker thread that never answered: many wait for work in a way that answers nobody
 
-_is_socket = re.compile(r"[0-9]{1,10}").fullmatch
+_socket_name = re.compile(r"[0-9]{1,10}(?:-([0-9]{1,4}))?").fullmatch
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred: pid, uid, gid
 
 
 class Preparation(NamedTuple):
-    """environment: to be added to a server's before it is started. close() takes the sockets away again."""
+    """environment: to be added to a server's before it is started. close() takes files and sockets away."""
 
     environment: dict[str, str]
-    directory: Path
+    directory: Path  # of the sockets
+    place: Place
 
     def close(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.place.close()
 
 
-def prepare(directory: Path, environment: Mapping[str, str]) -> Preparation:
-    """Variables that make Node processes answer in `directory`, which is 0700 and belongs to us alone.
+def prepare(environment: Mapping[str, str]) -> Preparation:
+    """Variables that make Node processes answer, whichever user they run as.
 
     environment: what the server would be started with; what it has in NODE_OPTIONS stays. OSError.
     """
-    sockets = directory.resolve() / "heaps"
-    sockets.mkdir(mode=0o700, exist_ok=True)
+    place = Place(FILES)
     options = environment.get("NODE_OPTIONS", "").strip()
-    return Preparation(
-        {
-            "NODE_OPTIONS": f"{options} --require {_quoted(str(PRELOAD))}".strip(),
-            "CONNPROBE_HEAP_SOCKETS": str(sockets),
-        },
-        sockets,
-    )
+    preload = str(place.directory / PRELOAD.name)
+    values = (f"{options} --require {_quoted(preload)}".strip(), str(place.sockets))
+    return Preparation(dict(zip(VARIABLES, values, strict=True)), place.sockets, place)
 
 
 def _quoted(path: str) -> str:
@@ -61,25 +61,50 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def heaps(directory: Path, pids: Sequence[int], *, collect: bool) -> dict[int, Heap]:
-    """The heap of each Node process among `pids` that answers in `directory`, by its pid.
+def heaps(directory: Path, pids: Sequence[int], silent: set[Where], *, collect: bool) -> dict[Where, Heap]:
+    """The heap of each Node process among `pids` that answers in `directory`, and of its worker threads.
 
-    collect: after a full collection in all of them at once. Raises HeapUnknown if one of them fails to.
+    collect: after a full collection: of all processes at once, of the threads of one after each other, as a
+    flag that is set for it is the process's. Raises HeapUnknown if a process fails to; a thread that does not
+    answer is not in it, and gets into `silent`: it is not asked again.
     """
     until = time.monotonic() + TIMEOUT_S
+    found: dict[Where, Heap] = {}
     with ExitStack() as stack:
-        asked: dict[int, socket.socket] = {}
-        for pid, connection in _connections(directory, stack, until):
-            if pid in pids:
+        threads: dict[int, list[_Connection]] = {}
+        for each in _connections(directory, stack, until):
+            if each.where.pid in pids and each.where not in silent:
+                threads.setdefault(each.where.pid, []).append(each)
+        ordered = [sorted(each, key=lambda one: one.where) for each in threads.values()]
+        for turn in zip_longest(*ordered):
+            asked = [each for each in turn if each is not None]
+            for each in asked:
+                _ask(each, collect)
+            for where, connection in asked:
                 try:
-                    connection.sendall(COLLECT if collect else AS_IT_IS)
-                except OSError as error:
-                    raise _gone(pid) from error
-                asked[pid] = connection
-        return {pid: _heap(pid, connection, until) for pid, connection in asked.items()}
+                    most = min(until, time.monotonic() + THREAD_S) if where.thread and not collect else until
+                    found[where] = _heap(where.pid, connection, most)
+                except HeapUnknown:
+                    if not where.thread:
+                        raise
+                    silent.add(where)
+    return found
 
 
-def _connections(directory: Path, stack: ExitStack, until: float) -> list[tuple[int, socket.socket]]:
+class _Connection(NamedTuple):
+    where: Where
+    socket: socket.socket
+
+
+def _ask(connection: _Connection, collect: bool) -> None:
+    try:
+        connection.socket.sendall(COLLECT if collect else AS_IT_IS)
+    except OSError as error:
+        if not connection.where.thread:
+            raise _gone(connection.where.pid) from error
+
+
+def _connections(directory: Path, stack: ExitStack, until: float) -> list[_Connection]:
     """With the pid that listens at the other end: the name of a socket is what its maker says it is."""
     try:
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -89,16 +114,16 @@ def _connections(directory: Path, stack: ExitStack, until: float) -> list[tuple[
     found = []
     with os.scandir(opened) as entries:
         names = [entry.name for _, entry in zip(range(MOST_SOCKETS), entries, strict=False)]
-    for name in filter(_is_socket, names):
+    for name in filter(None, map(_socket_name, names)):
         connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             connection.settimeout(left(until))
-            connection.connect(f"/proc/self/fd/{opened}/{name}")
+            connection.connect(f"/proc/self/fd/{opened}/{name[0]}")
             raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except OSError:  # its process has ended
             connection.close()
             continue
-        found.append((_CREDENTIALS.unpack(raw)[0], connection))
+        found.append(_Connection(Where(_CREDENTIALS.unpack(raw)[0], int(name[1] or 0)), connection))
     return found
 
 

@@ -33,13 +33,19 @@ SEMI_SPACE_SIZES: Final = tuple(MiB << power for power in range(5))  # 1 to 16 M
 
 
 class Heap(msgspec.Struct, frozen=True):
-    """What heap.cjs answers. flags: of sizes, from NODE_OPTIONS, then node's arguments: the last counts."""
+    """What heap.cjs answers. flags: of sizes, from NODE_OPTIONS, then node's arguments: the last counts.
+
+    worker: of a cluster. thread: 0 for the main one. threads: worker threads that this one started and that
+    run; None: not told.
+    """
 
     version: Annotated[str, Meta(pattern=r"^v[0-9]{1,4}\.[0-9]{1,4}\.[!-~]{1,40}$")]
     limit: Annotated[int, Meta(ge=MiB, le=1 << 53)]
     spaces: Annotated[dict[str, Bytes], Meta(max_length=100)]
     flags: Annotated[list[str], Meta(max_length=1000)]
     worker: bool
+    thread: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
+    threads: Annotated[int, Meta(ge=0, le=1 << 20)] | None = None
 
     @property
     def live_bytes(self) -> int:

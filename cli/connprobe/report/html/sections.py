@@ -68,7 +68,8 @@ def slabs_table(record: RunRecord) -> Html:
         objects = kernel.objects_per_connection.get(name)
         number = fmt.DASH if objects is None else f"{objects:.2f}"
         rows.append((name, fmt.nbytes(size), fmt.percent(share), number))
-    rows.append((tag("b", "in all"), fmt.nbytes(kernel.bytes_per_connection), "", ""))
+    total = "in all" if kernel.complete else "of those seen"
+    rows.append((tag("b", total), fmt.nbytes(kernel.bytes_per_connection), "", ""))
     ends = {1: "one end on this host", 2: "both ends on this host", None: ""}[kernel.ends]
     about = "; ".join(it for it in (kernel.source, ends, kernel.reason or "", kernel.fix or "") if it)
     header = ("slab", "bytes a connection", "share", "objects a connection")
