@@ -307,7 +307,7 @@ def test_lost_in_the_middle(
             target=("127.0.0.1", server.port),
             protocol="ws",
             concurrency=4,
-            timeout_s=0.3 if cause == causes.TIMEOUT else 10.0,
+            timeout_s=1.0 if cause == causes.TIMEOUT else 10.0,
             visits=visits(),
         )
         totals = over(worker)
