@@ -413,16 +413,12 @@ def test_the_heap_of_the_worker_thread_that_has_the_connections(
 ) -> None:
     script = tmp_path / "threads.js"
     script.write_text(THREAD)
-    options = ("--count", "150", "--verify", "--message-by", "none", *TCP)
+    options = ("--count", "150", "--message-by", "none", *TCP)
     record = limit(*options, "--", "node", str(script), str(free_port())).record
     heap = first(record)
     assert (heap.resource, heap.capacity) == ("heap", 32 << 20)
     assert ", worker thread 2)" in heap.scope
     assert "1 worker thread did not tell" in record.unknown["runtime.worker_threads"]
-    assert record.verified is not None
-    assert record.verified.side == "server"
-    assert record.verified.error is not None
-    assert abs(record.verified.error) < 0.05, (heap, record.verified)
 
 
 # Three processes accept from one listener, and get uneven shares.
