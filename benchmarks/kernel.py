@@ -123,11 +123,17 @@ def cost(bench: Bench) -> list[Row]:
 
 
 def _programs(probes: Mapping[str, object]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Runs and time by (probes, program): some share one."""
+    users: dict[int, list[str]] = {}
+    found: dict[int, bpf.ProgramStatistics] = {}
+    for name, probe in probes.items():
+        if isinstance(probe, Live):
+            for number, one in probe.programs_by_id().items():
+                users.setdefault(number, []).append(name)
+                found[number] = one
     return {
-        (name, one.name): (one.run_count, one.run_time_ns)
-        for name, probe in probes.items()
-        if isinstance(probe, Live)
-        for one in probe.statistics()
+        (", ".join(names), found[number].name): (found[number].run_count, found[number].run_time_ns)
+        for number, names in users.items()
     }
 
 

@@ -147,13 +147,13 @@ RAW_TRACEPOINT(set_state) {
   u64 sk = ctx->args[0];
   int from = ctx->args[1], to = ctx->args[2];
   if (from != to && (from == TCP_LISTEN || to == TCP_LISTEN)) {
-    if (READ(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0; /* the MPTCP socket above a listener */
-    u64 inode = socket_inode(sk, UNTYPED);
+    if (LOAD(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0; /* the MPTCP socket above a listener */
+    u64 inode = socket_inode(sk, TYPED);
     if (to == TCP_LISTEN && inode) meet(sk, inode, 0);
     if (from == TCP_LISTEN) closing(sk, inode);
   }
 #ifdef HOOK_SET_STATE
-  if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED && !READ(u64, sk, SOCK_SK_SOCKET)) { /* not TCP Fast Open */
+  if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED && !LOAD(u64, sk, SOCK_SK_SOCKET)) { /* not TCP Fast Open */
     u64 listener = listener_of(sk);
     if (listener) return enqueued(listener, UNTYPED);
     lose(NO_LISTENER);

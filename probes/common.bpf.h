@@ -65,6 +65,7 @@ struct peak {
 };
 static inline void raise(struct peak *peak, u32 interval, u32 value) {
   u64 *kept = &peak->packed[interval & 1], mine = (u64)interval << 32 | value;
+#pragma clang loop unroll(disable)
   for (int i = 0; i < 32; i++) { /* each failure means that another CPU has just raised it */
     u64 old = *kept;
     if (mine <= old || __sync_val_compare_and_swap(kept, old, mine) == old) return;

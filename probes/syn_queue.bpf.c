@@ -93,7 +93,7 @@ RAW_TRACEPOINT(retransmit) {
 RAW_TRACEPOINT(data_ready) {
   u64 sk = ctx->args[0];
   if (!is_tcp_listener(sk, TYPED)) return 0;
-  u32 depth = READ(u32, sk, INET_CONNECTION_SOCK_QLEN);
+  u32 depth = READ(u32, sk, INET_CONNECTION_SOCK_QLEN); /* beyond struct sock */
   return depth ? seen(sk, depth, 0) : 0;
 }
 #endif
@@ -102,8 +102,8 @@ RAW_TRACEPOINT(set_state) {
   u64 sk = ctx->args[0];
   int from = ctx->args[1], to = ctx->args[2];
   if (from == to || (from != TCP_LISTEN && to != TCP_LISTEN)) return 0;
-  if (READ(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0;
-  u64 inode = socket_inode(sk, UNTYPED);
+  if (LOAD(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0;
+  u64 inode = socket_inode(sk, TYPED);
   if (!inode) return 0;
   if (to == TCP_LISTEN) {
     meet(sk, inode);

@@ -1,15 +1,19 @@
 """Probes in the running kernel, and real sockets for them to look at."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from connprobe.data import data_dir
 from connprobe.kernel.live import Live
 from connprobe.kernel.loader import Loaded
 from connprobe.kernel.loader import load as load_probes
+from connprobe.kernel.probe import Probe, Rung
 from kernel.sockets import SLOW_S, Load, Sockets, other_namespace
+from kernel.written import PLAIN, Write, rung
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,3 +57,25 @@ def namespace() -> Iterator[None]:
     """The test runs in a network namespace of its own."""
     with other_namespace():
         yield
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """write(name, C text, rungs) -> Probe, whose text is in tmp_path."""
+    shutil.copy(data_dir("probes") / "common.bpf.h", tmp_path)
+
+    def one(name: str, text: str, *rungs: Rung) -> Probe:
+        (tmp_path / f"{name}.bpf.c").write_text(text)
+        return Probe(name, rungs or (rung("only"),))
+
+    return one
+
+
+@pytest.fixture(scope="module")
+def possible(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips, with the remedy, where not even the least of probes can be loaded."""
+    place = tmp_path_factory.mktemp("probes")
+    shutil.copy(data_dir("probes") / "common.bpf.h", place)
+    (place / "least.bpf.c").write_text(PLAIN)
+    with load_probes([Probe("least", (rung("only"),))], directory=place, timeout_s=SLOW_S) as loaded:
+        live(loaded, "least")

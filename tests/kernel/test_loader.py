@@ -13,45 +13,16 @@ import pytest
 from connprobe.data import data_dir
 from connprobe.kernel import accept_queue, accept_wait, bpf
 from connprobe.kernel.btf import VMLINUX, Btf, Field
-from connprobe.kernel.loader import Loaded, Unavailable, load
-from connprobe.kernel.probe import Hook, Probe, Rung
+from connprobe.kernel.loader import Unavailable, load
+from connprobe.kernel.probe import Hook
 from connprobe.kernel.programs import decode, encode
 from connprobe.store.kept import Kept
 from kernel.conftest import live
 from kernel.sockets import SLOW_S, Sockets
+from kernel.written import HOOK, PLAIN, Write, rung, unavailable
 
 SOURCES = Path(__file__).parents[2] / "cli"
-HOOK = Hook("raw_tracepoint", "inet_sock_set_state", "count")
-PLAIN = "RAW_TRACEPOINT(count) { return 0; }"
 ROOT = "CapEff:\t000001ffffffffff\n"
-
-Write = Callable[..., Probe]
-
-
-def rung(name: str, hook: Hook = HOOK, *fields: Field, **defines: int) -> Rung:
-    return Rung(name, (hook,), fields, defines)
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """write(name, C text, rungs) -> Probe, whose text is in tmp_path."""
-    shutil.copy(data_dir("probes") / "common.bpf.h", tmp_path)
-
-    def one(name: str, text: str, *rungs: Rung) -> Probe:
-        (tmp_path / f"{name}.bpf.c").write_text(text)
-        return Probe(name, rungs or (rung("only"),))
-
-    return one
-
-
-@pytest.fixture(scope="module")
-def possible(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skips, with the remedy, where not even the least of probes can be loaded."""
-    place = tmp_path_factory.mktemp("probes")
-    shutil.copy(data_dir("probes") / "common.bpf.h", place)
-    (place / "least.bpf.c").write_text(PLAIN)
-    with load([Probe("least", (rung("only"),))], directory=place, timeout_s=SLOW_S) as loaded:
-        live(loaded, "least")
 
 
 def interpreter(path: Path, script: str) -> str:
@@ -70,12 +41,6 @@ def python_with(path: Path, package: str) -> str:
     run = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv = sys.argv[3:]; "
     run += "runpy.run_path(sys.argv[0], run_name='__main__')"
     return interpreter(path / "python", f'exec {sys.executable} -c "{run}" \'{place.parent}\' "$@"')
-
-
-def unavailable(loaded: Loaded, name: str) -> Unavailable:
-    probe = loaded[name]
-    assert isinstance(probe, Unavailable)
-    return probe
 
 
 def is_loaded(program: int) -> bool:

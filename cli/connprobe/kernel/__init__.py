@@ -10,6 +10,7 @@ probes/x.bpf.c
     Rungs are told apart by the macros of `Rung.defines`. bcc's maps (BPF_HASH, BPF_PERCPU_HASH, ...)
     always have a size; its map functions do not work inside a macro. Function names are programs' names, so
     none may begin with kprobe__ or tracepoint__: bcc would attach it itself. Helpers are `static inline`.
+    Probes at one typed hook become one program (kernel/join.py): each returns early where it has no part.
     Nothing is sent per event; what cannot be counted is `lose(CAUSE)`, with CAUSE of the file's own enum
     (at most 8), and per-CPU values need no atomics.
 

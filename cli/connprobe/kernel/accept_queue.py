@@ -34,7 +34,7 @@ _FIELDS = (
 )
 _LOST = ("listeners_full", "no_listener", "guessed")
 _HOOKS = (
-    Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int")),
+    Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int"), typed=True),
     Hook("iter", "tcp", "bpf_iter__tcp"),
     Hook("call", "refresh", "refresh"),
 )

@@ -7,7 +7,7 @@ import os
 import platform
 import resource
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from connprobe.kernel import bpf
@@ -34,28 +34,57 @@ class Refused(Exception):
     """A rung that cannot serve, with the reason as the kernel gave it."""
 
 
-def attach(programs: Programs, hooks: Sequence[Hook], btf: Btf) -> dict[tuple[str, str], int]:
-    """The descriptors, by kind ("map", "program", "hook") and name. Refused: and nothing of it is left."""
-    fds: dict[tuple[str, str], int] = {}
+class Parts:
+    """A rung in the kernel. fds: by kind ("map", "program", "hook") and name; code: of each program."""
+
+    def __init__(self, terms: str) -> None:
+        self.fds: dict[tuple[str, str], int] = {}
+        self.code: dict[str, bytes] = {}
+        self.license = terms
+
+    def replace(self, key: tuple[str, str], fd: int) -> None:
+        """With a descriptor of its own for the same."""
+        mine = os.dup(fd)
+        if key in self.fds:
+            os.close(self.fds[key])
+        self.fds[key] = mine
+
+    def close(self) -> None:
+        for fd in reversed(self.fds.values()):
+            os.close(fd)
+        self.fds = {}
+
+
+def prepare(programs: Programs, hooks: Sequence[Hook], btf: Btf) -> Parts:
+    """Create the maps and load the programs. Refused: and nothing of it is left."""
+    parts = Parts(programs.license)
     try:
         with _locked_memory():
             for plan in programs.maps:
                 with _said(f"creating the map {plan.name}"):
-                    fds["map", plan.name] = _create_map(plan)
-            maps = [fds["map", plan.name] for plan in programs.maps]
+                    parts.fds["map", plan.name] = _create_map(plan)
+            maps = [parts.fds["map", plan.name] for plan in programs.maps]
             for hook in hooks:
-                if ("program", hook.program) not in fds:
-                    fds["program", hook.program] = _load(programs, hook, maps, btf)
-        for hook in hooks:
-            if hook.kind != "call":
-                label = f"{hook.kind} {hook.target}"
-                with _said(f"attaching {label}"):
-                    fds["hook", label] = _attach(hook, fds["program", hook.program])
+                if ("program", hook.program) not in parts.fds:
+                    if hook.program not in programs.code:
+                        raise Refused(f"loading {hook.program}: there is no such program")
+                    code = parts.code[hook.program] = _linked(programs.code[hook.program], maps)
+                    parts.fds["program", hook.program] = load(code, programs.license, hook, btf)
     except BaseException:
-        for fd in reversed(fds.values()):
-            os.close(fd)
+        parts.close()
         raise
-    return fds
+    return parts
+
+
+def attach(parts: Parts, hooks: Iterable[Hook]) -> None:
+    """Those that are not attached yet. Refused: and nothing of the rung is left."""
+    try:
+        for hook in hooks:
+            if hook.kind != "call" and ("hook", hook.label) not in parts.fds:
+                parts.fds["hook", hook.label] = open_link(hook, parts.fds["program", hook.program])
+    except BaseException:
+        parts.close()
+        raise
 
 
 @contextmanager
@@ -88,10 +117,9 @@ def _create_map(plan: MapPlan) -> int:
     return bpf.call(_MAP_CREATE, attributes)
 
 
-def _load(programs: Programs, hook: Hook, maps: Sequence[int], btf: Btf) -> int:
+def load(code: bytes, terms: str, hook: Hook, btf: Btf) -> int:
+    """The descriptor of a program for this hook; terms: its license. Refused."""
     doing = f"loading {hook.program}"
-    if hook.program not in programs.code:
-        raise Refused(f"{doing}: there is no such program")
     target = 0
     try:
         if hook.kind == "iter":
@@ -100,13 +128,13 @@ def _load(programs: Programs, hook: Hook, maps: Sequence[int], btf: Btf) -> int:
             target = btf.tracepoint_id(hook.target)
     except Missing as error:
         raise Refused(f"{doing}: {error}") from None
-    code = ctypes.create_string_buffer(_linked(programs.code[hook.program], maps))
+    buffer = ctypes.create_string_buffer(code, len(code))
     try:
-        return _verify(hook, code, programs.license, target, None)
+        return _verify(hook, buffer, terms, target, None)
     except OSError as first:
         log = ctypes.create_string_buffer(_LOG_BYTES)
         try:  # once more, asking for the reason
-            return _verify(hook, code, programs.license, target, log)
+            return _verify(hook, buffer, terms, target, log)
         except OSError:
             lines = [line.strip() for line in log.value.decode(errors="replace").splitlines() if line.strip()]
             told = [line for line in lines if not line.startswith("processed ")][-2:]
@@ -155,6 +183,12 @@ def _linked(code: bytes, maps: Sequence[int]) -> bytes:
             struct.pack_into("i", linked, at + 4, maps[index])
         at += INSTRUCTION * (2 if wide else 1)
     return bytes(linked)
+
+
+def open_link(hook: Hook, program: int) -> int:
+    """Attach; the program runs until the descriptor is closed. Refused."""
+    with _said(f"attaching {hook.label}"):
+        return _attach(hook, program)
 
 
 def _attach(hook: Hook, program: int) -> int:

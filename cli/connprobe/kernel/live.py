@@ -92,8 +92,12 @@ class Live:
         """One for each program; run time and count move only while `bpf.enable_statistics` is held open."""
         return tuple(bpf.program_statistics(fd) for fd in self._programs.values())
 
+    def programs_by_id(self) -> dict[int, bpf.ProgramStatistics]:
+        """The same by the kernel's number of the program, which another probe may share."""
+        return {bpf.program_id(fd): bpf.program_statistics(fd) for fd in self._programs.values()}
+
     @property
     def memory_bytes(self) -> int:
-        """Kernel memory of maps and programs (source: memlock in fdinfo)."""
+        """Kernel memory of maps and programs, shared ones too (source: memlock in fdinfo)."""
         programs = sum(one.memory_bytes for one in self.statistics())
         return programs + sum(one.memory_bytes for one in self.maps.values())

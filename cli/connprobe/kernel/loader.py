@@ -3,15 +3,17 @@
 `load` never raises for what the machine lacks: a probe that cannot serve is `Unavailable`, with its reason.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from connprobe.data import data_dir
-from connprobe.kernel.attach import Refused, attach
+from connprobe.kernel.attach import Parts, Refused, attach, prepare
 from connprobe.kernel.btf import Btf, Missing
+from connprobe.kernel.join import join, shared
 from connprobe.kernel.live import Live
-from connprobe.kernel.probe import Probe, Refusal, Rung
+from connprobe.kernel.probe import Hook, Probe, Refusal, Rung
 from connprobe.kernel.programs import Keep
 from connprobe.kernel.source import Candidate, Source
 from connprobe.kernel.spawn import default_pythons
@@ -95,26 +97,57 @@ def _climb(
     while waiting := {name: each for name, each in prepared.items() if name not in results}:
         turn = {name: each.ready.pop(0) for name, each in waiting.items() if each.ready}
         source.obtain(turn.values())
-        for name, each in waiting.items():
-            if name not in turn:
-                reason = "; ".join(f"{one.rung}: {one.reason}" for one in each.refused)
-                results[name] = Unavailable(name, reason, None, tuple(each.refused))
+        served: dict[str, Parts] = {}
+        try:
+            for name, each in waiting.items():
+                if name not in turn:
+                    reason = "; ".join(f"{one.rung}: {one.reason}" for one in each.refused)
+                    results[name] = Unavailable(name, reason, None, tuple(each.refused))
+                    continue
+                programs = source.programs(turn[name])
+                if programs is None:
+                    results[name] = Unavailable(name, source.reason, source.fix, tuple(each.refused))
+                    continue
+                with each.noting(turn[name]):
+                    if isinstance(programs, str):
+                        raise Refused(programs)
+                    served[name] = prepare(programs, turn[name].rung.hooks, btf)
+            _attach(served, turn, prepared, btf)
+        except BaseException:
+            for parts in served.values():
+                parts.close()
+            raise
+        for name, parts in served.items():
+            rung = turn[name].rung.name
+            refused = prepared[name].refused_before(rung)
+            results[name] = Live(name, rung, refused, parts.fds, source.told(turn[name]))
+
+
+def _attach(
+    served: dict[str, Parts], turn: Mapping[str, Candidate], prepared: Mapping[str, "_Prepared"], btf: Btf
+) -> None:
+    """What cannot be attached is taken out. Hooks of several probes come last: those that are left join."""
+    several = shared(turn[name].rung.hooks for name in served)
+
+    def attach_all(alone: Callable[[Hook], bool]) -> None:
+        for name, parts in list(served.items()):
+            with prepared[name].noting(turn[name]):
+                attach(parts, [hook for hook in turn[name].rung.hooks if alone(hook)])
                 continue
-            candidate = turn[name]
-            programs = source.programs(candidate)
-            if programs is None:
-                results[name] = Unavailable(name, source.reason, source.fix, tuple(each.refused))
-                continue
-            try:
-                if isinstance(programs, str):
-                    raise Refused(programs)
-                fds = attach(programs, candidate.rung.hooks, btf)
-            except Refused as error:
-                each.refused.append(Refusal(candidate.rung.name, str(error)))
-                continue
-            better = each.order[: each.order.index(candidate.rung.name)]
-            refused = tuple(one for one in each.refused if one.rung in better)
-            results[name] = Live(name, candidate.rung.name, refused, fds, source.told(candidate))
+            del served[name]
+
+    attach_all(lambda hook: hook.label not in several)
+    for label in several:
+        members = [
+            (parts, hook)
+            for name, parts in served.items()
+            for hook in turn[name].rung.hooks
+            if hook.typed and hook.label == label
+        ]
+        with suppress(Refused):  # then each is attached by itself: merely slower
+            if len(members) > 1:
+                join(members, btf)
+    attach_all(lambda hook: True)
 
 
 def _lacking_privilege(status: str) -> tuple[str, str] | None:
@@ -131,6 +164,18 @@ class _Prepared(NamedTuple):
     order: list[str]  # the names of all rungs
     ready: list[Candidate]  # those to be tried yet
     refused: list[Refusal]
+
+    @contextmanager
+    def noting(self, candidate: Candidate) -> Iterator[None]:
+        """A refusal within is put down, and is over."""
+        try:
+            yield
+        except Refused as error:
+            self.refused.append(Refusal(candidate.rung.name, str(error)))
+
+    def refused_before(self, rung: str) -> tuple[Refusal, ...]:
+        better = self.order[: self.order.index(rung)]
+        return tuple(one for one in self.refused if one.rung in better)
 
 
 def _prepare(probe: Probe, btf: Btf, directory: Path) -> _Prepared:

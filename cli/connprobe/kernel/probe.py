@@ -22,6 +22,11 @@ class Hook(NamedTuple):
     arguments: tuple[str, ...] | None = None  # of a raw tracepoint, as Btf.tracepoint gives them: checked
     typed: bool = False  # the verifier knows their types, so that LOAD works: none of them may be null
 
+    @property
+    def label(self) -> str:
+        """By which `Live.hooks` names it."""
+        return f"{self.kind} {self.target}"
+
 
 class Rung(NamedTuple):
     """One way to answer a probe's question. `defines` tell the C file which one it is."""

@@ -36,7 +36,7 @@ _FIELDS = (
 )
 _LOST = ("listeners_full", "no_listener")
 _HOOKS = (
-    Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int")),
+    Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int"), typed=True),
     Hook("raw_tracepoint", "tcp_retransmit_synack", "retransmit", ("sock", "request_sock")),
     Hook("iter", "tcp", "bpf_iter__tcp"),
     Hook("call", "refresh", "refresh"),
