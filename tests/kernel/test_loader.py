@@ -129,10 +129,15 @@ def test_an_interpreter_that_ends_does_not_answer_or_breaks(tmp_path: Path, writ
         lib += f"    class {name}: pass\n"
     breaks = python_with(
         tmp_path / "breaks",
-        f"{lib}class BPF:\n    def __init__(self, text, cflags): os.abort()\n",
+        f"{lib}class BPF:\n    def __init__(self, text, cflags):\n        if 'nonsense' in text: os.abort()\n"
+        "        raise Exception('what it says')\n",
     )
-    with load([plain], pythons=[breaks], directory=tmp_path, status=ROOT) as loaded:
-        assert "exit status -6" in unavailable(loaded, "plain").reason
+    nonsense = write("nonsense", "RAW_TRACEPOINT(count) { return nonsense; }")
+    others = [write(f"plain{i}", PLAIN) for i in range(max(2, len(os.sched_getaffinity(0))))]
+    with load([nonsense, *others], pythons=[breaks], directory=tmp_path, status=ROOT) as loaded:
+        assert "exit status -6" in unavailable(loaded, "nonsense").reason
+        for other in others:
+            assert "what it says" in unavailable(loaded, other.name).reason
 
 
 def test_one_that_fails_takes_no_other_down(possible: None, tmp_path: Path, write: Write) -> None:

@@ -78,7 +78,10 @@ def load(
         return _without(probes, str(error), "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y")
     except FileNotFoundError as error:
         return _without(probes, str(error), None)
-    prepared = {probe.name: _prepare(probe, btf, directory) for probe in probes}
+    prepared = {
+        probe.name: _Prepared([rung.name for rung in probe.rungs], *candidates(probe, btf, directory))
+        for probe in probes
+    }
     source = Source(btf, default_pythons() if pythons is None else pythons, timeout_s, keep)
     results: dict[str, Live | Unavailable] = {}
     try:
@@ -178,15 +181,16 @@ class _Prepared(NamedTuple):
         return tuple(one for one in self.refused if one.rung in better)
 
 
-def _prepare(probe: Probe, btf: Btf, directory: Path) -> _Prepared:
+def candidates(probe: Probe, btf: Btf, directory: Path) -> tuple[list[Candidate], list[Refusal]]:
     """The rungs for which this kernel has fields and tracepoints, ready to compile; why not the others."""
-    prepared = _Prepared([rung.name for rung in probe.rungs], [], [])
+    ready: list[Candidate] = []
+    refused: list[Refusal] = []
     for rung in probe.rungs:
         try:
-            prepared.ready.append(Candidate(probe.name, rung, _text(probe, rung, btf, directory)))
+            ready.append(Candidate(probe.name, rung, _text(probe, rung, btf, directory)))
         except Missing as error:
-            prepared.refused.append(Refusal(rung.name, str(error)))
-    return prepared
+            refused.append(Refusal(rung.name, str(error)))
+    return ready, refused
 
 
 def _text(probe: Probe, rung: Rung, btf: Btf, directory: Path) -> str:

@@ -36,10 +36,14 @@ class Text(NamedTuple):
 
 
 class Compiled:
-    """`answers` by name: programs, or why it does not compile. `reason` and `fix` stand for all without."""
+    """`answers` by name: programs, or why it does not compile. `reason` and `fix` stand for all without.
+
+    apart: why texts could not be compiled together, and were each by itself, which takes longer.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, Programs | str] = {}
+        self.apart: list[str] = []
         self.bcc: str | None = None
         self.reason = ""
         self.fix: str | None = None
@@ -51,14 +55,16 @@ def default_pythons() -> list[str]:
     return list(dict.fromkeys([*running, SYSTEM_PYTHON]))
 
 
-def compile_texts(texts: Sequence[Text], pythons: Sequence[str], timeout_s: int) -> Compiled:
-    """Compile on the first interpreter that has bcc."""
+def compile_texts(
+    texts: Sequence[Text], pythons: Sequence[str], timeout_s: int, workers: int | None = None
+) -> Compiled:
+    """Compile on the first interpreter that has bcc, in so many processes: one for each CPU unless given."""
     compiled = Compiled()
     # The longest first, so that the compiler's processes end at about the same time.
     ordered = sorted(texts, key=lambda each: len(each.text), reverse=True)
     job = {
         "texts": [each._asdict() for each in ordered],
-        "workers": len(os.sched_getaffinity(0)),
+        "workers": workers or len(os.sched_getaffinity(0)),
         "timeout_s": timeout_s,
     }
     refused: dict[str, str] = {}
@@ -121,10 +127,10 @@ def _listen(channel: socket.socket, compiled: Compiled, work: Path, deadline: fl
         if "file" in message:
             parts = json.loads((work / message["file"]).read_text())
             compiled.answers[message["name"]] = from_parts(parts)
+        elif "apart" in message:
+            compiled.apart.append(message["apart"])
         elif "name" in message:
             compiled.answers[message["name"]] = message["refused"]
-        elif "ended" in message:
-            compiled.reason = f"the compiler ended without an answer (exit status {message['ended']})"
         elif message["refused"]:
             return str(message["refused"])
         else:
