@@ -24,7 +24,7 @@ from benchmarks import ending, processes
 from connprobe.kernel import bpf, socket_census
 from connprobe.kernel.live import Live
 from connprobe.kernel.loader import load
-from connprobe.session.probes import all_probes
+from connprobe.session.kernel.probes import all_probes
 from connprobe.store.kept import Kept
 
 NOTES = Path(__file__).with_name("kernel.md")

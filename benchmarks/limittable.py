@@ -6,7 +6,7 @@ from statistics import median
 import msgspec
 
 from connprobe.model import Limit, RunRecord
-from connprobe.plan.verify import is_of_server
+from connprobe.plan.limits.verify import is_of_server
 
 GOAL = 0.03  # of the true limit
 BUSY = 0.1  # CPUs that others took: more is said

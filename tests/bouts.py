@@ -4,7 +4,7 @@ from typing import Any
 
 from connprobe.model import Distribution
 from connprobe.model.bout import Bout
-from connprobe.plan.suite import parse_suite
+from connprobe.plan.suites.suite import parse_suite
 
 SUITE = parse_suite(
     """sizes = [7, 11]

@@ -1,7 +1,7 @@
 """The shipped profiles, whole or as far as a network namespace may write them."""
 
 from connprobe.data import data_dir
-from connprobe.plan.sysctl_file import Profile, parse_profile
+from connprobe.plan.sysctl.file import Profile, parse_profile
 
 SHIPPED = ("gigabit", "many-connections", "low-memory")
 

@@ -17,8 +17,8 @@ from connprobe.model.bout import (
     Spread,
     Standing,
 )
-from connprobe.plan.standings import FIGURES
-from connprobe.plan.suite import parse_suite
+from connprobe.plan.suites.standings import FIGURES
+from connprobe.plan.suites.suite import parse_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 CONCURRENCY = 100

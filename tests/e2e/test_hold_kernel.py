@@ -11,7 +11,7 @@ import pytest
 from connprobe.kernel.live import Live
 from connprobe.model import ProbeUse, RunRecord
 from connprobe.observe.sockdiag import listen_sockets
-from connprobe.session.probes import all_probes, load_probes
+from connprobe.session.kernel.probes import all_probes, load_probes
 from running import Command, Namespace, Run, eventually
 
 Start = Callable[..., Command]

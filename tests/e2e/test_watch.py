@@ -16,7 +16,7 @@ import pytest
 
 from connprobe.kernel.live import Live
 from connprobe.model import ProbeUse, WatchRecord, WatchSample
-from connprobe.session.probes import load_probes
+from connprobe.session.kernel.probes import load_probes
 from kernel.sockets import Sockets
 from running import Command, Namespace, eventually
 

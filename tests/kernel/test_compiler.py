@@ -10,7 +10,7 @@ from connprobe.kernel.btf import Btf, Missing
 from connprobe.kernel.loader import candidates
 from connprobe.kernel.probe import Probe
 from connprobe.kernel.spawn import Compiled, Text, compile_texts, default_pythons
-from connprobe.session.probes import all_probes
+from connprobe.session.kernel.probes import all_probes
 from kernel.sockets import SLOW_S
 
 

@@ -78,7 +78,7 @@ STARTER_WITHOUT_NETLINK = (
     + """
 import json, tempfile
 from pathlib import Path
-from connprobe.session.limit import port_taken
+from connprobe.session.limits.limit import port_taken
 from connprobe.session.started import StartedServer, free_port, taken
 port = free_port("127.0.0.1")
 code = f"import socket; s = socket.create_server(('127.0.0.1', {port})); s.accept()"

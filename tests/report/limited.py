@@ -19,7 +19,7 @@ from connprobe.model.limits import (
 )
 from connprobe.model.request import LimitRequest
 from connprobe.model.sample import Phase
-from connprobe.plan.headline import headline
+from connprobe.plan.limits.headline import headline
 from made import a_limit
 from report.conftest import a_sample, a_server
 

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from connprobe.model import Limit
-from connprobe.plan.headline import headline, rounded
-from connprobe.plan.limits import MOST
-from connprobe.plan.resources import NAMES, capacity
+from connprobe.plan.limits.headline import headline, rounded
+from connprobe.plan.limits.limits import MOST
+from connprobe.plan.limits.resources import NAMES, capacity
 from connprobe.report import format as fmt
 from connprobe.report.format import DASH
 from connprobe.report.layout import Page

@@ -9,7 +9,7 @@ from rich.console import Console
 from bouts import SUITE, a_bout
 from connprobe.model import HostRecord, Verdict
 from connprobe.model.bout import COMPARE_SCHEMA, CompareRecord, CompareRequest, Figure, Spread, Standing
-from connprobe.plan.standings import FIGURES
+from connprobe.plan.suites.standings import FIGURES
 from connprobe.report import format as fmt
 from connprobe.report.html.standings import render_compare_html
 from connprobe.report.standings import line, markdown, render_compare, spread

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from connprobe.model import SysctlChange
-from connprobe.plan.sysctl import Reading, compare
-from connprobe.plan.sysctl_file import Assignment, Profile
+from connprobe.plan.sysctl.changes import Reading, compare
+from connprobe.plan.sysctl.file import Assignment, Profile
 from connprobe.report.sysctl import (
     render_changes,
     render_list,
@@ -16,7 +16,7 @@ from connprobe.report.sysctl import (
     render_standing,
     render_verdict,
 )
-from connprobe.session.sysctl_status import Standing
+from connprobe.session.sysctl.status import Standing
 from connprobe.store.journal import UndoReport
 
 PROFILE = Profile("evil", "/tmp/evil.conf", "about \x1b[2J[bold]it", ())

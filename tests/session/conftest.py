@@ -10,8 +10,8 @@ import pytest
 
 from connprobe.kernel.live import Live
 from connprobe.kernel.loader import Loaded
-from connprobe.plan.sysctl_file import expand
-from connprobe.session.probes import load_probes
+from connprobe.plan.sysctl.file import expand
+from connprobe.session.kernel.probes import load_probes
 from connprobe.system.sysctl import Tree
 from kernel.sockets import Sockets
 from netns import network_namespace

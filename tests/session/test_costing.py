@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from connprobe.plan.unsettled import Held
+from connprobe.plan.limits.unsettled import Held
 from connprobe.session.costing import bare, heap_of, table
 from made import a_ceiling
 

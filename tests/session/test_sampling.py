@@ -10,7 +10,7 @@ from connprobe.fleet.shared import SharedTable
 from connprobe.kernel.loader import Loaded
 from connprobe.model import Sample
 from connprobe.observe.process import ProcessGroup
-from connprobe.session.kernelview import KernelView
+from connprobe.session.kernel.kernelview import KernelView
 from connprobe.session.sampling import Sampler
 from connprobe.store.rundir import RunDirectory
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from connprobe.errors import RunFailed
 from connprobe.model.bout import Bout, CompareRequest
-from connprobe.plan.suite import parse_suite
+from connprobe.plan.suites.suite import parse_suite
 from connprobe.store.bouts import BOUTS, COMPARE, REQUEST, read_bouts, read_compare, read_request
 from connprobe.store.rundir import RunDirectory
 

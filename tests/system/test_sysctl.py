@@ -8,7 +8,7 @@ import pytest
 
 from connprobe.errors import RunFailed
 from connprobe.model import SysctlChange
-from connprobe.plan.sysctl import Reading
+from connprobe.plan.sysctl.changes import Reading
 from connprobe.system.namespaces import identity
 from connprobe.system.sysctl import Entry, Tree, put_back, set_values
 from netns import network_namespace

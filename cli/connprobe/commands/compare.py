@@ -61,8 +61,8 @@ def compare(
     results: options.ResultsOption = Path("results"),
 ) -> None:
     """Start each contestant of a SUITE in turn, load it, and put all of them into one table per workload."""
-    from connprobe.session.compare import chosen_names, run_compare
-    from connprobe.session.suite import find_suite, place_of, read_suite
+    from connprobe.session.suites.compare import chosen_names, run_compare
+    from connprobe.session.suites.suite import find_suite, place_of, read_suite
 
     if resume is not None:
         if suite is not None or sizes or repeats is not None or only or skip_missing:

@@ -124,7 +124,7 @@ def limit(
     results: options.ResultsOption = Path("results"),
 ) -> None:
     """Measure what a connection costs a server, and say at how many it stops, what stops it, and the fix."""
-    from connprobe.session.limit import reference, run_limit
+    from connprobe.session.limits.limit import reference, run_limit
 
     check_server(command, server, target, pid, port, repeat, set_option)
     own = None

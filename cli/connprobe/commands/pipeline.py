@@ -79,8 +79,8 @@ def pipeline(
     results: options.ResultsOption = Path("results"),
 ) -> None:
     """Pipeline requests down one connection to a server that waits, and say what each of them costs it."""
-    from connprobe.session.limit import reference
-    from connprobe.session.pipeline import run_pipeline
+    from connprobe.session.limits.limit import reference
+    from connprobe.session.pipelines.pipeline import run_pipeline
 
     check_server(command, server, target, pid, port, 1, set_option, "pipeline")
     if pid is not None and target is None and port is None:

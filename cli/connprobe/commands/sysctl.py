@@ -43,7 +43,7 @@ Examples:
 def list_() -> None:
     """The profiles that go by a name: shipped ones, and yours in ~/.config/connprobe/sysctl.d."""
     from connprobe.report.sysctl import render_list
-    from connprobe.session.profiles import list_profiles
+    from connprobe.session.sysctl.profiles import list_profiles
 
     found = [(it.name, it.problem or it.about, str(it.path)) for it in list_profiles()]
     render_list(found, stdout())
@@ -54,8 +54,8 @@ def list_() -> None:
 def show(profile: ProfileName) -> None:
     """What a profile would do here: key, value now, value of the profile, effect, meaning."""
     from connprobe.report.sysctl import render_rows
-    from connprobe.session.profiles import load
-    from connprobe.session.sysctl import inspect
+    from connprobe.session.sysctl.applying import inspect
+    from connprobe.session.sysctl.profiles import load
     from connprobe.system.sysctl import PAGE_BYTES, Tree
 
     loaded = load(profile)
@@ -71,8 +71,8 @@ def check(
 ) -> None:
     """Exit 4 where this kernel gives less than the profile asks. A key that is missing here is no miss."""
     from connprobe.report.sysctl import render_rows, render_verdict
-    from connprobe.session.profiles import load
-    from connprobe.session.sysctl import checked, inspect
+    from connprobe.session.sysctl.applying import checked, inspect
+    from connprobe.session.sysctl.profiles import load
     from connprobe.system.sysctl import PAGE_BYTES, Tree
 
     loaded = load(profile)
@@ -102,9 +102,9 @@ def apply(
     """Raise what the profile raises, until `revert`. Asks nothing and lowers nothing."""
     from connprobe.report.sysctl import render_changes, render_lines
     from connprobe.session.interrupts import Interrupts
-    from connprobe.session.profiles import load
-    from connprobe.session.sysctl import PERSISTED, preview
-    from connprobe.session.sysctl import apply as apply_profile
+    from connprobe.session.sysctl.applying import PERSISTED, preview
+    from connprobe.session.sysctl.applying import apply as apply_profile
+    from connprobe.session.sysctl.profiles import load
     from connprobe.system.sysctl import Tree
 
     loaded = load(profile)
@@ -145,7 +145,7 @@ def revert(
     """Put back exactly what the last apply found, or what a killed one left."""
     from connprobe.report.sysctl import render_lines, render_reverted
     from connprobe.session.interrupts import Interrupts
-    from connprobe.session.sysctl import revert as revert_applied
+    from connprobe.session.sysctl.applying import revert as revert_applied
     from connprobe.system.sysctl import Tree
 
     if every and number is not None:
@@ -164,8 +164,8 @@ def revert(
 def status() -> None:
     """What is applied, since when, by which profile, and what somebody else changed since."""
     from connprobe.report.sysctl import render_lines, render_standing
-    from connprobe.session.sysctl import PERSISTED
-    from connprobe.session.sysctl_status import status as read_status
+    from connprobe.session.sysctl.applying import PERSISTED
+    from connprobe.session.sysctl.status import status as read_status
     from connprobe.system.sysctl import Tree
 
     found, out = read_status(Tree(), PERSISTED), stdout()
@@ -194,7 +194,7 @@ def plan(
 ) -> None:
     """The sysctls that this hold needs changed here, each with its arithmetic, as a profile for `apply -`."""
     from connprobe.report.sysctl import render_lines
-    from connprobe.session.sysctl_plan import plan_profile
+    from connprobe.session.sysctl.planning import plan_profile
 
     if not 1 <= count <= LARGEST_COUNT:
         raise UsageError(f"--count {count} is not between 1 and {LARGEST_COUNT:,}", fix="--count 400000")

@@ -41,7 +41,7 @@ def watch(
     results: Annotated[Path | None, typer.Option(help="Directory to write the readings to.")] = None,
 ) -> None:
     """Watch the accept queues, memory and CPU of a server. Changes nothing, and says what it takes itself."""
-    from connprobe.session.watch import run_watch
+    from connprobe.session.watching.watch import run_watch
 
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"--port {port} is not between 1 and 65,535", fix="--port 8080")

@@ -11,8 +11,8 @@ from connprobe.model.comparison import (
     Comparison,
     Difference,
 )
-from connprobe.plan.costs import costs
-from connprobe.plan.headline import OF_TRAFFIC
+from connprobe.plan.limits.costs import costs
+from connprobe.plan.limits.headline import OF_TRAFFIC
 from connprobe.plan.load import wrong
 from connprobe.plan.settings import flatten
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from connprobe.model import Ended, Growth, Limit
-from connprobe.plan.headline import rounded
-from connprobe.plan.limits import MOST
-from connprobe.plan.resources import SIZES, capacity, name
+from connprobe.plan.limits.headline import rounded
+from connprobe.plan.limits.limits import MOST
+from connprobe.plan.limits.resources import SIZES, capacity, name
 
 SAFE_SHARE = 0.5  # of the memory that is left: what an unstated bound may take
 QUIET_S = 3.0  # not one byte read for so long, by a server whose CPU is quiet: it does not want any

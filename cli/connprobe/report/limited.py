@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from connprobe.model import RunRecord
-from connprobe.plan.costs import with_time
+from connprobe.plan.limits.costs import with_time
 from connprobe.report import format as fmt
 from connprobe.report.ending import news, render_ending
 from connprobe.report.kernel import render_kernel

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from connprobe.model import LeftOut, Limit
-from connprobe.plan.headline import OF_TRAFFIC, rounded
-from connprobe.plan.limits import MOST
-from connprobe.plan.resources import capacity, is_client, name
+from connprobe.plan.limits.headline import OF_TRAFFIC, rounded
+from connprobe.plan.limits.limits import MOST
+from connprobe.plan.limits.resources import capacity, is_client, name
 from connprobe.report import format as fmt
 from connprobe.report.rows import Rows, amount, between, cost, metric_name
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from connprobe.model import Growth, PipelineRecord, Verified
-from connprobe.plan.growth import value_at
-from connprobe.plan.resources import NAMES, capacity, name
+from connprobe.plan.limits.growth import value_at
+from connprobe.plan.limits.resources import NAMES, capacity, name
 from connprobe.report import format as fmt
 from connprobe.report.ending import render_ending
 from connprobe.report.layout import Page

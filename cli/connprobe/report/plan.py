@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from rich.console import Console
 
 from connprobe.model import HoldPlan, Obstacle
-from connprobe.plan.sysctl_keys import dotted
+from connprobe.plan.sysctl.keys import dotted
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
 

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.text import Text
 
 from connprobe.model import SysctlChange
-from connprobe.plan.sysctl import Row, in_bytes
-from connprobe.plan.sysctl_file import Profile
-from connprobe.plan.sysctl_keys import KEYS, dotted
+from connprobe.plan.sysctl.changes import Row, in_bytes
+from connprobe.plan.sysctl.file import Profile
+from connprobe.plan.sysctl.keys import KEYS, dotted
 from connprobe.report import format as fmt
 from connprobe.report.layout import Page
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from connprobe.model import Sample
-from connprobe.plan.line import LineFit
+from connprobe.plan.limits.line import LineFit
 from connprobe.report.thin import Thinned
 
 MOST_PHASES = 100

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from connprobe.model import Growth, Interval, Limit, RunRecord, StageFigures, Trial, Verified
-from connprobe.plan.costs import Cost, costs
-from connprobe.plan.interval import interval
-from connprobe.plan.resources import NAMES
-from connprobe.plan.stages import TICK_S
+from connprobe.plan.limits.costs import Cost, costs
+from connprobe.plan.limits.interval import interval
+from connprobe.plan.limits.resources import NAMES
+from connprobe.plan.limits.stages import TICK_S
 from connprobe.report import format as fmt
 from connprobe.report.limitrows import span
 from connprobe.report.rows import (

@@ -3,8 +3,8 @@
 from connprobe.errors import ConnprobeError
 from connprobe.model import Ceiling, HoldPlan, HoldRequest, HostFacts, Target
 from connprobe.plan.capacity import with_lifts
-from connprobe.plan.clientceilings import client_ceilings
 from connprobe.plan.hold import shape_of
+from connprobe.plan.limits.clientceilings import client_ceilings
 from connprobe.session.target import route_to
 from connprobe.system.apart import apart
 

@@ -9,10 +9,10 @@ from typing import Final, Literal, NamedTuple
 from connprobe.model import Ceiling, Growth, HostFacts, Limit, Phase, Reading
 from connprobe.observe.ceilings import server_ceilings
 from connprobe.observe.reading import ServerMeter
-from connprobe.plan.headline import headline
-from connprobe.plan.limits import left_out, limits
-from connprobe.plan.resources import NAMES
-from connprobe.plan.unsettled import Held, Use, of_hold
+from connprobe.plan.limits.headline import headline
+from connprobe.plan.limits.limits import left_out, limits
+from connprobe.plan.limits.resources import NAMES
+from connprobe.plan.limits.unsettled import Held, Use, of_hold
 
 SHARE = 0.02  # of a CPU, for looks
 APART_S = 1.0  # between looks once the server has taken all connections

@@ -22,10 +22,10 @@ from connprobe.session.embedded import certificate_of_a_run, start_server
 from connprobe.session.hanging import Hanging
 from connprobe.session.hostchanges import change_host
 from connprobe.session.interrupts import Interrupts
-from connprobe.session.kernelview import KernelView
+from connprobe.session.kernel.kernelview import KernelView
+from connprobe.session.kernel.probes import load_probes
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
-from connprobe.session.probes import load_probes
 from connprobe.session.sampling import Progress, Sampler
 from connprobe.session.workertasks import worker_tasks
 from connprobe.store.rundir import RunDirectory

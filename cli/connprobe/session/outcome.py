@@ -32,9 +32,9 @@ from connprobe.model import (
 )
 from connprobe.plan.bottleneck import CpuUse, bottleneck, queue_verdict
 from connprobe.plan.distribution import distribution
-from connprobe.plan.traffic import burst_limits
+from connprobe.plan.limits.traffic import burst_limits
 from connprobe.session.costing import Costed
-from connprobe.session.kernelview import KernelView, reasons
+from connprobe.session.kernel.kernelview import KernelView, reasons
 from connprobe.version import __version__
 
 Details = dict[str, dict[str, int]]

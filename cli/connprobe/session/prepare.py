@@ -10,7 +10,7 @@ from connprobe.errors import UsageError
 from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, Target
 from connprobe.plan.hold import plan_hold
 from connprobe.plan.parse import parse_target
-from connprobe.session.run_sysctls import plan_sysctls
+from connprobe.session.sysctl.for_run import plan_sysctls
 from connprobe.session.target import resolve, survey
 from connprobe.store.rundir import check_writable
 from connprobe.system.apart import apart

@@ -10,7 +10,7 @@ from connprobe.model import Phase, Sample, ServerUse
 from connprobe.observe.machine import available_memory
 from connprobe.observe.process import ProcessGroup
 from connprobe.plan.histogram import percentile
-from connprobe.session.kernelview import KernelView
+from connprobe.session.kernel.kernelview import KernelView
 from connprobe.store.rundir import RunDirectory
 
 SAMPLE_S = 1.0

@@ -8,7 +8,7 @@ import msgspec
 from connprobe.errors import RunFailed
 from connprobe.model.base import Record
 from connprobe.model.bout import COMPARE_SCHEMA, Bout, CompareRecord, CompareRequest
-from connprobe.plan.suite import mistakes, shown
+from connprobe.plan.suites.suite import mistakes, shown
 from connprobe.store import files
 
 REQUEST, BOUTS, COMPARE = "suite.json", "bouts.jsonl", "compare.json"

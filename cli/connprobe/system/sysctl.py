@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from connprobe.errors import RunFailed
 from connprobe.model import SysctlChange
-from connprobe.plan.sysctl import Reading, normal
-from connprobe.plan.sysctl_keys import dotted, namespace_of
+from connprobe.plan.sysctl.changes import Reading, normal
+from connprobe.plan.sysctl.keys import dotted, namespace_of
 from connprobe.system.namespaces import identity
 
 Entry = dict[str, object]

@@ -5,9 +5,9 @@ from math import log10
 from typing import Any
 
 from connprobe.model import Growth, Limit, Reading, RunRecord, Trial
-from connprobe.plan.growth import band_at, value_at
-from connprobe.plan.headline import rounded
-from connprobe.plan.resources import is_client
+from connprobe.plan.limits.growth import band_at, value_at
+from connprobe.plan.limits.headline import rounded
+from connprobe.plan.limits.resources import is_client
 from connprobe.report import format as fmt
 from connprobe.report.html.figures import COLOURS, Figure, axis, band, curve, figure, label, upright
 from connprobe.report.limitrows import names, shown
