@@ -315,7 +315,7 @@ def test_cpu_of_a_child_that_was_seen_counts_once_after_it_was_waited_for(start:
     program = start(PUPPET)
     group = ProcessGroup([program.pid])
     before = group.sample(0.0)
-    program.ask("fork 1 0.3")
+    program.ask("fork 1 0.33")  # /proc counts each process in ticks of 10 ms
     seen = group.sample(LATER)
     program.ask("end reap")
     after = group.sample(2 * LATER)
