@@ -423,7 +423,6 @@ USAGE = {
     "--rate nan": "--rate 500",
     "--path ws": "--path /ws",
     "--insecure": "--tls",
-    "--tls": "serve --tls",
     "--tls --ca /nowhere.pem": "--ca FILE.pem",
     "--fail-under 24": "--fail-under 23",
     "--http-mode stream": "--protocol http",
