@@ -105,14 +105,15 @@ class Command:
         runs = sorted(self.results.glob(f"*-{self.name}-*")) if self.results is not None else []
         return runs[-1] if runs else None
 
-    def sampled(self, phase: str) -> None:
-        """Returns once a sample of that phase is on disk."""
+    def sampled(self, phase: str, has: str = "") -> None:
+        """Returns once a sample of that phase is on disk, with `has` in its line."""
 
         def look() -> bool:
             samples = (
                 [] if self.results is None else list(self.results.glob(f"*-{self.name}-*/samples.jsonl"))
             )
-            return any(f'"phase":"{phase}"' in path.read_text() for path in samples)
+            lines = (line for path in samples for line in path.read_text().splitlines())
+            return any(f'"phase":"{phase}"' in line and has in line for line in lines)
 
         assert eventually(look), self.finish(kill=True)
 

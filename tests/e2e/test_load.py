@@ -326,12 +326,11 @@ def test_a_worker_that_is_killed(start: Start) -> None:
 def test_a_client_that_was_stopped_blames_nobody(start: Start) -> None:
     """The answers lay in its sockets for longer than --timeout, more of them than one look at epoll tells."""
     command = start(
-        "load", "--json", "--count", "1500", "--concurrency", "1500", "--workers", "1", "--messages", "60",
+        "load", "--json", "--count", "1500", "--concurrency", "1500", "--workers", "1", "--messages", "120",
         "--timeout", "5s",
     )  # fmt: skip
     worker = command.named("connprobe-w-0")
-    command.sampled("load")
-    time.sleep(2)  # its handshakes are over
+    command.sampled("load", '"established":1500,')  # its handshakes are over
     os.kill(worker, signal.SIGSTOP)
     time.sleep(6)
     os.kill(worker, signal.SIGCONT)

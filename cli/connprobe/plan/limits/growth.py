@@ -1,7 +1,8 @@
 """What one connection costs of one metric: a line through settled readings, and how well it is known.
 
 Least squares, after readings that lie apart from all others were left out, with Student's t. That the
-intervals hold for few readings, with noise of any tail, is shown by simulation in tests/plan/limits/test_growth.py.
+intervals hold for few readings, with noise of any tail, is shown by simulation in
+tests/plan/limits/test_growth.py.
 """
 
 import math
