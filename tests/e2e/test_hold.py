@@ -2,10 +2,12 @@
 
 import json
 import random
+import select
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import trustme
 from wsproto.events import Ping
 
 import servers
+from connprobe.engine.ring import Ring
 from connprobe.model import RunRecord
 from running import CHECKOUT, Command, Listening, Namespace, Run, check
 from servers import Connection, OddServer
@@ -604,3 +607,28 @@ def test_every_limit_says_what_lifts_it_when_the_servers_processes_are_gone(hold
     }
     assert [each.resource for each in limits if not each.fix] == []
     assert [each.fix for each in limits if "--pid" in each.fix] == []
+
+
+# io_uring
+
+
+def test_many_at_once_are_opened_by_io_uring_where_it_may(hold: Holds) -> None:
+    without = (sys.executable, str(CHECKOUT / "tests/without_io_uring.py"))
+    opened = []
+    for prefix in ((), without):
+        with OddServer(servers.websocket) as server:
+            record = hold("--target", server.target, "--count", "199", *SHORT, prefix=prefix).record
+        assert (record.held, record.failures, record.drops) == (199, {}, {})
+        opened.append(record.client.opened_by_io_uring)
+    assert opened[1] == 0
+    assert opened[0] == 0 if not bind_by_io_uring() else opened[0] is not None and opened[0] >= 128
+
+
+def bind_by_io_uring() -> bool:
+    """Of Linux 6.11, and where nothing forbids it."""
+    with select.epoll() as epoll:
+        try:
+            Ring(socket.AF_INET, b"", 1, epoll.fileno(), binds=False).close()
+        except OSError:
+            return False
+    return True

@@ -35,7 +35,8 @@ LATE_SUM_US = 25  # begun later than the rate had them begin
 LATE_MAX_US = 26
 RESUMED = 27  # TLS handshakes that took up an earlier session
 CPU_NS = 28  # of this worker, from its first visit's beginning to its last one's end
-FAILED = 29
+RING_OPENED = 29  # connections that io_uring opened
+FAILED = 30
 DROPPED = FAILED + len(CAUSES)
 HANDSHAKES = DROPPED + len(CAUSES)
 MESSAGES = HANDSHAKES + BUCKETS
@@ -65,6 +66,7 @@ _PLAIN = {
     "late_sum_us": LATE_SUM_US,
     "resumed": RESUMED,
     "cpu_ns": CPU_NS,
+    "ring_opened": RING_OPENED,
 }
 
 
@@ -96,6 +98,7 @@ class Totals(NamedTuple):
     late_sum_us: int = 0
     resumed: int = 0
     cpu_ns: int = 0
+    ring_opened: int = 0
     late_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
     drops: dict[str, int] = {}  # noqa: RUF012 never written

@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from connprobe import causes
+from connprobe.engine.bursts import LEAST, WAITS, Bursts
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.held import end, wants_more
 from connprobe.engine.opening import Opening
@@ -33,8 +34,8 @@ _WAITED_FOR = {
 
 
 # A request was sent and nothing has come back: (socket, what to expect, when it began). No class: of 400,000
-# connections each would pay for making one.
-Asked = tuple[socket.SocketType, bytes, float]
+# connections each would pay for making one; nor an object of its socket, where io_uring opened it.
+Asked = tuple[socket.SocketType | None, bytes, float]
 
 
 class Flight:
@@ -73,6 +74,7 @@ class Flights:
         # The request then carries the last ACK of the TCP handshake, a packet less
         # (tcp_rcv_synsent_state_process: no ACK by itself where data is about to follow).
         self._speaks_first = task.protocol != "tcp" and context is None and opening.answers
+        self.bursts = Bursts(task, epoll.fileno(), speaks_first=self._speaks_first)
 
     def __len__(self) -> int:
         return len(self.by_fd) + len(self.asked)
@@ -83,6 +85,11 @@ class Flights:
 
         All connect before the first speaks: what wakes a server are requests, and it finds many.
         """
+        if len(attempts) >= LEAST and self.bursts.serves and not any(attempts):
+            begun = self._open_burst(len(attempts))
+            if begun is not None:
+                yield from begun
+                return
         clock, connect, sources = time.monotonic, self._connect, self._sources
         connected = []
         for attempt in attempts:
@@ -118,6 +125,39 @@ class Flights:
             else:
                 yield fd
 
+    def _open_burst(self, number: int) -> Iterator[int | tuple[int, Refusal]] | None:
+        """The same by io_uring. None: it cannot, and nothing was begun."""
+        began, asked = time.monotonic(), self._opening.requests(number)
+        if not self.bursts.ready(len(asked[0][0])):
+            return None
+        opened = self.bursts.open(
+            [request for request, _ in asked],
+            [source for _, source in zip(asked, self._sources, strict=False)],
+        )
+        return None if opened is None else self._begun(opened, asked, began)
+
+    def _begun(
+        self, opened: list[tuple[int, int]], asked: list[tuple[bytes, bytes]], began: float
+    ) -> Iterator[int | tuple[int, Refusal]]:
+        for (fd, sent), (request, expected) in zip(opened, asked, strict=True):
+            if sent == len(request):
+                self.asked[fd] = (None, expected, began)
+            elif sent > 0 or sent == WAITS:
+                self._epoll.modify(fd, select.EPOLLOUT)
+                self.by_fd[fd] = Flight(self._socket(fd), request[max(sent, 0) :], expected, began, 0)
+            else:
+                if fd >= 0:
+                    end(self._socket(fd))
+                yield 0, Refusal(*cause_of(-sent))
+                continue
+            yield fd
+
+    def end(self, fd: int, asked: Asked) -> None:
+        end(asked[0] or self._socket(fd))
+
+    def _socket(self, fd: int) -> socket.SocketType:
+        return self._socket_type(self._task.family, socket.SOCK_STREAM, 0, fd)
+
     def _connect(self, source: Source) -> socket.SocketType:
         try:
             return self._connect_once(source)
@@ -152,7 +192,7 @@ class Flights:
     def long_way(self, fd: int, asked: Asked) -> Flight:
         """Its answer is not there whole, or not known."""
         sock, expected, began = asked
-        flight = self.by_fd[fd] = Flight(sock, b"", expected, began, 0)
+        flight = self.by_fd[fd] = Flight(sock or self._socket(fd), b"", expected, began, 0)
         flight.stage = READING
         self._by_age = False
         return flight
@@ -195,10 +235,11 @@ class Flights:
         return Refusal(causes.TIMEOUT, waited_for)
 
     def close(self) -> None:
+        self.bursts.rest()
         for flight in self.by_fd.values():
             end(flight.sock)
-        for sock, _, _ in self.asked.values():
-            end(sock)
+        for fd, asked in self.asked.items():
+            self.end(fd, asked)
         self.by_fd.clear()
         self.asked.clear()
 

@@ -69,13 +69,13 @@ class HeldSet:
         if leftover and self._websocket:
             self._frames(fd, leftover)
 
-    def take(self, fd: int, sock: socket.SocketType) -> None:
-        """Holds a socket behind whose handshake nothing came."""
+    def take(self, fd: int, sock: socket.SocketType | None) -> None:
+        """Holds a socket behind whose handshake nothing came. None: there is no object of it, nor need one be."""
         if self._tls:
             self._sessions[fd] = sock
-        elif self._brief:
+        elif sock is not None and self._brief:
             self.sockets[fd] = sock
-        else:
+        elif sock is not None:
             sock.detach()
         self.state[fd] = HELD
         self.count += 1

@@ -2,11 +2,22 @@
 
 import errno
 import socket
+import struct
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import cycle, repeat
 
 IP_BIND_ADDRESS_NO_PORT = 24
 PORT_TRIES = 64
+
+
+def sockaddr(address: str, port: int, scope_id: int = 0) -> bytes:
+    """struct sockaddr_in or sockaddr_in6, padded to one length. Raises OSError for what is no address."""
+    if ":" not in address:
+        packed = socket.inet_pton(socket.AF_INET, address)
+        return struct.pack("=H2s4s20x", socket.AF_INET, port.to_bytes(2, "big"), packed)
+    packed = socket.inet_pton(socket.AF_INET6, address)
+    return struct.pack("=H2sI16sI", socket.AF_INET6, port.to_bytes(2, "big"), 0, packed, scope_id)
 
 
 class Source:
@@ -21,6 +32,11 @@ class Source:
         self._ports: Sequence[int] = range(ports[0], ports[1] + 1, ports[2]) if ports else ()
         self._next = self._ports.index(first_port) if ports else 0
         self.more_tries = min(len(self._ports) - 1, PORT_TRIES) if ports else 0  # the kernel tries by itself
+
+    @cached_property
+    def sockaddr(self) -> bytes:
+        """Of the address with any port; b"" where the kernel chooses that too."""
+        return sockaddr(self.address, 0, *self._scope[1:]) if self.address else b""
 
     def bind(self, sock: socket.SocketType) -> None:
         """Raises OSError; EADDRINUSE when none of the ports is free.

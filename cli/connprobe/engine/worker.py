@@ -6,6 +6,7 @@ socket.
 """
 
 import marshal
+import os
 import select
 import socket
 import time
@@ -15,7 +16,7 @@ from connprobe.engine import counters
 from connprobe.engine.backoff import Backoff
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.flights import ANSWER_BYTES, Asked, Flight, Flights
-from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost, end
+from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost
 from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.pings import Pings
 from connprobe.engine.tally import Tally
@@ -146,13 +147,13 @@ class Worker:
         """The short way: the same answer as one that was judged before, whole."""
         sock, expected, began = asked
         try:
-            data = sock.recv(ANSWER_BYTES)
+            data = os.read(fd, ANSWER_BYTES)
         except BlockingIOError:
             self.flights.long_way(fd, asked)
             return
         except OSError as error:
             self.held.state[fd] = FREE
-            end(sock)
+            self.flights.end(fd, asked)
             self._failed(0, Refusal(*cause_of(error.errno or 0)))
             return
         known = self.opening.known
@@ -315,12 +316,14 @@ class Worker:
         self.tally.publish()
         row[counters.IN_FLIGHT] = len(self.flights)
         row[counters.RESUMED] = self.flights.resumed
+        row[counters.RING_OPENED] = self.flights.bursts.opened
         row[counters.PINGS] = held.pings
         row[counters.PONGS] = held.pongs
         row[counters.WAITING] = len(self.backoff)
         row[counters.BYTES_READ] = held.bytes_read
         if self.ramping and self._settled():
             self.ramping = False
+            self.flights.bursts.rest()
             self.tally.publish_handshakes()
             row[counters.RAMPED_NS] = self._settled_ns()
 

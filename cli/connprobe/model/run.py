@@ -17,13 +17,17 @@ WATCH_SCHEMA = "connprobe/watch/1"
 
 
 class ClientFigures(Record, frozen=True):
-    """pss_bytes: all processes of the command but the embedded server (source: /proc/PID/smaps_rollup)."""
+    """pss_bytes: all processes of the command but the embedded server (source: /proc/PID/smaps_rollup).
+
+    opened_by_io_uring: connections; the others took a system call for each step. None: of an older connprobe.
+    """
 
     workers: int
     pss_bytes: int | None
     pss_bytes_per_connection: float | None
     workers_pss_bytes_per_connection: float | None
     cpu_s: float | None
+    opened_by_io_uring: int | None = None
 
 
 class ServerFigures(Record, frozen=True):

@@ -208,6 +208,7 @@ def _client(plan: HoldPlan, seen: Seen, totals: Totals, unknown: dict[str, str])
         pss_bytes_per_connection=each(seen.client_pss_bytes),
         workers_pss_bytes_per_connection=each(seen.workers_pss_bytes),
         cpu_s=None if seen.workers_cpu_s is None else round(seen.workers_cpu_s + seen.observer_cpu_s, 3),
+        opened_by_io_uring=totals.ring_opened,
     )
 
 

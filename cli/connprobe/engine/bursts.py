@@ -1,0 +1,62 @@
+"""Whether io_uring opens the connections of a worker, and what it says when it does.
+
+It does for first attempts, many at a time, that begin with a request over plain TCP from a port that the
+kernel chooses; where it is there at all; and as long as most handshakes of TCP are over at once: far away
+each would only be begun there, and cancelled.
+"""
+
+import errno
+from collections.abc import Sequence
+
+from connprobe.engine.ring import Ring
+from connprobe.engine.sources import Source, sockaddr
+from connprobe.engine.task import Task
+
+LEAST = 16  # connections; for fewer it is not worth it
+WAITS = -errno.EINPROGRESS  # of an outcome
+
+
+class Bursts:
+    """opened: connections that io_uring made. serves: until it is found that it cannot."""
+
+    def __init__(self, task: Task, epoll_fd: int, *, speaks_first: bool) -> None:
+        self.opened = 0
+        self._task, self._epoll_fd = task, epoll_fd
+        self._ring: Ring | None = None
+        self._binds = all(address for address, *_ in task.sources)
+        alike = self._binds or not any(address for address, *_ in task.sources)
+        chosen = all(ports is None for *_, ports in task.sources)
+        # Visits are short, and their times are what is asked for: each is to be timed by itself.
+        self.serves = speaks_first and task.visits is None and alike and chosen
+
+    def ready(self, request_bytes: int) -> bool:
+        """Makes the ring, if there is none."""
+        if self.serves and self._ring is None:
+            target, port, *_ = self._task.target
+            scope_id = self._task.target[3] if len(self._task.target) == 4 else 0
+            try:
+                to = sockaddr(str(target), int(port), int(scope_id))
+                family, fd = self._task.family, self._epoll_fd
+                self._ring = Ring(family, to, request_bytes, fd, binds=self._binds)
+            except OSError:  # an old kernel, seccomp, kernel.io_uring_disabled
+                self.serves = False
+        return self.serves
+
+    def open(self, requests: Sequence[bytes], sources: Sequence[Source]) -> list[tuple[int, int]] | None:
+        """(descriptor, outcome) of each: see Ring.open. None: it cannot, and nothing was begun."""
+        assert self._ring is not None
+        try:
+            opened = self._ring.open(requests, [source.sockaddr for source in sources])
+        except OSError:
+            self.serves = False
+            self.rest()
+            return None
+        self.opened += sum(fd >= 0 for fd, _ in opened)
+        self.serves = sum(outcome == WAITS for _, outcome in opened) * 2 <= len(opened)
+        return opened
+
+    def rest(self) -> None:
+        """There is nothing to open for now: 0.2 MB less."""
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None

@@ -1,0 +1,262 @@
+"""A burst of connections in two system calls, where the kernel has io_uring.
+
+Else each request that is sent wakes the server, which takes this CPU before the next one is sent. Nothing
+stays in the ring between two bursts: what has not come to its end at once is taken back, for epoll to go on
+with. Nor are the steps of a connection linked: they are taken in order as long as none has to wait, and a
+link costs 1 us.
+
+Source of the layout and the numbers: include/uapi/linux/io_uring.h. BIND is the latest of them (6.11).
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+
+from connprobe.engine.sources import IP_BIND_ADDRESS_NO_PORT
+
+MOST = 128  # connections of a burst
+LONGEST_REQUEST = 4096
+
+_SETUP, _ENTER, _REGISTER = 425, 426, 427  # system calls
+_SUBMIT_ALL, _COOP_TASKRUN, _SINGLE_ISSUER = 1 << 7, 1 << 8, 1 << 12
+_GETEVENTS, _REGISTER_PROBE = 1, 8
+_ENTRIES_AT = 0x10000000
+_SKIP_SUCCESS = 1 << 6
+_CANCEL, _CONNECT, _SEND, _EPOLL_CTL, _SOCKET, _COMMAND, _BIND = 14, 16, 26, 29, 45, 46, 56
+_SETSOCKOPT = 3  # a _COMMAND of sockets
+_EPOLL_CTL_ADD, _EPOLLIN = 1, 1
+_STEPS = 6  # of a connection, where it is bound
+_CANCELS_AT, _ENTRIES = MOST * (_STEPS + 1), MOST * (_STEPS + 2)
+_ENTRY = struct.Struct("=BBHiQQIIQHHiQQ")
+_WORDS, _FD, _OFFSET = 16, 1, 2  # of an entry, in 32 bits
+_EVENT_WORDS, _EVENT_FD = (3, 1) if os.uname().machine == "x86_64" else (4, 2)  # struct epoll_event
+_SOCKADDR_BYTES = 28
+_YES, _NO, _SOURCES_AT = 32, 36, 40  # in our memory; the target is at 0
+_EVENTS_AT = _SOURCES_AT + MOST * _SOCKADDR_BYTES
+_REQUESTS_AT = _EVENTS_AT + MOST * _EVENT_WORDS * 4
+# user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then.
+_FAILED, _CONNECTED, _SENT, _WATCHED, _MADE, _CANCELLED, _KINDS = (MOST * kind for kind in range(7))
+_UNDER_WAY = 1
+_U32 = 0xFFFFFFFF
+
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_syscall.restype = ctypes.c_long
+
+
+class Ring:
+    """For connections to one target that all begin with a request of the same length.
+
+    binds: each is bound to a source address. Raises OSError where the kernel has no io_uring, forbids it, or
+    has too little of it.
+    """
+
+    def __init__(self, family: int, target: bytes, request_bytes: int, epoll_fd: int, *, binds: bool) -> None:
+        if request_bytes > LONGEST_REQUEST or sys.byteorder != "little":
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        self._length, self._binds = request_bytes, binds
+        self._steps = _STEPS if binds else _STEPS - 2
+        self._memory = (ctypes.c_char * (_REQUESTS_AT + MOST * request_bytes + 3 & ~3))()
+        self._bytes = memoryview(self._memory).cast("B")
+        self._bytes[: len(target)] = target
+        self._bytes[_YES : _YES + 8] = struct.pack("=ii", 1, 0)
+        self._events = self._bytes.cast("I")[_EVENTS_AT // 4 : _REQUESTS_AT // 4]
+        self._events[::_EVENT_WORDS] = array("I", [_EPOLLIN] * MOST)
+        parameters = bytearray(120)  # struct io_uring_params
+        struct.pack_into("=III", parameters, 0, 0, 0, _SUBMIT_ALL | _COOP_TASKRUN | _SINGLE_ISSUER)
+        self._fd = _called(_SETUP, _ENTRIES, (ctypes.c_char * len(parameters)).from_buffer(parameters))
+        try:
+            self._probe()
+            self._map(parameters)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._prepare(family, epoll_fd)
+
+    def _probe(self) -> None:
+        answer = bytearray(16 + 256 * 8)  # struct io_uring_probe
+        held = (ctypes.c_char * len(answer)).from_buffer(answer)
+        _called(_REGISTER, self._fd, _REGISTER_PROBE, held, 256)
+        if answer[0] < _BIND or not answer[16 + 8 * _BIND + 2] & 1:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def _map(self, parameters: bytearray) -> None:
+        entries, completions = struct.unpack_from("=II", parameters)
+        _, tail, _, _, _, _, order = struct.unpack_from("=7I", parameters, 40)  # struct io_sqring_offsets
+        head, come, _, _, _, completed = struct.unpack_from("=6I", parameters, 80)  # struct io_cqring_offsets
+        self._queues = mmap.mmap(self._fd, max(order + entries * 4, completed + completions * 16))
+        self._entries = mmap.mmap(self._fd, entries * _ENTRY.size, offset=_ENTRIES_AT)
+        self._words = memoryview(self._queues).cast("I")
+        self._fields = memoryview(self._entries).cast("I")
+        self._order = self._words[order // 4 : order // 4 + entries]
+        self._tail_at, self._tail, self._mask = tail // 4, 0, entries - 1
+        self._head_at, self._come_at, self._head = head // 4, come // 4, 0
+        self._its_mask = completions - 1
+        ring = memoryview(self._queues)[completed : completed + completions * 16]  # of struct io_uring_cqe
+        self._data, self._answers = ring.cast("Q"), ring.cast("i")
+
+    def _prepare(self, family: int, epoll_fd: int) -> None:
+        """What is the same in every burst."""
+        base = ctypes.addressof(self._memory)
+        size = 16 if family == socket.AF_INET else _SOCKADDR_BYTES
+        for slot in range(MOST):
+            at = slot * self._steps
+            if self._binds:
+                self._option(at, slot, socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, base + _YES)
+                source = base + _SOURCES_AT + slot * _SOCKADDR_BYTES
+                self._write(at + 1, slot, opcode=_BIND, flags=_SKIP_SUCCESS, address=source, offset=size)
+                at += 2
+            self._option(at, slot, socket.IPPROTO_TCP, socket.TCP_QUICKACK, base + _NO)
+            self._write(at + 1, _CONNECTED + slot, opcode=_CONNECT, address=base, offset=size)
+            self._write(
+                at + 2,
+                _SENT + slot,
+                opcode=_SEND,
+                address=base + _REQUESTS_AT + slot * self._length,
+                length=self._length,
+                operation=socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL,
+            )
+            event = base + _EVENTS_AT + slot * _EVENT_WORDS * 4
+            self._write(
+                at + 3, _WATCHED + slot, opcode=_EPOLL_CTL, fd=epoll_fd, address=event, length=_EPOLL_CTL_ADD
+            )
+            kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            self._write(MOST * self._steps + slot, _MADE + slot, opcode=_SOCKET, fd=family, offset=kind)
+
+    def _option(self, entry: int, slot: int, level: int, name: int, value: int) -> None:
+        """setsockopt(2) of an int."""
+        self._write(
+            entry,
+            slot,
+            opcode=_COMMAND,
+            flags=_SKIP_SUCCESS,
+            offset=_SETSOCKOPT,
+            address=level | name << 32,
+            option_bytes=4,
+            option=value,
+        )
+
+    def open(self, requests: Sequence[bytes], sources: Sequence[bytes]) -> list[tuple[int, int]]:
+        """(descriptor, outcome) of each, `MOST` at most. The descriptor is the caller's; -1: there is none.
+
+        outcome: bytes of the request that were sent, or -errno. EINPROGRESS: none yet. Unless it is another,
+        epoll waits for input. sources: the sockaddr of each, where they are bound.
+        Raises OSError when the ring itself fails: what was begun is closed.
+        """
+        number = len(requests)
+        self._submit(MOST * self._steps, number)
+        made = self._results(number, number)[_MADE : _MADE + number]
+        slots = [slot for slot, fd in enumerate(made) if fd >= 0]
+        fds = array("I", [made[slot] for slot in slots])
+        try:
+            outcomes = iter(self._speak(fds, [requests[i] for i in slots], [sources[i] for i in slots]))
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return [(fd, next(outcomes)) if fd >= 0 else (-1, fd) for fd in made]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _speak(self, fds: "array[int]", requests: list[bytes], sources: list[bytes]) -> list[int]:
+        number, size = len(fds), self._steps * _WORDS
+        for step in range(self._steps - 1):
+            self._fields[step * _WORDS + _FD : number * size : size] = fds
+        self._fields[size - _WORDS + _OFFSET : number * size : size] = fds
+        self._events[_EVENT_FD : number * _EVENT_WORDS : _EVENT_WORDS] = fds
+        self._bytes[_REQUESTS_AT : _REQUESTS_AT + number * self._length] = b"".join(requests)
+        if self._binds:
+            self._bytes[_SOURCES_AT : _SOURCES_AT + number * _SOCKADDR_BYTES] = b"".join(sources)
+        self._submit(0, number * self._steps)
+        results = self._results(3 * number, number)
+        kinds = (results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT, _WATCHED))
+        return [_outcome(*each) for each in zip(*kinds, strict=True)]
+
+    def _results(self, completions: int, number: int) -> list[int]:
+        """Of `number` connections, by user_data. What is still under way is cancelled: that leaves TCP alone.
+
+        The rest is waited for, or it would be taken for the next burst's: a kernel thread takes over an
+        EPOLL_CTL while somebody reads our /proc/PID/fdinfo, which holds its lock.
+        """
+        results = [0] * _KINDS
+        results[_CONNECTED : _CONNECTED + number] = [_UNDER_WAY] * number
+        come = self._collect(results)
+        if come < completions:
+            connecting = [slot for slot in range(number) if results[_CONNECTED + slot] == _UNDER_WAY]
+            for place, slot in enumerate(connecting):
+                self._write(place + _CANCELS_AT, _CANCELLED + slot, opcode=_CANCEL, address=_CONNECTED + slot)
+            self._submit(_CANCELS_AT, len(connecting))
+            completions += len(connecting)
+            while (come := come + self._collect(results)) < completions:
+                _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)
+        return results
+
+    def _collect(self, results: list[int]) -> int:
+        """How many have come of those that always come."""
+        first, number = self._head & self._its_mask, (self._words[self._come_at] - self._head) & _U32
+        self._head += number
+        expected = 0
+        for start, end in ((first, first + number), (0, first + number - self._its_mask - 1)):
+            data = self._data[2 * start : 2 * max(start, end) : 2].tolist()
+            answers = self._answers[4 * start + 2 : 4 * max(start, end) : 4].tolist()
+            for at, result in zip(data, answers, strict=True):
+                results[at] = result
+            expected += sum(map(_CONNECTED.__le__, data))
+        self._words[self._head_at] = self._head & _U32
+        return expected
+
+    def _write(
+        self,
+        entry: int,
+        data: int,
+        *,
+        opcode: int,
+        flags: int = 0,
+        fd: int = -1,
+        offset: int = 0,
+        address: int = 0,
+        length: int = 0,
+        operation: int = 0,
+        option_bytes: int = 0,
+        option: int = 0,
+    ) -> None:
+        _ENTRY.pack_into(
+            self._entries, entry * _ENTRY.size,
+            opcode, flags, 0, fd, offset, address, length, operation, data, 0, 0, option_bytes, option, 0,
+        )  # fmt: skip
+
+    def _submit(self, first: int, number: int) -> None:
+        """What needs no waiting is done, and its completion there, when this returns."""
+        at, end = self._tail & self._mask, self._mask + 1
+        order = array("I", range(first, first + number))
+        self._order[at : at + number] = order[: end - at]
+        self._order[: max(0, at + number - end)] = order[end - at :]
+        self._tail += number
+        self._words[self._tail_at] = self._tail & _U32
+        while number:
+            number -= _called(_ENTER, self._fd, number, 0, 0, None, 0)
+
+
+def _outcome(failed: int, connected: int, sent: int, watched: int) -> int:
+    """By the first step that failed. The later ones were tried all the same, but for nothing."""
+    if failed:
+        return failed
+    if connected and connected not in (-errno.ECANCELED, -errno.ECONNABORTED):
+        return connected
+    if sent < 0 and sent != -errno.EAGAIN:  # of a refusal it is the first to hear, connect then ECONNABORTED
+        return sent
+    return watched or (sent if sent > 0 else -errno.EINPROGRESS)
+
+
+def _called(number: int, *arguments: object) -> int:
+    """Raises OSError."""
+    while (result := _syscall(number, *arguments)) < 0:
+        if (code := ctypes.get_errno()) != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+    return int(result)

@@ -1,0 +1,249 @@
+"""io_uring as it answers here, against real sockets."""
+
+import errno
+import os
+import resource
+import select
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import servers
+from connprobe import causes
+from connprobe.engine import counters
+from connprobe.engine.ring import MOST, Ring
+from connprobe.engine.sources import sockaddr
+from netns import network_namespace
+from servers import OddServer
+
+Run = Callable[..., Any]  # see conftest.py
+REQUEST = b"GET / HTTP/1.1\r\nHost: server\r\n\r\n"
+SOURCE = sockaddr("127.7.0.1", 0)
+
+
+class Opened:
+    """A ring to one target, and what it opened."""
+
+    def __init__(self, target: tuple[Any, ...], *, source: bytes = SOURCE, request: bytes = REQUEST) -> None:
+        self.fds: list[int] = []
+        self.epoll = select.epoll()
+        self.family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        self.source, self.request = source, request
+        self.ring: Ring | None = None
+        try:
+            to = sockaddr(target[0], target[1])
+            self.ring = Ring(self.family, to, len(request), self.epoll.fileno(), binds=bool(source))
+        except OSError as error:
+            self.close()
+            if error.errno in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+                pytest.skip(f"this kernel has no io_uring for sockets (6.11), or forbids it: {error}")
+            raise
+
+    def open(self, number: int) -> list[int]:
+        """The outcomes."""
+        assert self.ring is not None
+        opened = self.ring.open([self.request] * number, [self.source] * number)
+        self.fds += [fd for fd, _ in opened if fd >= 0]
+        return [outcome for _, outcome in opened]
+
+    def let_go(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds.clear()
+
+    def close(self) -> None:
+        if self.ring is not None:
+            self.ring.close()
+        self.let_go()
+        self.epoll.close()
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Opened]]:
+    with ExitStack() as closing:
+
+        def make(target: tuple[Any, ...], **options: Any) -> Opened:
+            made = Opened(target, **options)
+            closing.callback(made.close)
+            return made
+
+        yield make
+
+
+@contextmanager
+def descriptors(more: int) -> Iterator[None]:
+    """Room for so many more than are open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as holes:  # the limit is on numbers, and lower ones may be free
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
+        while (fd := os.dup(0)) < highest:
+            holes.callback(os.close, fd)
+        os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fd + more, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_each_is_bound_connected_sent_and_watched(opened: Any, listener: socket.socket) -> None:
+    made = opened(listener.getsockname())
+    assert made.open(23) == [len(REQUEST)] * 23
+    for _ in range(23):
+        sock, (address, _) = listener.accept()
+        with sock:
+            assert address == "127.7.0.1"
+            assert sock.recv(4096) == REQUEST
+            sock.sendall(b"answer")
+    assert sorted(fd for fd, _ in made.epoll.poll(5, 64)) == sorted(made.fds)
+    assert {os.read(fd, 64) for fd in made.fds} == {b"answer"}
+    assert not any(os.get_inheritable(fd) or os.get_blocking(fd) for fd in made.fds)
+
+
+def test_the_kernel_chooses_the_address_and_ipv6(opened: Any) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        made = opened(listener.getsockname(), source=b"")
+        assert made.open(7) == [len(REQUEST)] * 7
+        bound = opened(listener.getsockname(), source=sockaddr("::1", 0))
+        assert bound.open(5) == [len(REQUEST)] * 5
+        for _ in range(12):
+            sock, peer = listener.accept()
+            with sock:
+                assert (peer[0], sock.recv(4096)) == ("::1", REQUEST)
+
+
+def test_rings_go_round_while_somebody_holds_the_lock_of_the_epoll(
+    opened: Any, listener: socket.socket
+) -> None:
+    made = opened(listener.getsockname())
+    done = threading.Event()
+    path = Path(f"/proc/self/fdinfo/{made.epoll.fileno()}")
+
+    def look() -> None:
+        while not done.is_set():
+            path.read_text()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(3001 // MOST + 1):  # 9,000 completions: more than four times what the ring holds
+            assert made.open(101) == [len(REQUEST)] * 101
+            for _ in range(101):
+                listener.accept()[0].close()
+            assert len({fd for fd, _ in made.epoll.poll(5, 256)}) > 0
+            made.let_go()
+    finally:
+        done.set()
+        looking.join()
+
+
+def test_refused(opened: Any, listener: socket.socket) -> None:
+    made = opened(listener.getsockname())
+    listener.close()
+    for _ in range(3):
+        assert made.open(MOST) == [-errno.ECONNREFUSED] * MOST
+
+
+def test_who_gets_no_answer_is_still_connecting(opened: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=2) as listener:
+        made = opened(listener.getsockname())
+        assert made.open(11) == [len(REQUEST)] * 3 + [-errno.EINPROGRESS] * 8  # backlog + 1
+        listener.settimeout(10)
+        for _ in range(3):
+            listener.accept()[0].close()
+        late = made.fds[3]
+        made.epoll.modify(late, select.EPOLLOUT)
+        for fd in made.fds[:3]:  # closed
+            made.epoll.unregister(fd)
+        assert (late, select.EPOLLOUT) in made.epoll.poll(10)  # once SYN is sent again
+        assert os.write(late, REQUEST) == len(REQUEST)
+
+
+def test_no_descriptors_are_left(opened: Any, listener: socket.socket) -> None:
+    made = opened(listener.getsockname())
+    with descriptors(5):
+        assert made.open(9) == [len(REQUEST)] * 5 + [-errno.EMFILE] * 4
+        with pytest.raises(OSError, match="Too many open files"):
+            Ring(made.family, b"", 1, made.epoll.fileno(), binds=False)
+
+
+def test_a_source_that_is_not_of_this_host(opened: Any, listener: socket.socket) -> None:
+    made = opened(listener.getsockname(), source=sockaddr("192.0.2.7", 0))
+    assert made.open(17) == [-errno.EADDRNOTAVAIL] * 17
+
+
+def test_no_source_port_is_left(opened: Any) -> None:
+    with network_namespace():
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("20001 20005")
+        with socket.create_server(("127.0.0.1", 7000)) as listener:
+            made = opened(listener.getsockname())
+            assert made.open(9) == [len(REQUEST)] * 5 + [-errno.EADDRNOTAVAIL] * 4
+            made.close()
+            made.ring = None
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "failures"),
+    [
+        (servers.websocket, {}),
+        (servers.byte_by_byte, {}),
+        (servers.close_at_once, {causes.EOF: 97}),
+        (servers.wrong_accept_key, {causes.PROTOCOL: 97}),
+        (servers.answering(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"), {causes.REJECTED: 97}),
+        (servers.mute, {causes.TIMEOUT: 97}),
+    ],
+)
+def test_whatever_is_answered(run: Run, behaviour: servers.Behaviour, failures: dict[str, int]) -> None:
+    with OddServer(behaviour) as server:
+        worker = run(share=97, target=("127.0.0.1", server.port), protocol="ws", timeout_s=1.0)
+        totals = worker.until(lambda totals: totals.established + totals.failed == 97)
+        assert (totals.failures, totals.held) == (failures, 97 - sum(failures.values()))
+        if totals.ring_opened:
+            assert totals.ring_opened > 90  # all that began many at a time
+        worker.tell("quit")
+        worker.hear()
+
+
+def test_reset_before_an_answer(run: Run) -> None:
+    with OddServer(servers.reset_at_once) as server:
+        worker = run(share=97, target=("127.0.0.1", server.port), protocol="ws")
+        totals = worker.until(lambda totals: totals.failed == 97)
+        assert totals.failures == {causes.RESET: 97}
+
+
+def test_nobody_listens_to_a_worker(run: Run, listener: socket.socket) -> None:
+    target = listener.getsockname()
+    listener.close()
+    worker = run(share=101, target=target, protocol="ws")
+    assert worker.until(lambda totals: totals.failed == 101).failures == {causes.REFUSED: 101}
+    worker.tell("quit")
+    assert worker.hear() == ("ended", {causes.REFUSED: {"ECONNREFUSED: Connection refused": 101}}, {})
+
+
+def test_where_handshakes_take_their_time_the_ring_is_given_up(run: Run) -> None:
+    """The queue is full, as a far server would seem: what is cancelled in the ring is established later."""
+    with socket.create_server(("127.0.0.1", 0), backlog=2) as listener, ExitStack() as closing:
+        listener.settimeout(10)
+        worker = run(share=48, target=listener.getsockname(), protocol="http", concurrency=48)
+        worker.until(lambda totals: totals.in_flight == 48)
+        listener.listen(64)  # there is room when SYN comes again
+        for _ in range(48):
+            sock = closing.enter_context(listener.accept()[0])
+            sock.settimeout(10)
+            assert sock.recv(4096).endswith(b"\r\n\r\n")
+            sock.sendall(servers.OK)
+        totals = worker.until(lambda totals: totals.held == 48)
+        assert totals.failures == {}
+        assert totals.ring_opened in (48, 0)
+        assert not worker.worker.flights.bursts.serves
+        assert worker.counted(counters.RING_OPENED) == totals.ring_opened
+        worker.tell("quit")
+        with suppress(OSError):
+            worker.hear()
