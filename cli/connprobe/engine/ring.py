@@ -43,6 +43,10 @@ _REQUESTS_AT = _EVENTS_AT + MOST * _EVENT_WORDS * 4
 # user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then.
 _FAILED, _CONNECTED, _SENT, _WATCHED, _MADE, _CANCELLED, _KINDS = (MOST * kind for kind in range(7))
 _UNDER_WAY = 1
+# Here, since enumerations do it: in each worker that code would dirty 100 kB, and a ctypes array as much.
+_SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_SOL_IP, _TCP, _TCP_QUICKACK = int(socket.SOL_IP), int(socket.IPPROTO_TCP), int(socket.TCP_QUICKACK)
 _U32 = 0xFFFFFFFF
 
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
@@ -61,15 +65,14 @@ class Ring:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._length, self._binds = request_bytes, binds
         self._steps = _STEPS if binds else _STEPS - 2
-        self._memory = (ctypes.c_char * (_REQUESTS_AT + MOST * request_bytes + 3 & ~3))()
-        self._bytes = memoryview(self._memory).cast("B")
+        self._bytes = memoryview(bytearray(_REQUESTS_AT + MOST * request_bytes + 3 & ~3))
         self._bytes[: len(target)] = target
         self._bytes[_YES : _YES + 8] = struct.pack("=ii", 1, 0)
         self._events = self._bytes.cast("I")[_EVENTS_AT // 4 : _REQUESTS_AT // 4]
         self._events[::_EVENT_WORDS] = array("I", [_EPOLLIN] * MOST)
         parameters = bytearray(120)  # struct io_uring_params
         struct.pack_into("=III", parameters, 0, 0, 0, _SUBMIT_ALL | _COOP_TASKRUN | _SINGLE_ISSUER)
-        self._fd = _called(_SETUP, _ENTRIES, (ctypes.c_char * len(parameters)).from_buffer(parameters))
+        self._fd = _called(_SETUP, _ENTRIES, _pointer(parameters))
         try:
             self._probe()
             self._map(parameters)
@@ -80,8 +83,7 @@ class Ring:
 
     def _probe(self) -> None:
         answer = bytearray(16 + 256 * 8)  # struct io_uring_probe
-        held = (ctypes.c_char * len(answer)).from_buffer(answer)
-        _called(_REGISTER, self._fd, _REGISTER_PROBE, held, 256)
+        _called(_REGISTER, self._fd, _REGISTER_PROBE, _pointer(answer), 256)
         if answer[0] < _BIND or not answer[16 + 8 * _BIND + 2] & 1:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
@@ -102,16 +104,16 @@ class Ring:
 
     def _prepare(self, family: int, epoll_fd: int) -> None:
         """What is the same in every burst."""
-        base = ctypes.addressof(self._memory)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._bytes))  # which stays: nothing resizes it
         size = 16 if family == socket.AF_INET else _SOCKADDR_BYTES
         for slot in range(MOST):
             at = slot * self._steps
             if self._binds:
-                self._option(at, slot, socket.SOL_IP, IP_BIND_ADDRESS_NO_PORT, base + _YES)
+                self._option(at, slot, _SOL_IP, IP_BIND_ADDRESS_NO_PORT, base + _YES)
                 source = base + _SOURCES_AT + slot * _SOCKADDR_BYTES
                 self._write(at + 1, slot, opcode=_BIND, flags=_SKIP_SUCCESS, address=source, offset=size)
                 at += 2
-            self._option(at, slot, socket.IPPROTO_TCP, socket.TCP_QUICKACK, base + _NO)
+            self._option(at, slot, _TCP, _TCP_QUICKACK, base + _NO)
             self._write(at + 1, _CONNECTED + slot, opcode=_CONNECT, address=base, offset=size)
             self._write(
                 at + 2,
@@ -119,14 +121,13 @@ class Ring:
                 opcode=_SEND,
                 address=base + _REQUESTS_AT + slot * self._length,
                 length=self._length,
-                operation=socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL,
+                operation=_SEND_FLAGS,
             )
             event = base + _EVENTS_AT + slot * _EVENT_WORDS * 4
             self._write(
                 at + 3, _WATCHED + slot, opcode=_EPOLL_CTL, fd=epoll_fd, address=event, length=_EPOLL_CTL_ADD
             )
-            kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-            self._write(MOST * self._steps + slot, _MADE + slot, opcode=_SOCKET, fd=family, offset=kind)
+            self._write(MOST * self._steps + slot, _MADE + slot, opcode=_SOCKET, fd=family, offset=_KIND)
 
     def _option(self, entry: int, slot: int, level: int, name: int, value: int) -> None:
         """setsockopt(2) of an int."""
@@ -252,6 +253,10 @@ def _outcome(failed: int, connected: int, sent: int, watched: int) -> int:
     if sent < 0 and sent != -errno.EAGAIN:  # of a refusal it is the first to hear, connect then ECONNABORTED
         return sent
     return watched or (sent if sent > 0 else -errno.EINPROGRESS)
+
+
+def _pointer(buffer: bytearray) -> object:
+    return ctypes.byref(ctypes.c_char.from_buffer(buffer))
 
 
 def _called(number: int, *arguments: object) -> int:
