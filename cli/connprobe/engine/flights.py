@@ -130,10 +130,8 @@ class Flights:
         began, asked = time.monotonic(), self._opening.requests(number)
         if not self.bursts.ready(len(asked[0][0])):
             return None
-        opened = self.bursts.open(
-            [request for request, _ in asked],
-            [source for _, source in zip(asked, self._sources, strict=False)],
-        )
+        sources = [next(self._sources) for _ in asked]
+        opened = self.bursts.open([request for request, _ in asked], sources)
         return None if opened is None else self._begun(opened, asked, began)
 
     def _begun(

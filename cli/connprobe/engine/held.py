@@ -70,7 +70,7 @@ class HeldSet:
             self._frames(fd, leftover)
 
     def take(self, fd: int, sock: socket.SocketType | None) -> None:
-        """Holds a socket behind whose handshake nothing came. None: there is no object of it, nor need one be."""
+        """Holds a socket behind whose handshake nothing came. None: no object of it was made."""
         if self._tls:
             self._sessions[fd] = sock
         elif sock is not None and self._brief:
