@@ -56,7 +56,7 @@ class Bursts:
         return opened
 
     def rest(self) -> None:
-        """There is nothing to open for now: 0.2 MB less."""
+        """There is nothing to open for now: its queues are given back."""
         if self._ring is not None:
             self._ring.close()
             self._ring = None
