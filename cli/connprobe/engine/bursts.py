@@ -8,7 +8,7 @@ each would only be begun there, and cancelled.
 import errno
 from collections.abc import Sequence
 
-from connprobe.engine.ring import Ring
+from connprobe.engine.ring import Ring, trim_heap
 from connprobe.engine.sources import Source, sockaddr
 from connprobe.engine.task import Task
 
@@ -56,7 +56,8 @@ class Bursts:
         return opened
 
     def rest(self) -> None:
-        """There is nothing to open for now: its queues are given back."""
+        """There is nothing to open for now: what bursts took is given back."""
         if self._ring is not None:
             self._ring.close()
             self._ring = None
+            trim_heap()

@@ -49,7 +49,8 @@ _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _SOL_IP, _TCP, _TCP_QUICKACK = int(socket.SOL_IP), int(socket.IPPROTO_TCP), int(socket.TCP_QUICKACK)
 _U32 = 0xFFFFFFFF
 
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall, _trim = _libc.syscall, getattr(_libc, "malloc_trim", None)  # of glibc alone
 _syscall.restype = ctypes.c_long
 
 
@@ -65,7 +66,9 @@ class Ring:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._length, self._binds = request_bytes, binds
         self._steps = _STEPS if binds else _STEPS - 2
-        self._bytes = memoryview(bytearray(_REQUESTS_AT + MOST * request_bytes + 3 & ~3))
+        # Not of the heap, which never gives back what others were put on top of.
+        self._memory = mmap.mmap(-1, _REQUESTS_AT + MOST * request_bytes + 3 & ~3)
+        self._bytes = memoryview(self._memory)
         self._bytes[: len(target)] = target
         self._bytes[_YES : _YES + 8] = struct.pack("=ii", 1, 0)
         self._events = self._bytes.cast("I")[_EVENTS_AT // 4 : _REQUESTS_AT // 4]
@@ -104,7 +107,7 @@ class Ring:
 
     def _prepare(self, family: int, epoll_fd: int) -> None:
         """What is the same in every burst."""
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self._bytes))  # which stays: nothing resizes it
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))  # which stays: nothing resizes it
         size = 16 if family == socket.AF_INET else _SOCKADDR_BYTES
         for slot in range(MOST):
             at = slot * self._steps
@@ -171,13 +174,18 @@ class Ring:
             self._fields[step * _WORDS + _FD : number * size : size] = fds
         self._fields[size - _WORDS + _OFFSET : number * size : size] = fds
         self._events[_EVENT_FD : number * _EVENT_WORDS : _EVENT_WORDS] = fds
-        self._bytes[_REQUESTS_AT : _REQUESTS_AT + number * self._length] = b"".join(requests)
+        self._put(_REQUESTS_AT, requests)
         if self._binds:
-            self._bytes[_SOURCES_AT : _SOURCES_AT + number * _SOCKADDR_BYTES] = b"".join(sources)
+            self._put(_SOURCES_AT, sources)
         self._submit(0, number * self._steps)
         results = self._results(3 * number, number)
         kinds = (results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT, _WATCHED))
         return [_outcome(*each) for each in zip(*kinds, strict=True)]
+
+    def _put(self, at: int, values: list[bytes]) -> None:
+        self._memory.seek(at)
+        for value in values:
+            self._memory.write(value)
 
     def _results(self, completions: int, number: int) -> list[int]:
         """Of `number` connections, by user_data. What is still under way is cancelled: that leaves TCP alone.
@@ -242,6 +250,12 @@ class Ring:
         self._words[self._tail_at] = self._tail & _U32
         while number:
             number -= _called(_ENTER, self._fd, number, 0, 0, None, 0)
+
+
+def trim_heap() -> None:
+    """Free pages go back to the kernel: those between used ones too, which free(3) keeps."""
+    if _trim is not None:
+        _trim(0)
 
 
 def _outcome(failed: int, connected: int, sent: int, watched: int) -> int:
