@@ -35,6 +35,7 @@ class Running:
             "ping_s": 0.0,
             "reconnect_attempts": 0,
             "tls": None,
+            "bursts": True,
             **task,
         }
         self.table = SharedTable(1, counters.COLUMNS)

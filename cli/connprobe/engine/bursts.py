@@ -2,15 +2,19 @@
 
 It does for first attempts, many at a time, that begin with a request over plain TCP from a port that the
 kernel chooses; where it is there at all; and as long as most handshakes of TCP are over at once: far away
-each would only be begun there, and cancelled.
+each would only be begun there, and cancelled. And in a few workers alone: what drives it is loaded where it
+serves, and takes half a megabyte of each.
 """
 
 import errno
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from connprobe.engine.ring import Ring, trim_heap
 from connprobe.engine.sources import Source, sockaddr
 from connprobe.engine.task import Task
+
+if TYPE_CHECKING:
+    from connprobe.engine.ring import Ring
 
 LEAST = 16  # connections; for fewer it is not worth it
 WAITS = -errno.EINPROGRESS  # of an outcome
@@ -27,11 +31,13 @@ class Bursts:
         alike = self._binds or not any(address for address, *_ in task.sources)
         chosen = all(ports is None for *_, ports in task.sources)
         # Visits are short, and their times are what is asked for: each is to be timed by itself.
-        self.serves = speaks_first and task.visits is None and alike and chosen
+        self.serves = task.bursts and speaks_first and task.visits is None and alike and chosen
 
     def ready(self, request_bytes: int) -> bool:
         """Makes the ring, if there is none."""
         if self.serves and self._ring is None:
+            from connprobe.engine.ring import Ring
+
             target, port, *_ = self._task.target
             scope_id = self._task.target[3] if len(self._task.target) == 4 else 0
             try:
@@ -58,6 +64,8 @@ class Bursts:
     def rest(self) -> None:
         """There is nothing to open for now: what bursts took is given back."""
         if self._ring is not None:
+            from connprobe.engine.ring import trim_heap
+
             self._ring.close()
             self._ring = None
             trim_heap()
