@@ -17,7 +17,7 @@ import pytest
 import servers
 from connprobe import causes
 from connprobe.engine import counters
-from connprobe.engine.ring import MOST, Ring
+from connprobe.engine.ring import MOST, Ring, _is_late, _outcome
 from connprobe.engine.sources import sockaddr
 from netns import network_namespace
 from servers import OddServer
@@ -249,3 +249,14 @@ def test_where_handshakes_take_their_time_the_ring_is_given_up(run: Run) -> None
         worker.tell("quit")
         with suppress(OSError):
             worker.hear()
+
+
+@pytest.mark.parametrize("connected", [-errno.ECONNRESET, -errno.EPIPE])
+def test_a_reset_behind_the_answer_is_no_connection_that_failed(connected: int) -> None:
+    """Its connect was woken by it, after the request had gone."""
+    assert _outcome(0, connected, 20, 0) == 20
+    assert _is_late(connected, 20)
+    assert _outcome(0, connected, -errno.EPIPE, 0) == connected
+    assert not _is_late(connected, -errno.EPIPE)
+    assert not _is_late(-errno.ECANCELED, 20)
+    assert not _is_late(0, 20)

@@ -61,6 +61,10 @@ class Bursts:
         self.serves = sum(outcome == WAITS for _, outcome in opened) * 2 <= len(opened)
         return opened
 
+    def late(self, fd: int) -> int:
+        """The errno of one of the last burst that was lost after its request was sent; 0: none is known."""
+        return 0 if self._ring is None else self._ring.late.get(fd, 0)
+
     def rest(self) -> None:
         """There is nothing to open for now: what bursts took is given back."""
         if self._ring is not None:

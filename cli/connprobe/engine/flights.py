@@ -39,7 +39,7 @@ Asked = tuple[socket.SocketType | None, bytes, float]
 
 
 class Flight:
-    __slots__ = ("attempt", "began", "expected", "fd", "reader", "sock", "stage", "unsent")
+    __slots__ = ("attempt", "began", "expected", "fd", "late", "reader", "sock", "stage", "unsent")
 
     def __init__(
         self, sock: socket.SocketType, unsent: bytes, expected: bytes, began: float, attempt: int
@@ -51,6 +51,9 @@ class Flight:
         self.began = began
         self.attempt = attempt  # 0: the first; n: the n-th reconnection
         self.stage = CONNECTING
+        self.late = (
+            0  # the errno that ended it behind what there is to read, where the socket tells it no more
+        )
         self.reader: ResponseReader | None = None
 
 
@@ -138,8 +141,11 @@ class Flights:
         self, opened: list[tuple[int, int]], asked: list[tuple[bytes, bytes]], began: float
     ) -> Iterator[int | tuple[int, Refusal]]:
         for (fd, sent), (request, expected) in zip(opened, asked, strict=True):
-            if sent == len(request):
+            late = self.bursts.late(fd)
+            if sent == len(request) and not late:
                 self.asked[fd] = (None, expected, began)
+            elif sent == len(request):
+                self.long_way(fd, (None, expected, began)).late = late
             elif sent > 0 or sent == WAITS:
                 self._epoll.modify(fd, select.EPOLLOUT)
                 self.by_fd[fd] = Flight(self._socket(fd), request[max(sent, 0) :], expected, began, 0)
@@ -200,8 +206,10 @@ class Flights:
         caller's. data: what was read already."""
         try:
             leftover = self._advance(flight, data)
-        except Refusal:
+        except Refusal as refusal:
             self._forget(flight)
+            if flight.late and refusal.cause == causes.EOF:
+                raise Refusal(*cause_of(flight.late)) from refusal
             raise
         except OSError as error:
             if wants_more(error):  # over TLS a session ticket is readable, and no answer

@@ -65,6 +65,7 @@ class Ring:
         if request_bytes > LONGEST_REQUEST or sys.byteorder != "little":
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._length, self._binds = request_bytes, binds
+        self.late: dict[int, int] = {}  # of the last burst: descriptor -> errno that its connect took
         self._steps = _STEPS if binds else _STEPS - 2
         # Not of the heap, which never gives back what others were put on top of.
         self._memory = mmap.mmap(-1, _REQUESTS_AT + MOST * request_bytes + 3 & ~3)
@@ -179,7 +180,12 @@ class Ring:
             self._put(_SOURCES_AT, sources)
         self._submit(0, number * self._steps)
         results = self._results(3 * number, number)
-        kinds = (results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT, _WATCHED))
+        kinds = [results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT, _WATCHED)]
+        self.late = {
+            fd: -connected
+            for fd, connected, sent in zip(fds, kinds[1], kinds[2], strict=True)
+            if _is_late(connected, sent)
+        }
         return [_outcome(*each) for each in zip(*kinds, strict=True)]
 
     def _put(self, at: int, values: list[bytes]) -> None:
@@ -258,11 +264,20 @@ def trim_heap() -> None:
         _trim(0)
 
 
+def _is_late(connected: int, sent: int) -> bool:
+    """The request was sent, so it was connected; what its connect says was lost after that.
+
+    A connect that had to wait asks for the socket's error when it is woken (io_connect), and so takes that of
+    a reset which came behind the answer: nobody else will hear of it.
+    """
+    return sent > 0 and connected < 0 and connected not in (-errno.ECANCELED, -errno.ECONNABORTED)
+
+
 def _outcome(failed: int, connected: int, sent: int, watched: int) -> int:
     """By the first step that failed. The later ones were tried all the same, but for nothing."""
     if failed:
         return failed
-    if connected and connected not in (-errno.ECANCELED, -errno.ECONNABORTED):
+    if connected and connected not in (-errno.ECANCELED, -errno.ECONNABORTED) and sent <= 0:
         return connected
     if sent < 0 and sent != -errno.EAGAIN:  # of a refusal it is the first to hear, connect then ECONNABORTED
         return sent

@@ -183,6 +183,9 @@ class Worker:
             self.held.add(flight.sock, leftover, flight.reader if self.opening.stays_open else None)
         except Lost as lost:
             self._drop(fd, lost.cause, lost.detail)
+        else:
+            if flight.late:
+                self._drop(fd, *cause_of(flight.late))
 
     def _failed(self, attempt: int, refusal: Refusal) -> None:
         if attempt:
