@@ -500,7 +500,23 @@ def test_what_a_tls_connection_takes_of_both_programs(
         assert "server PSS a connection" in (run.directory / "report.html").read_text()
     for with_tls, without in zip(took[True], took[False], strict=True):
         assert with_tls > without + 4096  # a session of OpenSSL, and its buffers
-    assert not list(tmp_path.glob("connprobe-tls-*"))
+    assert not list(tmp_path.rglob("*.pem"))
+
+
+def test_the_key_of_a_killed_run_is_nowhere_but_in_its_results(
+    start: Callable[..., Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    command = start("hold", "--no-bpf", "--tls", "--count", "23", "--for", "60s")
+    command.sampled("hold")
+    directory = command.directory
+    command.finish(kill=True)
+    assert not list(temporary.iterdir())
+    assert directory is not None
+    assert (directory / "tls").stat().st_mode & 0o777 == 0o700
+    assert {each.stat().st_mode & 0o777 for each in (directory / "tls").iterdir()} == {0o600}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -43,6 +43,7 @@ _REQUESTS_AT = _EVENTS_AT + MOST * _EVENT_WORDS * 4
 # user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then.
 _FAILED, _CONNECTED, _SENT, _WATCHED, _MADE, _CANCELLED, _KINDS = (MOST * kind for kind in range(7))
 _UNDER_WAY = 1
+_NO_ERROR = (0, -errno.ECANCELED, -errno.ECONNABORTED)  # of a connect
 # Here, since enumerations do it: in each worker that code would dirty 100 kB, and a ctypes array as much.
 _SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -270,14 +271,14 @@ def _is_late(connected: int, sent: int) -> bool:
     A connect that had to wait asks for the socket's error when it is woken (io_connect), and so takes that of
     a reset which came behind the answer: nobody else will hear of it.
     """
-    return sent > 0 and connected < 0 and connected not in (-errno.ECANCELED, -errno.ECONNABORTED)
+    return sent > 0 and connected < 0 and connected not in _NO_ERROR
 
 
 def _outcome(failed: int, connected: int, sent: int, watched: int) -> int:
     """By the first step that failed. The later ones were tried all the same, but for nothing."""
     if failed:
         return failed
-    if connected and connected not in (-errno.ECANCELED, -errno.ECONNABORTED) and sent <= 0:
+    if connected not in _NO_ERROR and sent <= 0:
         return connected
     if sent < 0 and sent != -errno.EAGAIN:  # of a refusal it is the first to hear, connect then ECONNABORTED
         return sent

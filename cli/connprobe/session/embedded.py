@@ -2,11 +2,11 @@
 
 import errno
 import os
+import shutil
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO
 
 from connprobe.errors import RunFailed
@@ -55,9 +55,10 @@ def start_server(
     return fleet, port
 
 
-def certificate_of_a_run(undo: ExitStack) -> Certificate:
-    """For 127.0.0.1, and gone with `undo`. Raises RunFailed where openssl is missing."""
-    return make_certificate(Path(undo.enter_context(TemporaryDirectory(prefix="connprobe-tls-"))))
+def certificate_of_a_run(directory: Path, undo: ExitStack) -> Certificate:
+    """For 127.0.0.1, in `directory`, which goes with `undo`. Raises RunFailed where openssl is missing."""
+    undo.callback(shutil.rmtree, directory, ignore_errors=True)
+    return make_certificate(directory)
 
 
 def _check_free(family: int, address: str, port: int) -> None:

@@ -96,7 +96,9 @@ class Hold:
         return self._find_server()
 
     def _start_server(self, undo: ExitStack, log: IO[bytes]) -> None:
-        made = certificate_of_a_run(undo) if self.request.tls is not None else None
+        # In the run's own directory: there a killed run leaves nothing to look for elsewhere.
+        tls = self.request.tls is not None
+        made = certificate_of_a_run(self._directory.private("tls"), undo) if tls else None
         self._authority = str(made.certificate) if made is not None else None
         fleet, port = start_server(
             "127.0.0.1",
