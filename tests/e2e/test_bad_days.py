@@ -426,6 +426,7 @@ USAGE = {
     "--tls --ca /nowhere.pem": "--ca FILE.pem",
     "--fail-under 24": "--fail-under 23",
     "--http-mode stream": "--protocol http",
+    "--protocol http --http-mode longpoll": "--target HOST:PORT",
     "--reconnect --reconnect-attempts 0": "--reconnect-attempts 1",
     "--concurrency 0": "--concurrency 1",
 }

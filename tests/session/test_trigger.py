@@ -58,6 +58,26 @@ def test_a_head_that_never_ends_is_given_up_at_the_deadline(answers: Answers) ->
         trigger.answer()
 
 
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        ((("Authorization", "Bearer x"), ("X-A", "1"), ("X-A", "2")), b"Host: %s\r\nAuthorization: Bearer x"),
+        ((("Host", "example.org"),), b"Host: example.org\r\n\r\n"),
+    ],
+)
+def test_it_asks_with_the_headers_of_the_run(headers: tuple[tuple[str, str], ...], sent: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        target = Target(host="127.0.0.1", address="127.0.0.1", port=port, family="ipv4")
+        with Trigger(target, "/all", None, 20.0, headers=headers):
+            connection, _ = listener.accept()
+            with connection:
+                head = connection.recv(65536)
+    assert head.startswith(b"GET /all HTTP/1.1\r\n")
+    assert sent.replace(b"%s", target.label.encode()) in head
+    assert all(f"{name}: {value}\r\n".encode() in head for name, value in headers)
+
+
 def test_an_interruption_ends_the_wait(answers: Answers) -> None:
     target = answers(b"HTTP/1.1 200 OK\r\n", b"a")
     trigger = Trigger(target, "/all", None, 60.0, hurry=lambda: True)

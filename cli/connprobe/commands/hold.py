@@ -35,6 +35,7 @@ from connprobe.commands.options import (
     tls_request,
 )
 from connprobe.commands.output import finish, stderr, stdout
+from connprobe.errors import UsageError
 
 EXAMPLES = """
 Examples:
@@ -127,4 +128,9 @@ def hold(
         no_bpf=no_bpf,
         fail_under=fail_under,
     )
+    if request.target is None and request.http_mode == "longpoll":
+        raise UsageError(
+            "--http-mode longpoll is for a server that does not answer, and the embedded one does",
+            fix="--target HOST:PORT, or --http-mode stream",
+        )
     finish(run_hold(request, results, stdout(), stderr(), dry_run=dry_run, json=json))

@@ -2,12 +2,14 @@
 
 import re
 import socket
+from collections.abc import Sequence
 
 from connprobe.errors import RunFailed
 from connprobe.model import Family, HostFacts, Target
 from connprobe.plan.hold import Route
 from connprobe.system.addresses import source_for
 from connprobe.system.facts import read_facts
+from connprobe.wire.http import request_bytes
 
 
 def resolve(host: str, port: int) -> Target:
@@ -35,6 +37,12 @@ def sockaddr(target: Target) -> tuple[str | int, ...]:
 def host_header(target: Target) -> str:
     """Without a zone, which means nothing to the server."""
     return re.sub(r"%[^\]]*", "", target.label)
+
+
+def get_request(target: Target, path: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    """GET with the user's headers, among which a Host may be."""
+    named = any(name.lower() == "host" for name, _ in headers)
+    return request_bytes("GET", path, [*([] if named else [("Host", host_header(target))]), *headers])
 
 
 def survey(target: Target | None) -> tuple[HostFacts, Route]:

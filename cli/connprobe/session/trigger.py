@@ -3,7 +3,7 @@
 import http.client
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -11,6 +11,7 @@ from typing import Self
 from connprobe.engine.task import TlsTask
 from connprobe.errors import ProtocolViolation, RunFailed
 from connprobe.model import Target
+from connprobe.session.target import get_request
 from connprobe.wire.http import ResponseReader
 
 READ_BYTES = 65536
@@ -36,10 +37,11 @@ class Trigger:
         what: str = "send its message",
         fix: str = "--message-path, a path that makes it send to all; or --message-by client",
         hurry: Callable[[], bool] = _never,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         """what: the server is to do on it."""
         self._what, self._fix = what, fix
-        self._path, self._host = path, target.label
+        self._path, self._request = path, get_request(target, path, headers)
         self._connection = http.client.HTTPConnection(target.scoped_address, target.port, timeout=timeout_s)
         self._tls, self._timeout_s, self._hurry = tls, timeout_s, hurry
 
@@ -53,7 +55,7 @@ class Trigger:
                 self._connection.sock = context.wrap_socket(
                     self._connection.sock, server_hostname=self._tls.server_name
                 )
-            self._connection.request("GET", self._path, headers={"Host": self._host})
+            self._connection.sock.sendall(self._request)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise self._failed(str(error) or type(error).__name__) from error

@@ -272,6 +272,7 @@ class TrialRun(Staged):
                 tls,
                 self.request.timeout_s,
                 hurry=lambda: self.interrupts.by is not None,
+                headers=self.request.headers,
             )
         before, at = self._meter.quick(), time.monotonic()
         deadline = at + self.request.timeout_s + 10 + self.held / 2000

@@ -28,9 +28,8 @@ from connprobe.session.limits.limit import port_taken, starter
 from connprobe.session.pipelines.pipelined import PipelineRun
 from connprobe.session.pipelines.pipelineoutcome import build_record
 from connprobe.session.run import say_restored
-from connprobe.session.target import host_header, resolve
+from connprobe.session.target import get_request, resolve
 from connprobe.store.rundir import RunDirectory, check_writable
-from connprobe.wire.http import request_bytes
 
 SPACE_BYTES = 10_000_000
 UNKNOWN_PORT = 1  # stands for the server's own, until it listens
@@ -70,7 +69,7 @@ def run_pipeline(
         start, preparation = starter(request, options, directory, nofile) if starts else (None, None)
         run = PipelineRun(
             request,
-            lambda reached: _text(request, reached),
+            lambda reached: get_request(reached, request.path, request.headers),
             target,
             bound,
             start,
@@ -99,7 +98,9 @@ def _preflight(
     rss_bytes, pid = 0, os.getpid()
     if not starts:
         pids = (
-            (request.server_pid,) if request.server_pid else listener_pids(target.address, target.port).pids
+            (request.server_pid,)
+            if request.server_pid
+            else listener_pids(target.scoped_address, target.port).pids
         )
         use = ServerMeter(pids).quick() if pids else None
         if use is not None:
@@ -137,10 +138,3 @@ def _say_plan(
             f"{bound.bytes / 1e6:,.0f} MB of RSS ({bound.source}); nothing was touched.",
             markup=False,
         )
-
-
-def _text(request: PipelineRequest, target: Target) -> bytes:
-    named = any(name.lower() == "host" for name, _ in request.headers)
-    return request_bytes(
-        "GET", request.path, [*([] if named else [("Host", host_header(target))]), *request.headers]
-    )

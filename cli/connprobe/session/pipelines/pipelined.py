@@ -289,7 +289,14 @@ class PipelineRun(Sending):
         patience = StoppedReading(patience_s + self.expected / RELEASED_PER_S, quiet_s=patience_s)
         fix = "--release-path, a path that makes it answer"
         ask = Trigger(
-            self.target, path, None, patience_s, "answer", fix, lambda: self.interrupts.by is not None
+            self.target,
+            path,
+            None,
+            patience_s,
+            "answer",
+            fix,
+            lambda: self.interrupts.by is not None,
+            self.request.headers,
         )
         try:
             with ask as trigger:
