@@ -195,6 +195,8 @@ def test_what_a_socket_has_not_read_is_known_to_the_byte(listens: str) -> None:
             assert server.recv(1000) == b"x" * 1000
             assert unread_bytes(theirs, ours) == 234
             assert unread_bytes(ours, theirs) == 0
+            server.close()  # with bytes unread: a reset, and no socket any more
+            assert unread_bytes(theirs, ours) is None
 
 
 def test_a_socket_that_is_not_here_has_nothing_to_be_known() -> None:
@@ -202,4 +204,5 @@ def test_a_socket_that_is_not_here_has_nothing_to_be_known() -> None:
         here = listener.getsockname()
         with socket.socket() as unbound:
             unbound.bind(("127.0.0.1", 0))
+            assert unread_bytes(here, unbound.getsockname()) is None
             assert unread_bytes(("192.0.2.1", here[1]), unbound.getsockname()) is None

@@ -30,6 +30,7 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _DIAG_REQUEST = struct.Struct("=BBBxI2s46x")  # inet_diag_req_v2, of whose id only idiag_sport is filled
 _DIAG_ANSWER = struct.Struct("=B3xH2x16s16xIQ4xIIII")  # inet_diag_msg; idiag_sport is in network byte order
+_STATE = 1  # where idiag_state is in it
 _ONE = struct.Struct("=BBBxI2s2s16s16sIII")  # inet_diag_req_v2 with the whole inet_diag_sockid
 NO_COOKIE = 0xFFFFFFFF
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
@@ -109,7 +110,8 @@ def unread_bytes(local: tuple[str, int], peer: tuple[str, int]) -> int | None:
     """What has come to the connected TCP socket `local` of this network namespace and was not read yet.
 
     Asked of one socket by its addresses, in some 20 us (rcv_nxt - copied_seq: tcp_diag_get_info in
-    net/ipv4/tcp_diag.c). None: there is no such socket here. OSError: refused.
+    net/ipv4/tcp_diag.c). None: there is no such socket here, or no longer: the kernel answers with the one
+    that listens there then (inet_diag_find_one_icsk), whose figure is its accept queue. OSError: refused.
     """
     here, there = (ipaddress.ip_address(host.partition("%")[0]) for host in (local[0], peer[0]))
     family = socket.AF_INET if here.version == 4 else socket.AF_INET6
@@ -120,7 +122,7 @@ def unread_bytes(local: tuple[str, int], peer: tuple[str, int]) -> int | None:
     try:
         for answer in _ask(NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, 0, request):
             unread: int = _DIAG_ANSWER.unpack_from(answer)[5]
-            return unread
+            return None if answer[_STATE] == TCP_LISTEN else unread
     except _Refused as error:
         if error.errno != errno.ENOENT:
             raise
