@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import time
+from _thread import allocate_lock
 from typing import Any
 
 from connprobe.engine import counters
@@ -27,6 +28,9 @@ EVENTS_PER_TURN = 512
 TICK_S = 0.05
 RECOVERED_S = 30.0  # a reconnection that lasts so long was a success: the back-off begins anew
 BURST_S = 0.1  # what a rate may catch up after a stall
+# Where several are threads of one process, one works while the others wait: for events, or for their turn.
+# Without it the interpreter's lock would change hands with each system call.
+TURN = allocate_lock()
 
 
 class Worker:
@@ -62,6 +66,10 @@ class Worker:
         self.quitting = False
 
     def run(self) -> None:
+        with TURN:
+            self._run()
+
+    def _run(self) -> None:
         self.control.setblocking(False)
         control_fd = self.control.fileno()
         self.epoll.register(control_fd, select.EPOLLIN)
@@ -74,7 +82,7 @@ class Worker:
             if self.held.messages is not None:
                 self._talk(self.held.messages)
             self._publish()
-            ready = self.epoll.poll(self._patience(), EVENTS_PER_TURN)
+            ready = self._events()
             for fd, _ in ready:
                 if fd == control_fd:
                     self._obey()
@@ -103,6 +111,14 @@ class Worker:
                 full = 0
                 self._tick(since)
         self._close_all()
+
+    def _events(self) -> list[tuple[int, int]]:
+        patience_s = self._patience()
+        TURN.release()
+        try:
+            return self.epoll.poll(patience_s, EVENTS_PER_TURN)
+        finally:
+            TURN.acquire()
 
     def _open_some(self, now: float) -> None:
         budget = self._room()

@@ -1,4 +1,8 @@
-"""The supervisor's side of a group of forked processes: start, command, count, lose, stop."""
+"""The supervisor's side of a group of forked processes: start, command, count, lose, stop.
+
+A member of the group is one task's: a process, or, where there are to be fewer processes than tasks, a thread
+with descriptors of its own.
+"""
 
 import marshal
 import os
@@ -25,11 +29,12 @@ KILLED_S = 30.0  # to wait for processes that were killed: the kernel closes the
 
 
 class Fleet:
-    """One forked process per task, each running `module.run(task, row, control, shared)`.
+    """One member per task, each running `module.run(task, row, control, shared)`.
 
     shared: what `module.prepare(first task)` made before the forks, for all to read.
 
-    tasks: anything marshal takes (tuples of numbers, strings, bytes, None). name: the processes' name in ps.
+    tasks: anything marshal takes (tuples of numbers, strings, bytes, None). processes: that they are dealt
+    to; 0: one for each. name: the processes' name in ps.
     log: where their tracebacks go; None: nowhere. path: the directory to import `module` from.
     Raises RunFailed when the processes cannot be started.
     """
@@ -42,9 +47,11 @@ class Fleet:
         columns: int,
         log: IO[bytes] | None = None,
         path: str = _PACKAGE_ROOT,
+        processes: int = 0,
     ) -> None:
         self.lost: dict[int, str] = {}  # index -> how it ended, for those nobody told to end
-        self._ended: dict[int, int] = {}
+        self._ended: dict[int, int] = {}  # by pid
+        self._processes = processes if 0 < processes < len(tasks) else len(tasks)
         self._stopping = False
         self._poll = select.poll()
         with ExitStack() as undo, ExitStack() as theirs:
@@ -68,7 +75,7 @@ class Fleet:
         undo: ExitStack,
         theirs: ExitStack,
     ) -> list[int]:
-        """The children's pids. `undo`: for a start that fails. `theirs`: their ends, closed in any case."""
+        """The processes' pids. `undo`: for a start that fails. `theirs`: their ends, closed in any case."""
         self.table = SharedTable(len(tasks), columns)
         theirs.callback(os.close, self.table.fd)
         self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -92,6 +99,7 @@ class Fleet:
                 "columns": columns,
                 "children": children,
                 "tasks": [tuple(task) for task in tasks],
+                "processes": self._processes,
             }
         )
         # Until the zygote ignores them, the terminal's signals wait: Ctrl-C must not reach it half started.
@@ -137,11 +145,20 @@ class Fleet:
 
     @property
     def alive(self) -> list[int]:
-        """Indices of the processes that still run."""
+        """Indices of the members that still run."""
         return sorted(self._sockets)
 
+    @property
+    def living_pids(self) -> list[int]:
+        """Of the processes with members that still run."""
+        return sorted({self.pid_of(index) for index in self._sockets})
+
+    def pid_of(self, index: int) -> int:
+        """Of the process that a member is, or is a thread of."""
+        return self.pids[index % self._processes]
+
     def send(self, *message: Any) -> None:
-        """The same message to every living process; one that just died is noticed at the next poll."""
+        """The same message to every living member; one that just died is noticed at the next poll."""
         data = marshal.dumps(message)
         for mine in self._sockets.values():
             try:
@@ -182,11 +199,13 @@ class Fleet:
             self.lost[index] = self._how_it_ended(index)
 
     def _how_it_ended(self, index: int) -> str:
-        deadline = time.monotonic() + 1
-        while index not in self._ended and time.monotonic() < deadline:
+        deadline, pid = time.monotonic() + 1, self.pid_of(index)
+        while pid not in self._ended and time.monotonic() < deadline:
             if not self._read_endings(100):
                 break
-        code = self._ended.get(index)
+        code = self._ended.get(pid)
+        if code is None and pid in self.living_pids:
+            return "ended by an error (workers.log)"
         if code is None:
             return "ended, nobody knows how"
         if code < 0:
@@ -208,13 +227,13 @@ class Fleet:
                 return False
             if not data:
                 return False
-            _, index, code = marshal.loads(data)
-            self._ended[index] = code
+            _, pid, code = marshal.loads(data)
+            self._ended[pid] = code
 
     def kill(self, index: int) -> None:
-        """SIGKILL for one that does not answer any more; it is found lost at a later poll."""
+        """SIGKILL for the process of one that does not answer any more; found lost at a later poll."""
         with suppress(ProcessLookupError):
-            os.kill(self.pids[index], signal.SIGKILL)
+            os.kill(self.pid_of(index), signal.SIGKILL)
 
     def stop(
         self, timeout_s: float, hurry: Callable[[], bool] = lambda: False, hurried_s: float = 0.0

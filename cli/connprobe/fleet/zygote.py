@@ -1,7 +1,9 @@
 """A small process that forks the others, so that none of them carries the command's heavy libraries.
 
 Started by `fleet.Fleet` as a fresh interpreter; reads its orders from standard input, imports the one
-module it is to run, freezes the heap so that forks share its pages, and forks one child per task.
+module it is to run, freezes the heap so that forks share its pages, and forks the processes. Where these
+are fewer than the tasks, each task is a thread with a table of descriptors of its own (unshare(CLONE_FILES)):
+descriptors are limited by table, and what a process takes by itself is taken once.
 Children end when their control socket does: nothing outlives a supervisor that was killed.
 """
 
@@ -12,10 +14,17 @@ import os
 import signal
 import socket
 import sys
+from _thread import allocate_lock as lock
+from _thread import start_new_thread
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from connprobe.fleet.shared import SharedTable
+
+CLONE_FILES = 0x400
+M_ARENA_MAX = -8
 
 
 def main() -> None:
@@ -26,15 +35,20 @@ def main() -> None:
     module = importlib.import_module(orders["module"])
     shared = module.prepare(orders["tasks"][0])
     terminal = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    for number in terminal:  # these are the supervisor's business
-        signal.signal(number, signal.SIG_IGN)
+    for each in terminal:  # these are the supervisor's business
+        signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, terminal)  # blocked since before we were started
+    processes = orders["processes"]
+    threaded = processes < len(ends)
+    if threaded:
+        _need_threads()
     gc.collect()
     gc.disable()
     gc.freeze()
 
-    pids: dict[int, int] = {}
-    for index, task in enumerate(orders["tasks"]):
+    pids: list[int] = []
+    for number in range(processes):
+        members = range(number, len(ends), processes)
         try:
             pid = os.fork()
         except OSError as error:
@@ -45,28 +59,83 @@ def main() -> None:
         if pid == 0:
             # Every object used here is a page of this child's own: plain descriptors, no streams.
             os.close(control.fileno())
-            for other in ends:
-                if other != ends[index]:
-                    os.close(other)
-            _name_process(f"{orders['name']}-{index}")
+            for index, end in enumerate(ends):
+                if index not in members:
+                    os.close(end)
+            _name_process(f"{orders['name']}-{number}")
             status = 1
             try:
-                module.run(task, table.row(index), socket.socket(fileno=ends[index]), shared)
-                status = 0
+                runs = [
+                    partial(_run, module, orders["tasks"][index], table.row(index), ends[index], shared)
+                    for index in members
+                ]
+                status = _in_threads(runs, [ends[index] for index in members]) if threaded else runs[0]()
             finally:
-                if status:
-                    sys.excepthook(*sys.exc_info())
                 sys.stderr.flush()
                 os._exit(status)
-        pids[pid] = index
+        pids.append(pid)
     for end in ends:
         os.close(end)
     _name_process(f"{orders['name']}-z")
-    if len(pids) == len(ends):
-        _tell(control, "forked", sorted(pids, key=lambda pid: pids[pid]))
-    while pids:
+    if len(pids) == processes:
+        _tell(control, "forked", pids)
+    for _ in pids:
         pid, wait_status = os.wait()
-        _tell(control, "ended", pids.pop(pid), os.waitstatus_to_exitcode(wait_status))
+        _tell(control, "ended", pid, os.waitstatus_to_exitcode(wait_status))
+
+
+def _run(module: Any, task: tuple[Any, ...], row: memoryview, end: int, shared: Any) -> int:
+    """One task, to its end. Returns the exit status."""
+    try:
+        module.run(task, row, socket.socket(fileno=end), shared)
+    except Exception:  # whatever it is: the others of this process go on
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _need_threads() -> None:
+    """What threads are made with, before the forks: its pages are shared then."""
+    import ctypes
+
+    # One malloc arena: only one thread works at a time, and each arena keeps pages of its own.
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # of glibc alone
+        mallopt(M_ARENA_MAX, 1)
+
+
+def _in_threads(runs: Sequence[Callable[[], int]], ends: list[int]) -> int:
+    """Each with descriptors of its own, of which its end of `ends` is one. Returns the worst status."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    alone, running = lock(), [lock() for _ in runs]
+    statuses = [1] * len(runs)
+
+    def thread(number: int) -> None:
+        try:
+            if libc.unshare(CLONE_FILES):
+                raise OSError(ctypes.get_errno(), "unshare(CLONE_FILES)")
+            for other in ends:
+                if other != ends[number]:
+                    os.close(other)
+            alone.release()
+            statuses[number] = runs[number]()
+        except OSError:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        finally:
+            running[number].release()
+
+    for number in range(len(runs)):
+        alone.acquire()  # until the one before has its copy of all descriptors
+        running[number].acquire()
+        start_new_thread(thread, (number,))
+    alone.acquire()
+    for end in ends:
+        os.close(end)
+    for each in running:
+        each.acquire()
+    return max(statuses)
 
 
 def _tell(control: socket.socket, *message: Any) -> None:

@@ -31,8 +31,9 @@ class HoldPlan(Record, frozen=True):
 
     target: Target | None  # None: the embedded server, whose port is not known yet
     count: int
-    nofile: int  # per process, after the soft limit was raised
+    nofile: int  # per worker and process, after the soft limit was raised
     workers: int
+    worker_processes: int  # fewer than workers: these are threads with descriptors of their own
     server_processes: int  # of the embedded server; 0: a target was named
     source_addresses: int
     ports_per_source: int

@@ -19,7 +19,8 @@ WATCH_SCHEMA = "connprobe/watch/1"
 class ClientFigures(Record, frozen=True):
     """pss_bytes: all processes of the command but the embedded server (source: /proc/PID/smaps_rollup).
 
-    opened_by_io_uring: connections; the others took a system call for each step. None: of an older connprobe.
+    opened_by_io_uring: connections; the others took a system call for each step. worker_processes: fewer than
+    workers where these are threads. None: of an older connprobe.
     """
 
     workers: int
@@ -28,6 +29,7 @@ class ClientFigures(Record, frozen=True):
     workers_pss_bytes_per_connection: float | None
     cpu_s: float | None
     opened_by_io_uring: int | None = None
+    worker_processes: int | None = None
 
 
 class ServerFigures(Record, frozen=True):

@@ -17,6 +17,8 @@ from connprobe.plan.capacity import (
 )
 from connprobe.plan.sources import LoopbackAddresses, deal, on_loopback, segments
 
+MOST_PROCESSES = 8  # of workers: each takes 2 to 3 MB by itself, a thread a tenth of that
+
 _WHAT = {
     "source_ports": "source ports",
     "memory": "memory",
@@ -49,6 +51,7 @@ def plan_hold(
     address = "127.0.0.1" if target is None else target.address
     ports = ports_per_source(facts, request.source_ports)
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
+    processes = request.workers or worker_processes(workers, facts.cpus)
     pool = _source_pool(request, address, route, seed)
     servers = server_processes_for(request.count, nofile, facts.cpus) if embedded else 0
     shape = shape_of(request, facts, target, route, nofile)
@@ -64,11 +67,12 @@ def plan_hold(
         count=request.count,
         nofile=nofile,
         workers=workers,
+        worker_processes=processes,
         server_processes=servers,
         source_addresses=len(used),
         ports_per_source=ports,
         source_ports=request.source_ports,
-        memory_bytes=request.count * bytes_per_connection(shape) + (workers + servers) * PROCESS_BYTES,
+        memory_bytes=request.count * bytes_per_connection(shape) + (processes + servers) * PROCESS_BYTES,
         alias_interface=request.alias_interface,
         alias_addresses=tuple(a for a in request.alias_addresses if a in used),
         shards=shards,
@@ -97,6 +101,11 @@ def shape_of(
 def default_workers(count: int, nofile: int, cpus: int) -> int:
     """As many as descriptors ask for, and enough to use the processors where the count is worth it."""
     return max(processes_for(count, nofile), min(cpus, math.ceil(count / 5000)))
+
+
+def worker_processes(workers: int, cpus: int) -> int:
+    """One for each worker as long as these are few; else as many as can work at a time."""
+    return workers if workers <= MOST_PROCESSES else min(workers, max(2, cpus))
 
 
 def _source_pool(request: HoldRequest, address: str, route: Route, seed: int) -> Sequence[str]:

@@ -23,7 +23,7 @@ def render_plan(plan: HoldPlan, console: Console) -> None:
     used = [share.address for shard in plan.shards for share in shard.sources]
     page.line(("Plan: ", "bold"), f"{fmt.count(plan.count)} connections to {target}; nothing was touched")
     rows = [
-        ("workers", f"{fmt.count(plan.workers)}, {fmt.count(plan.nofile)} file descriptors each"),
+        ("workers", _workers(plan)),
         ("per worker", _between(counts) + " connections"),
         ("source addresses", f"{fmt.count(plan.source_addresses)}: {collapse(used)}"),
         ("ports per source", f"{fmt.count(plan.ports_per_source)}, {_ports(plan)}"),
@@ -75,6 +75,12 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
         return ip_address(address)
     except ValueError:
         return None
+
+
+def _workers(plan: HoldPlan) -> str:
+    threads = f" (threads of {plan.worker_processes} processes)"
+    of = threads if plan.worker_processes < plan.workers else ""
+    return f"{fmt.count(plan.workers)}{of}, {fmt.count(plan.nofile)} file descriptors each"
 
 
 def _between(counts: Sequence[int]) -> str:

@@ -186,6 +186,8 @@ def render_memory(record: RunRecord, page: Page) -> None:
     # PSS is read once, on the plateau: it costs a walk over every mapping.
     pss = (fmt.DASH, fmt.DASH, fmt.nbytes(client.pss_bytes), fmt.nbytes(client.pss_bytes_per_connection))
     workers = f"PSS, {client.workers} worker{'' if client.workers == 1 else 's'}"
+    if (client.worker_processes or client.workers) < client.workers:
+        workers += f" in {_processes(client.worker_processes or 0)}"
     rows.append(("client", *pss, fmt.duration(client.cpu_s), workers))
     if record.kernel is not None:
         figure = fmt.nbytes(record.kernel.bytes_per_connection)

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import IO, Any, Literal
@@ -164,12 +164,14 @@ class Hold:
         """Returns what is read before the first connection."""
         server = self._sampler.server_start
         costs = Costs(server.pids if server else ())
-        self.fleet = undo.enter_context(
-            Fleet("connprobe.engine.worker", "connprobe-w", self._tasks(), counters.COLUMNS, log)
-        )
+        self.fleet = undo.enter_context(self._make_fleet(self._tasks(), log))
         self.kernel.traffic.watch(server.pids if server else (), "target")
         self.kernel.traffic.watch(self.fleet.pids, "client")
         return costs
+
+    def _make_fleet(self, tasks: Sequence[Task], log: IO[bytes]) -> Fleet:
+        module, columns = "connprobe.engine.worker", counters.COLUMNS
+        return Fleet(module, "connprobe-w", tasks, columns, log, processes=self.plan.worker_processes)
 
     def _tasks(self) -> list[Task]:
         assert self.target is not None
@@ -180,7 +182,7 @@ class Hold:
         self.seen.cpu = costs.cpu(self.fleet.pids, self.fleet.zygote_pid, self.seen.ramp_s)
 
     def _measure_client(self) -> None:
-        workers = [self.fleet.pids[index] for index in self.fleet.alive]
+        workers = self.fleet.living_pids
         self.seen.workers_pss_bytes = pss_of(workers)
         self.seen.client_pss_bytes = pss_of([*workers, self.fleet.zygote_pid, os.getpid()])
         self.seen.observer_pss_bytes = pss_of([os.getpid()])

@@ -209,6 +209,7 @@ def _client(plan: HoldPlan, seen: Seen, totals: Totals, unknown: dict[str, str])
         workers_pss_bytes_per_connection=each(seen.workers_pss_bytes),
         cpu_s=None if seen.workers_cpu_s is None else round(seen.workers_cpu_s + seen.observer_cpu_s, 3),
         opened_by_io_uring=totals.ring_opened,
+        worker_processes=plan.worker_processes,
     )
 
 
@@ -265,11 +266,15 @@ def _verdicts(
                 fix="see the causes above; the rest was not tried",
             )
         )
-    for index, how in sorted(seen.lost.items()):
+    for how in dict.fromkeys(seen.lost.values()):
+        lost = sorted(index for index, ending in seen.lost.items() if ending == how)
+        one = len(lost) == 1
+        who = f"Worker {lost[0]} was" if one else f"Workers {', '.join(map(str, lost))} were"
+        whose = "Its" if one else "Their"
         verdicts.append(
             Verdict(
                 level="bad",
-                text=f"Worker {index} was lost in the run: {how}. Its connections count as worker_lost.",
+                text=f"{who} lost in the run: {how}. {whose} connections count as worker_lost.",
                 fix="dmesg | grep -i oom shows whether the kernel killed it",
             )
         )

@@ -6,8 +6,8 @@ from connprobe.engine.task import Task, TlsTask
 from connprobe.model import HoldPlan, HoldRequest, Target
 from connprobe.session.target import host_header, sockaddr
 
-# io_uring opens a connection for a fifth less CPU, and takes half a megabyte of each worker. Of more workers,
-# which the descriptor limit asks for, memory counts more.
+# io_uring opens a connection for a fifth less CPU, and takes half a megabyte of each process. Of more, which
+# somebody asked for, memory counts more.
 MOST_RINGS = 8
 
 
@@ -39,7 +39,7 @@ def worker_tasks(
             ping_s=request.ping_s or 0.0,
             reconnect_attempts=request.reconnect_attempts if request.reconnect else 0,
             tls=tuple(tls) if tls else None,
-            bursts=workers <= MOST_RINGS,
+            bursts=plan.worker_processes <= MOST_RINGS,
         )
         for shard in plan.shards
     ]

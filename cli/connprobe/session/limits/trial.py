@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from connprobe.engine import counters
 from connprobe.errors import RunFailed
-from connprobe.fleet.fleet import Fleet
 from connprobe.model import (
     Ceiling,
     KernelFigures,
@@ -148,9 +147,7 @@ class TrialRun(Staged):
             )
         costs = Costs(first.pids)
         tasks = [task._replace(goal=0) for task in self._tasks()]
-        self.fleet = undo.enter_context(
-            Fleet("connprobe.engine.worker", "connprobe-w", tasks, counters.COLUMNS, log)
-        )
+        self.fleet = undo.enter_context(self._make_fleet(tasks, log))
         self.kernel.traffic.watch(first.pids, "target")
         self.kernel.traffic.watch(self.fleet.pids, "client")
         self._meter = ServerMeter(first.pids, find=self._find_again, ends=self._ends)
