@@ -7,6 +7,7 @@ from statistics import median
 
 PAIRS = {
     "floor": "C client, C server",
+    "client": "connprobe hold --no-bpf, C server",
     "hold": "connprobe hold, C server",
     "serve": "C client, connprobe serve",
 }
@@ -112,11 +113,14 @@ def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: Sequence[int
         for pair, what in PAIRS.items():
             workers = " or ".join(str(n) for n in sorted({ramp.workers for ramp in flat[pair]}))
             rows.append(Row(f"{size:,}: {what}", rate[pair], "/s", note=f"client workers: {workers}"))
-        hold, serve = ratios(rate["hold"], rate["floor"]), ratios(rate["serve"], rate["floor"])
-        judged = size >= RATE_GOALS_FROM
-        what = f"{size:,}: rate, connprobe"
-        rows.append(Row(f"{what} hold over C client", hold, digits=3, least=0.95 if judged else None))
-        rows.append(Row(f"{what} serve over C server", serve, digits=3, least=0.9 if judged else None))
+        over = {pair: ratios(rate[pair], rate["floor"]) for pair in PAIRS}
+        goals = (0.95, 0.9) if size >= RATE_GOALS_FROM else (None, None)
+        for pair, what, least in (
+            ("client", "hold --no-bpf over C client", goals[0]),
+            ("hold", "hold over C client", goals[0]),
+            ("serve", "serve over C server", goals[1]),
+        ):
+            rows.append(Row(f"{size:,}: rate, connprobe {what}", over[pair], digits=3, least=least))
 
     smallest, largest = min(sizes), max(sizes)
     judged = largest >= SIZE_GOALS_FROM
@@ -128,9 +132,13 @@ def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: Sequence[int
     rows.append(Row(f"{what}, whole command", each, "B", 1, most=200 if judged else None))
     if smallest < largest:
         what = f"cost of a connection at {largest:,} over {smallest:,}"
-        hold, floor = (growth(seen[pair, smallest], seen[pair, largest]) for pair in ("hold", "floor"))
-        rows.append(Row(f"{what}, connprobe hold", hold, digits=3, most=1.15 if judged else None))
-        rows.append(Row(f"{what}, C client", floor, digits=3))
+        for pair, who, most in (
+            ("client", "connprobe hold --no-bpf", 1.15),
+            ("hold", "connprobe hold", 1.15),
+            ("floor", "C client", None),
+        ):
+            grew = growth(seen[pair, smallest], seen[pair, largest])
+            rows.append(Row(f"{what}, {who}", grew, digits=3, most=most if judged else None))
     return rows
 
 

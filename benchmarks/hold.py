@@ -51,12 +51,13 @@ class Bench:
 
     def ramp(self, pair: str, count: int) -> Ramp:
         with processes.server("connprobe" if pair == "serve" else "floor", count) as port:
-            if pair == "hold":
-                ramp = processes.connprobe_client(port, count, self.concurrency, self.results)
+            if pair in ("client", "hold"):
+                more = ("--no-bpf",) if pair == "client" else ()
+                ramp = processes.connprobe_client(port, count, self.concurrency, self.results, *more)
             else:
                 ramp = processes.floor_client(port, count, self.concurrency)
         self.say(
-            f"{pair:5} {count:>9,} in {ramp.ramp_s:7.3f} s = {ramp.per_s:,.0f}/s, {ramp.workers} workers"
+            f"{pair:6} {count:>9,} in {ramp.ramp_s:7.3f} s = {ramp.per_s:,.0f}/s, {ramp.workers} workers"
         )
         processes.settle(self.base)
         return ramp
@@ -92,7 +93,7 @@ def marginal(bench: Bench) -> list[Row]:
             with processes.server("floor", count) as port:
                 held.append(
                     processes.connprobe_client(
-                        port, count, bench.concurrency, bench.results, str(MARGINAL_WORKERS)
+                        port, count, bench.concurrency, bench.results, "--workers", str(MARGINAL_WORKERS)
                     )
                 )
             processes.settle(bench.base)

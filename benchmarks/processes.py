@@ -128,9 +128,9 @@ def connprobe_hold(results: Path, count: int, hold_s: int, *options: str) -> str
 
 
 def connprobe_client(
-    port: int, count: int, concurrency: int, results: Path, workers: str = "auto", hold_s: int = 3
+    port: int, count: int, concurrency: int, results: Path, *more: str, hold_s: int = 3
 ) -> Ramp:
-    options = ["--target", f"127.0.0.1:{port}", "--concurrency", str(concurrency), "--workers", workers]
+    options = ["--target", f"127.0.0.1:{port}", "--concurrency", str(concurrency), *more]
     record = connprobe_hold(results, count, hold_s, *options)
     try:
         return from_run(record)

@@ -82,21 +82,29 @@ def test_ramps_are_compared_within_their_round_and_judged_by_their_goals(figures
     # The machine is twice as slow in the second round: no ratio may show it.
     seen = {
         ("floor", 19_000): turns(19_000, 1, 2),
+        ("client", 19_000): turns(19_000, 1, 2),
         ("hold", 19_000): turns(19_000, 1.25, 2.5),
         ("serve", 19_000): turns(19_000, 1, 2),
         ("floor", 400_000): turns(400_000, 20, 40),
+        ("client", 400_000): turns(400_000, 25, 50, bytes_each=1),
         ("hold", 400_000): turns(400_000, 20, 40, bytes_each=91),
         ("serve", 400_000): turns(400_000, 25, 50),
     }
     rows = {row.what: row for row in figures.ramp_rows(seen, [19_000, 400_000])}
     judged = {what: (row.values, row.met) for what, row in rows.items() if row.met is not None}
     assert judged == {
+        "19,000: rate, connprobe hold --no-bpf over C client": ((1, 1), True),
         "19,000: rate, connprobe hold over C client": ((0.8, 0.8), False),
         "19,000: rate, connprobe serve over C server": ((1, 1), True),
+        "400,000: rate, connprobe hold --no-bpf over C client": ((0.8, 0.8), False),
         "400,000: rate, connprobe hold over C client": ((1, 1), True),
         "400,000: rate, connprobe serve over C server": ((0.8, 0.8), False),
         "400,000: PSS per connection, workers": ((91, 91), False),
         "400,000: PSS per connection, whole command": ((182, 182), True),
+        "cost of a connection at 400,000 over 19,000, connprobe hold --no-bpf": (
+            pytest.approx((25 * 0.0475, 25 * 0.0475)),
+            False,
+        ),
         "cost of a connection at 400,000 over 19,000, connprobe hold": (pytest.approx((0.76, 0.76)), True),
     }
     assert rows["cost of a connection at 400,000 over 19,000, connprobe hold"].most == 1.15

@@ -23,6 +23,15 @@ def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: 
                 control.send(marshal.dumps(("added", row[0])))
             case "length":
                 control.send(marshal.dumps(("length", len(rest[0]))))
+            case "take":  # descriptors, until there are no more
+                taken = []
+                try:
+                    while True:
+                        taken.append(os.dup(1))
+                except OSError:
+                    control.send(marshal.dumps(("taken", len(taken))))
+                for fd in taken:
+                    os.close(fd)
             case "modules":
                 loaded = {name: str(getattr(sys.modules[name], "__file__", "")) for name in message[1:]}
                 control.send(marshal.dumps(("modules", loaded)))

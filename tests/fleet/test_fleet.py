@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -45,15 +46,15 @@ def descriptors() -> int:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """start(*kinds, log=None) -> Fleet of one child per kind, each of which has said hello."""
+    """start(*kinds, log=None, processes=0) -> Fleet of one child per kind, each of which has said hello."""
     fleets: list[Fleet] = []
 
-    def starter(*kinds: Any, log: Any = None) -> Fleet:
+    def starter(*kinds: Any, log: Any = None, processes: int = 0) -> Fleet:
         tasks = [kind if isinstance(kind, tuple) else (kind,) for kind in kinds]
-        fleet = Fleet("children", "probe-t", tasks, COLUMNS, log, path=HERE)
+        fleet = Fleet("children", "probe-t", tasks, COLUMNS, log, path=HERE, processes=processes)
         fleets.append(fleet)
         hellos = hear(fleet, "hello", len(kinds))
-        assert [hellos[index][0] for index in range(len(kinds))] == fleet.pids
+        assert [hellos[index][0] for index in range(len(kinds))] == list(map(fleet.pid_of, range(len(kinds))))
         assert {parent for _, parent, *_ in hellos.values()} == {fleet.zygote_pid}
         assert {hello[-1] for hello in hellos.values()} == {(fleet.zygote_pid, tasks[0][0])}  # prepared once
         return fleet
@@ -203,6 +204,66 @@ def test_54_children_and_more_reports_than_the_zygotes_queue_takes(start: Start)
     assert len(fleet.stop(10)) == 54
     assert fleet._zygote.returncode == 0  # it was not killed: all were reaped
     assert not any(runs(pid) for pid in fleet.pids)
+
+
+def test_threads_are_told_heard_and_counted_as_processes_are(start: Start) -> None:
+    before = descriptors()
+    fleet = start(*["plain"] * 7, processes=3)
+    assert len(set(fleet.pids)) == 3
+    assert [fleet.pid_of(index) for index in range(7)] == [*fleet.pids, *fleet.pids, fleet.pids[0]]
+    fleet.tell(4, "add", 5)
+    assert hear(fleet, "added", 1) == {4: (5,)}
+    fleet.send("add", 18)
+    hear(fleet, "added", 7)
+    assert fleet.table.column(0) == [18, 18, 18, 18, 23, 18, 18]
+    assert sorted(fleet.stop(5)) == [(index, ("bye", 23 if index == 4 else 18)) for index in range(7)]
+    assert fleet.lost == {}
+    assert not any(runs(pid) for pid in (*fleet.pids, fleet.zygote_pid))
+    del fleet.table
+    assert descriptors() == before
+
+
+def test_each_thread_has_the_descriptors_of_a_process(start: Start) -> None:
+    fleet = start(*["plain"] * 5, processes=2)
+    for pid in fleet.pids:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (101, hard))
+    fleet.send("take")  # all at once
+    taken = hear(fleet, "taken", 5)
+    assert len(set(taken.values())) == 1
+    assert 80 < taken[0][0] < 101
+    for pid in fleet.pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            links = [str(each.readlink()) for each in (task / "fd").iterdir()]
+            sockets = sum(link.startswith("socket:") for link in links)
+            assert sockets == (0 if task.name == str(pid) else 1)  # its own control
+
+
+def test_a_thread_that_fails_is_lost_alone(start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "workers.log"
+    with log.open("xb") as stream:
+        fleet = start("plain", "plain", "plain", "victim", "plain", log=stream, processes=2)
+    fleet.send("crash")
+    assert lose(fleet) == {3: "ended by an error (workers.log)"}
+    assert "ZeroDivisionError: the test asked for it" in log.read_text()
+    assert fleet.living_pids == sorted(fleet.pids)
+    fleet.send("add", 1)
+    assert sorted(hear(fleet, "added", 4)) == [0, 1, 2, 4]
+    fleet.stop(5)
+    assert sorted(fleet.lost) == [3]
+
+
+def test_a_killed_process_loses_all_its_threads(start: Start) -> None:
+    fleet = start(*["plain"] * 5, processes=2)
+    os.kill(fleet.pids[1], signal.SIGKILL)
+    assert lose(fleet, 2) == {1: "killed by SIGKILL", 3: "killed by SIGKILL"}
+    assert (fleet.alive, fleet.living_pids) == ([0, 2, 4], [fleet.pids[0]])
+
+
+def test_a_thread_that_does_not_listen_is_killed(start: Start) -> None:
+    fleet = start("plain", "plain", "deaf", "plain", processes=2)
+    assert sorted(fleet.stop(0.3)) == [(0, ("bye", 0)), (1, ("bye", 0)), (3, ("bye", 0))]
+    assert not any(runs(pid) for pid in (*fleet.pids, fleet.zygote_pid))
 
 
 def test_descriptors_above_what_select_takes(start: Start) -> None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from connprobe.model import HoldPlan, HoldRequest, HostFacts, Obstacle, SourceShare, Target
 from connprobe.plan.capacity import FD_RESERVE, Shape, capacities
-from connprobe.plan.hold import Route, plan_hold
+from connprobe.plan.hold import Route, plan_hold, worker_processes
 from connprobe.plan.sources import LOOPBACK_SHARE
 
 LOOPBACK = Route("lo", "127.0.0.1", ("127.0.0.1",), True)
@@ -47,6 +47,16 @@ def used_ports(found: HoldPlan) -> dict[str, int]:
         for share in shard.sources:
             used[share.address] = used.get(share.address, 0) + share.count
     return used
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "processes"),
+    [(1, 2, 1), (8, 2, 8), (9, 2, 2), (21, 1, 2), (21, 4, 4), (21, 64, 21), (64, 64, 64), (512, 64, 64)],
+)
+def test_many_workers_are_threads_of_as_many_processes_as_can_work(
+    workers: int, cpus: int, processes: int
+) -> None:
+    assert worker_processes(workers, cpus) == processes
 
 
 def bound(share: SourceShare) -> list[int]:

@@ -33,6 +33,12 @@ def test_the_plan_names_every_figure(plan: HoldPlan) -> None:
     assert "to add" not in text
 
 
+def test_workers_that_are_threads_are_named(plan: HoldPlan) -> None:
+    out, file = console()
+    render_plan(msgspec.structs.replace(plan, worker_processes=2), out)
+    assert "21 (threads of 2 processes), 20,000 file descriptors each" in file.getvalue()
+
+
 def test_a_plan_with_its_own_server_and_addresses(plan: HoldPlan) -> None:
     out, file = console()
     changed = msgspec.structs.replace(

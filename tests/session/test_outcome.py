@@ -97,6 +97,16 @@ def test_a_lost_worker_is_a_missed_run_with_a_verdict() -> None:
     assert any("Worker 1 was lost" in verdict.text and "SIGKILL" in verdict.text for verdict in made.verdicts)
 
 
+def test_workers_lost_alike_share_a_verdict() -> None:
+    seen = finished()
+    seen.lost = {13: "killed by SIGKILL", 2: "ended with status 1", 3: "killed by SIGKILL"}
+    texts = [verdict.text for verdict in record(seen, fail_under=0).verdicts]
+    assert [text for text in texts if "lost in the run" in text] == [
+        "Workers 3, 13 were lost in the run: killed by SIGKILL. Their connections count as worker_lost.",
+        "Worker 2 was lost in the run: ended with status 1. Its connections count as worker_lost.",
+    ]
+
+
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_never_began_is_all_unknown(by: signal.Signals) -> None:
     made = record(Seen(started_at="2030-01-01T00:00:00+00:00"), by)

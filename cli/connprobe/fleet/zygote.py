@@ -88,7 +88,7 @@ def _run(module: Any, task: tuple[Any, ...], row: memoryview, end: int, shared: 
     """One task, to its end. Returns the exit status."""
     try:
         module.run(task, row, socket.socket(fileno=end), shared)
-    except Exception:  # whatever it is: the others of this process go on
+    except Exception:  # noqa: BLE001 - whatever it is, the others of this process go on
         sys.excepthook(*sys.exc_info())
         return 1
     return 0
