@@ -2,7 +2,9 @@
 
 import os
 import secrets
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from connprobe.engine.ring import Ring
 from connprobe.model import HoldPlan, RunRecord, Sample
 
 PATIENCE_S = 60.0
@@ -217,3 +220,13 @@ class Namespace:
 def read_plan(run: Run) -> HoldPlan:
     assert run.directory is not None
     return msgspec.json.decode((run.directory / "plan.json").read_bytes(), type=HoldPlan)
+
+
+def bind_by_io_uring() -> bool:
+    """Of Linux 6.11, and where nothing forbids it."""
+    with select.epoll() as epoll:
+        try:
+            Ring(socket.AF_INET, b"", 1, epoll.fileno(), binds=False).close()
+        except OSError:
+            return False
+    return True

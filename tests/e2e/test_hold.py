@@ -2,7 +2,6 @@
 
 import json
 import random
-import select
 import shutil
 import socket
 import ssl
@@ -18,9 +17,8 @@ import trustme
 from wsproto.events import Ping
 
 import servers
-from connprobe.engine.ring import Ring
 from connprobe.model import RunRecord
-from running import CHECKOUT, Command, Listening, Namespace, Run, check
+from running import CHECKOUT, Command, Listening, Namespace, Run, bind_by_io_uring, check
 from servers import Connection, OddServer
 
 Holds = Callable[..., Run]
@@ -629,7 +627,7 @@ def test_every_limit_says_what_lifts_it_when_the_servers_processes_are_gone(hold
 
 
 def test_many_at_once_are_opened_by_io_uring_where_it_may(hold: Holds) -> None:
-    without = (sys.executable, str(CHECKOUT / "tests/without_io_uring.py"))
+    without = (sys.executable, str(CHECKOUT / "tests/forbidden.py"), "io_uring_setup")
     opened = []
     for prefix in ((), without):
         with OddServer(servers.websocket) as server:
@@ -638,13 +636,3 @@ def test_many_at_once_are_opened_by_io_uring_where_it_may(hold: Holds) -> None:
         opened.append(record.client.opened_by_io_uring)
     assert opened[1] == 0
     assert opened[0] == 0 if not bind_by_io_uring() else opened[0] is not None and opened[0] >= 128
-
-
-def bind_by_io_uring() -> bool:
-    """Of Linux 6.11, and where nothing forbids it."""
-    with select.epoll() as epoll:
-        try:
-            Ring(socket.AF_INET, b"", 1, epoll.fileno(), binds=False).close()
-        except OSError:
-            return False
-    return True

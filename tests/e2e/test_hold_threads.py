@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import pytest
 
 import servers
 from connprobe.model import HoldPlan
-from running import Command, Run, check, read_plan
+from running import CHECKOUT, Command, Run, bind_by_io_uring, check, read_plan
 from servers import OddServer
 
 Start = Callable[..., Command]
 Holds = Callable[..., Run]
 
-# Nine workers and more, in at least two processes.
-LIMITED = ("prlimit", "--nofile=600:600", "setpriv", "--bounding-set=-sys_resource")
+# Ten workers; on one CPU, so that they are threads of two processes on any machine.
+LIMITED = ("taskset", "-c", "0", "prlimit", "--nofile=600:600", "setpriv", "--bounding-set=-sys_resource")
+FEWER = ("taskset", "-c", "0", "prlimit", "--nofile=164:164", "setpriv", "--bounding-set=-sys_resource")
 COUNT = 5003
 
 
@@ -40,8 +42,10 @@ def test_all_are_held(hold: Holds, options: tuple[str, ...]) -> None:
     run = hold("--count", str(COUNT), "--for", "1s", *options, prefix=LIMITED)
     record, plan = run.record, read_plan(run)
     assert (record.held, record.dropped, record.failed) == (COUNT, 0, 0)
-    assert (plan.workers, plan.worker_processes) == (10, max(2, min(10, os.cpu_count() or 1)))
-    assert (record.client.workers, record.client.worker_processes) == (10, plan.worker_processes)
+    assert (plan.workers, plan.worker_processes) == (10, 2)
+    assert (record.client.workers, record.client.worker_processes) == (10, 2)
+    if bind_by_io_uring() and options[1] in ("ws", "http") and "--tls" not in options:
+        assert record.client.opened_by_io_uring
     if "--ping" in options:
         assert record.pings is not None
         assert record.pings.sent >= COUNT
@@ -55,14 +59,29 @@ def test_workers_that_somebody_asks_for_are_processes(hold: Holds) -> None:
     assert (run.record.held, read_plan(run).worker_processes) == (97, 9)
 
 
+def test_where_unshare_is_forbidden_each_is_a_process(hold: Holds) -> None:
+    forbidden = (sys.executable, str(CHECKOUT / "tests/forbidden.py"), "unshare")
+    run = hold("--count", str(COUNT), "--for", "10ms", prefix=(*LIMITED, *forbidden))
+    assert (run.record.held, run.record.failed) == (COUNT, 0)
+    assert (read_plan(run).worker_processes, run.record.client.worker_processes) == (2, 10)
+
+
+def test_no_room_for_threads_is_said(hold: Holds, nobody: tuple[tuple[str, ...], Path]) -> None:
+    """More tasks than RLIMIT_NPROC: the plan knows."""
+    drop, home = nobody
+    limited = ("taskset", "-c", "0", "prlimit", "--nofile=600:600", "--nproc=20:20")
+    run = hold("--count", str(COUNT), code=3, prefix=(*limited, *drop), results=home)
+    assert run.says("ulimit -u")
+
+
 def test_a_process_killed_in_the_hold_loses_what_its_threads_held(start: Start) -> None:
     with OddServer(servers.websocket) as server:
         asked = ("--target", server.target, "--count", "997", "--for", "3s")
-        command = start("hold", *asked, prefix=("prlimit", "--nofile=164:164", *LIMITED[2:]))
+        command = start("hold", *asked, prefix=FEWER)
         command.sampled("hold")
         assert command.directory is not None
         plan = msgspec.json.decode((command.directory / "plan.json").read_bytes(), type=HoldPlan)
-        mine = [shard for shard in plan.shards if shard.index % plan.worker_processes == 1]
+        mine = [shard for shard in plan.shards if shard.index % 2 == 1]
         assert threads_of(command, "connprobe-w-1") == len(mine) + 1
         os.kill(command.named("connprobe-w-1"), signal.SIGKILL)
         run = check(command.finish(), 4)

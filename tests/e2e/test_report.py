@@ -223,6 +223,15 @@ def test_a_run_of_an_older_version_gets_its_report(runs: list[Run], start: Start
     (old / "samples.jsonl").unlink()
     report(start, "--format", "html", old / "run.json")
     assert "0 samples" in (old / "report.html").read_text()
+    record = json.loads((old / "run.json").read_text())
+    for where, name in (
+        ("plan", "worker_processes"),
+        ("client", "worker_processes"),
+        ("client", "opened_by_io_uring"),
+    ):
+        del record[where][name]
+    (old / "run.json").write_text(json.dumps(record))
+    assert report(start, old)[0].startswith("Held 199 of 199")
 
 
 def test_two_runs_side_by_side(runs: list[Run], start: Start) -> None:

@@ -29,9 +29,9 @@ def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: 
                     while True:
                         taken.append(os.dup(1))
                 except OSError:
-                    control.send(marshal.dumps(("taken", len(taken))))
-                for fd in taken:
-                    os.close(fd)
+                    for fd in taken:
+                        os.close(fd)
+                control.send(marshal.dumps(("taken", len(taken))))
             case "modules":
                 loaded = {name: str(getattr(sys.modules[name], "__file__", "")) for name in message[1:]}
                 control.send(marshal.dumps(("modules", loaded)))

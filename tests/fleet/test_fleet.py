@@ -260,6 +260,23 @@ def test_a_killed_process_loses_all_its_threads(start: Start) -> None:
     assert (fleet.alive, fleet.living_pids) == ([0, 2, 4], [fleet.pids[0]])
 
 
+def test_threads_that_cannot_start_are_refused() -> None:
+    code = """
+import resource, sys
+from connprobe.errors import RunFailed
+from connprobe.fleet.fleet import Fleet
+resource.setrlimit(resource.RLIMIT_AS, (80 << 20, 80 << 20))  # bytes: a stack takes one MiB
+try:
+    Fleet("children", "probe-t", [("plain",)] * 199, 3, path=sys.argv[1], processes=2)
+except RunFailed as failure:
+    print(failure.message, failure.fix, sep="\\n")
+"""
+    message, fix = run_apart(code, HERE).splitlines()
+    assert message == "could not start 199 threads in 2 processes: a thread could not be started"
+    assert "ulimit -u" in fix
+    assert subprocess_children() == []
+
+
 def test_a_thread_that_does_not_listen_is_killed(start: Start) -> None:
     fleet = start("plain", "plain", "deaf", "plain", processes=2)
     assert sorted(fleet.stop(0.3)) == [(0, ("bye", 0)), (1, ("bye", 0)), (3, ("bye", 0))]

@@ -43,7 +43,7 @@ def said(*, rated: bool = False, overflows: int | None = 0, **changes: Any) -> V
         (
             {"busiest_worker": 0.97},
             "warning",
-            "connprobe was the bottleneck: one worker took 97%",
+            "connprobe was the bottleneck: one of its processes took 97%",
             "--workers",
         ),
         (

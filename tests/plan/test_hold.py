@@ -56,7 +56,9 @@ def used_ports(found: HoldPlan) -> dict[str, int]:
 def test_many_workers_are_threads_of_as_many_processes_as_can_work(
     workers: int, cpus: int, processes: int
 ) -> None:
-    assert worker_processes(workers, cpus) == processes
+    request = HoldRequest(target=None, count=workers)
+    assert worker_processes(request, workers, cpus) == processes
+    assert worker_processes(replace(request, workers=workers), workers, cpus) == workers
 
 
 def bound(share: SourceShare) -> list[int]:
@@ -131,8 +133,13 @@ def test_obstacles_are_the_capacities_below_the_count(
 ) -> None:
     facts = data.draw(hosts)
     found, obstacles = plan(facts, count, "10.0.0.1", nofile)
+    processes = found.worker_processes or 0
     shape = Shape(
-        both_ends=False, source_addresses=3, ports_per_source=found.ports_per_source, processes=found.workers
+        both_ends=False,
+        source_addresses=3,
+        ports_per_source=found.ports_per_source,
+        processes=processes,
+        threads=found.workers + (processes if processes < found.workers else 0),
     )
     below = {each.source for each in capacities(facts, nofile, shape, count) if each.connections < count}
     named = {source for source in below for obstacle in obstacles if f"({source})" in obstacle.what}

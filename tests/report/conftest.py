@@ -27,7 +27,6 @@ PLAN = HoldPlan(
     count=400_000,
     nofile=20_000,
     workers=21,
-    worker_processes=21,
     server_processes=0,
     source_addresses=8,
     ports_per_source=64_512,
@@ -73,7 +72,6 @@ def a_record(**changes: Any) -> RunRecord:
         "pings": None,
         "client": ClientFigures(
             workers=21,
-            worker_processes=21,
             pss_bytes=37_100_000,
             pss_bytes_per_connection=92.7,
             workers_pss_bytes_per_connection=60.1,

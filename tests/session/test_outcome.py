@@ -20,7 +20,6 @@ PLAN = HoldPlan(
     count=1009,
     nofile=20_000,
     workers=2,
-    worker_processes=2,
     server_processes=0,
     source_addresses=1,
     ports_per_source=28_232,

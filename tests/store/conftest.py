@@ -92,7 +92,6 @@ def plan() -> HoldPlan:
         count=1009,
         nofile=20_000,
         workers=1,
-        worker_processes=1,
         server_processes=0,
         source_addresses=1,
         ports_per_source=28_232,
@@ -131,7 +130,6 @@ def record(plan: HoldPlan) -> RunRecord:
         pings=None,
         client=ClientFigures(
             workers=1,
-            worker_processes=1,
             pss_bytes=None,
             pss_bytes_per_connection=None,
             workers_pss_bytes_per_connection=None,

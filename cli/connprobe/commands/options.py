@@ -63,7 +63,10 @@ RateOption = Annotated[
 ]
 ConcurrencyOption = Annotated[int, typer.Option(help="Handshakes in flight at once, over all workers.")]
 TimeoutOption = Annotated[str, typer.Option(help="For each handshake, and for each pong.")]
-WorkersOption = Annotated[str, typer.Option(help="Processes, or auto: as RLIMIT_NOFILE asks for.")]
+WorkersOption = Annotated[
+    str,
+    typer.Option(help="Processes, or auto: as many workers as RLIMIT_NOFILE asks for, beyond 8 as threads."),
+]
 SourcesOption = Annotated[str, typer.Option(help="Source addresses: auto, a list, a range or a CIDR.")]
 SourcePortsOption = Annotated[
     str | None,

@@ -48,7 +48,6 @@ class Visitor(Worker):
         self.until = self.next_open + asked.for_s if asked.for_s else float("inf")
         self.late_us: dict[int, int] = {}  # of connections in flight: how much after their time they began
         self.late_sum_us = self.late_max_us = 0
-        self.burst = 1  # as many as may be are open at any time
         self.over, self.over_ns = 0, time.monotonic_ns()  # connections, and when the last of them was
         self.began_cpu_ns = self.over_cpu_ns = 0
         self.visited = self.sent_bytes = self.received_bytes = self.unmeasured = 0
@@ -86,6 +85,9 @@ class Visitor(Worker):
 
     def _under_way(self) -> int:
         return len(self.flights) + self.held.count
+
+    def _least(self, most: int) -> int:
+        return 1  # as many as may be are open at any time
 
     def _answered(self, fd: int, asked: Asked) -> None:
         before = len(self.took_us)

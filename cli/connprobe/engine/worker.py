@@ -10,7 +10,6 @@ import os
 import select
 import socket
 import time
-from _thread import allocate_lock
 from typing import Any
 
 from connprobe.engine import counters
@@ -22,6 +21,7 @@ from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.pings import Pings
 from connprobe.engine.tally import Tally
 from connprobe.engine.task import Task, TlsTask
+from connprobe.engine.turn import Turn
 
 OPENS_PER_TURN = 128  # so that answers are read, and their time taken, between bursts
 EVENTS_PER_TURN = 512
@@ -30,7 +30,8 @@ RECOVERED_S = 30.0  # a reconnection that lasts so long was a success: the back-
 BURST_S = 0.1  # what a rate may catch up after a stall
 # Where several are threads of one process, one works while the others wait: for events, or for their turn.
 # Without it the interpreter's lock would change hands with each system call.
-TURN = allocate_lock()
+TURN = Turn()
+ALL: list["Worker"] = []  # that run in this process
 
 
 class Worker:
@@ -61,13 +62,16 @@ class Worker:
         self.checking = False
         self.unread = 0  # connections that may have something to report that came before the check
         self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
-        self.burst = max(1, min(OPENS_PER_TURN, task.concurrency // 16))
         self.took_us: list[int] = []  # handshakes of this turn, in microseconds
         self.quitting = False
 
     def run(self) -> None:
         with TURN:
-            self._run()
+            ALL.append(self)
+            try:
+                self._run()
+            finally:
+                ALL.remove(self)
 
     def _run(self) -> None:
         self.control.setblocking(False)
@@ -114,11 +118,11 @@ class Worker:
 
     def _events(self) -> list[tuple[int, int]]:
         patience_s = self._patience()
-        TURN.release()
+        TURN.give()
         try:
             return self.epoll.poll(patience_s, EVENTS_PER_TURN)
         finally:
-            TURN.acquire()
+            TURN.take()
 
     def _open_some(self, now: float) -> None:
         budget = self._room()
@@ -141,12 +145,20 @@ class Worker:
 
     def _room(self) -> int:
         """How many may begin in this turn. Without a rate, none until there is room for a few."""
-        room = min(OPENS_PER_TURN, self.task.concurrency - self._under_way())
-        return room if self.interval_s or room >= self.burst else 0
+        most = self._most()
+        room = min(OPENS_PER_TURN, most - self._under_way())
+        return room if self.interval_s or room >= self._least(most) else 0
+
+    def _most(self) -> int:
+        """How many may be under way at once. Threads put theirs together: each alone could open but a few."""
+        return self.task.concurrency * max(1, len(ALL))
 
     def _under_way(self) -> int:
-        """How many the concurrency counts."""
-        return len(self.flights)
+        """How many of these there are."""
+        return sum(len(each.flights) for each in ALL) if len(ALL) > 1 else len(self.flights)
+
+    def _least(self, most: int) -> int:
+        return max(1, min(OPENS_PER_TURN, most // 16))
 
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
@@ -260,6 +272,8 @@ class Worker:
         wake = self.next_tick if timed else max(now, self.next_tick) + 1
         if self.to_open and self._room():
             wake = min(wake, self.next_open)
+        elif self.to_open and len(ALL) > 1:
+            wake = min(wake, now + TICK_S)  # the others may have made room by then
         return max(0.0, wake - now)
 
     def _obey(self) -> None:

@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from connprobe.errors import RunFailed
-from connprobe.fleet.shared import SharedTable
+from connprobe.fleet.shared import FAILED, SharedTable
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _START = "import sys; sys.path += sys.argv[1:]; import connprobe.fleet.zygote"
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 START_S = 60.0
+UNKNOWN = "ended, nobody knows how"
 KILLED_S = 30.0  # to wait for processes that were killed: the kernel closes their connections first
 
 
@@ -51,6 +52,8 @@ class Fleet:
     ) -> None:
         self.lost: dict[int, str] = {}  # index -> how it ended, for those nobody told to end
         self._ended: dict[int, int] = {}  # by pid
+        self._failed: set[int] = set()  # members that said so
+        self._waited: set[int] = set()  # pids whose end was waited for
         self._processes = processes if 0 < processes < len(tasks) else len(tasks)
         self._stopping = False
         self._poll = select.poll()
@@ -58,8 +61,9 @@ class Fleet:
             try:
                 self.pids = self._start(module, name, tasks, columns, log, path, undo, theirs)
             except OSError as error:
+                threads = f"{len(tasks):,} threads in " if self._processes < len(tasks) else ""
                 raise RunFailed(
-                    f"could not start {len(tasks):,} processes: {error.strerror or error}",
+                    f"could not start {threads}{self._processes:,} processes: {error.strerror or error}",
                     fix="`ulimit -u` and `ulimit -n` must have room for them; workers.log may say more",
                 ) from error
             undo.pop_all()
@@ -129,6 +133,7 @@ class Fleet:
             raise OSError(*what)
         self._control.setblocking(False)
         pids: list[int] = what
+        self._processes = len(pids)  # one for each where threads are forbidden
         return pids
 
     def __enter__(self) -> Self:
@@ -187,7 +192,12 @@ class Fleet:
                 if not data:
                     self._gone(index)
                     break
-                messages.append((index, marshal.loads(data)))
+                message = marshal.loads(data)
+                if message[0] == FAILED:
+                    self._failed.add(index)
+                else:
+                    messages.append((index, message))
+        self._explain()
         return messages
 
     def _gone(self, index: int) -> None:
@@ -198,16 +208,24 @@ class Fleet:
         if not self._stopping:
             self.lost[index] = self._how_it_ended(index)
 
+    def _explain(self) -> None:
+        """How those ended of whom that was not known: a process ends with the slowest of its threads."""
+        unknown = [index for index, how in self.lost.items() if how == UNKNOWN]
+        if unknown and not self._stopping and self._read_endings(0):
+            self.lost |= {index: self._how_it_ended(index) for index in unknown}
+
     def _how_it_ended(self, index: int) -> str:
-        deadline, pid = time.monotonic() + 1, self.pid_of(index)
+        pid = self.pid_of(index)
+        if index in self._failed and pid in self.living_pids:
+            return "ended by an error (workers.log)"
+        deadline = time.monotonic() + (0 if pid in self._waited else 1)
+        self._waited.add(pid)
         while pid not in self._ended and time.monotonic() < deadline:
             if not self._read_endings(100):
                 break
         code = self._ended.get(pid)
-        if code is None and pid in self.living_pids:
-            return "ended by an error (workers.log)"
         if code is None:
-            return "ended, nobody knows how"
+            return UNKNOWN
         if code < 0:
             return f"killed by {signal_name(-code)}"
         return f"ended with status {code}"

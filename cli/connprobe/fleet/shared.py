@@ -1,11 +1,13 @@
-"""Counters in shared memory: one row of unsigned 64-bit integers for each process.
+"""Counters in shared memory: one row of unsigned 64-bit integers for each member of a fleet.
 
-Every process writes only its own row, and an aligned 8-byte store cannot be seen half done, so nobody
+Every member writes only its own row, and an aligned 8-byte store cannot be seen half done, so nobody
 locks and the supervisor reads totals at any moment, also of a process that was killed.
 """
 
 import mmap
 import os
+
+FAILED = "connprobe-failed"  # what a member says of itself last, where it ends by an exception
 
 
 class SharedTable:
@@ -23,7 +25,7 @@ class SharedTable:
         self.cells = memoryview(self._map).cast("Q")
 
     def row(self, index: int) -> memoryview:
-        """The writable row of one process."""
+        """The writable row of one member."""
         return self.cells[index * self.columns : (index + 1) * self.columns]
 
     def column(self, column: int) -> list[int]:

@@ -7,6 +7,7 @@ descriptors are limited by table, and what a process takes by itself is taken on
 Children end when their control socket does: nothing outlives a supervisor that was killed.
 """
 
+import errno
 import gc
 import importlib
 import marshal
@@ -15,16 +16,19 @@ import signal
 import socket
 import sys
 from _thread import allocate_lock as lock
-from _thread import start_new_thread
+from _thread import stack_size, start_new_thread
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from connprobe.fleet.shared import SharedTable
+from connprobe.fleet.shared import FAILED, SharedTable
 
 CLONE_FILES = 0x400
 M_ARENA_MAX = -8
+STACK_BYTES = (
+    1 << 20
+)  # of a thread, of which it touches 30 kB; where memory may not be overcommitted all counts
 
 
 def main() -> None:
@@ -39,13 +43,14 @@ def main() -> None:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, terminal)  # blocked since before we were started
     processes = orders["processes"]
-    threaded = processes < len(ends)
-    if threaded:
-        _need_threads()
+    threaded = processes < len(ends) and _has_threads()
+    if not threaded:
+        processes = len(ends)
     gc.collect()
     gc.disable()
     gc.freeze()
 
+    ready, begun = os.pipe() if threaded else (-1, -1)
     pids: list[int] = []
     for number in range(processes):
         members = range(number, len(ends), processes)
@@ -69,7 +74,14 @@ def main() -> None:
                     partial(_run, module, orders["tasks"][index], table.row(index), ends[index], shared)
                     for index in members
                 ]
-                status = _in_threads(runs, [ends[index] for index in members]) if threaded else runs[0]()
+                if threaded:
+                    os.close(ready)
+                    status = _in_threads(runs, [ends[index] for index in members], begun)
+                else:
+                    status = runs[0]()
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+                raise
             finally:
                 sys.stderr.flush()
                 os._exit(status)
@@ -78,7 +90,12 @@ def main() -> None:
         os.close(end)
     _name_process(f"{orders['name']}-z")
     if len(pids) == processes:
-        _tell(control, "forked", pids)
+        if not threaded or _all_begin(ready, begun, processes):
+            _tell(control, "forked", pids)
+        else:
+            for forked in pids:
+                os.kill(forked, signal.SIGKILL)
+            _tell(control, "refused", (errno.EAGAIN, "a thread could not be started"))
     for _ in pids:
         pid, wait_status = os.wait()
         _tell(control, "ended", pid, os.waitstatus_to_exitcode(wait_status))
@@ -86,25 +103,49 @@ def main() -> None:
 
 def _run(module: Any, task: tuple[Any, ...], row: memoryview, end: int, shared: Any) -> int:
     """One task, to its end. Returns the exit status."""
+    control = socket.socket(fileno=end)
     try:
-        module.run(task, row, socket.socket(fileno=end), shared)
+        module.run(task, row, control, shared)
     except Exception:  # noqa: BLE001 - whatever it is, the others of this process go on
         sys.excepthook(*sys.exc_info())
+        _tell(control, FAILED)
         return 1
     return 0
 
 
-def _need_threads() -> None:
-    """What threads are made with, before the forks: its pages are shared then."""
+def _has_threads() -> bool:
+    """Prepares for threads before the forks: what that takes is shared then. False: it is forbidden.
+
+    Containers commonly allow unshare(2) to CAP_SYS_ADMIN alone (seccomp). With one thread, and nobody to
+    share with, this call changes nothing.
+    """
     import ctypes
 
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_FILES):
+        return False
     # One malloc arena: only one thread works at a time, and each arena keeps pages of its own.
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # of glibc alone
+    if mallopt := getattr(libc, "mallopt", None):  # of glibc alone
         mallopt(M_ARENA_MAX, 1)
+    stack_size(STACK_BYTES)
+    return True
 
 
-def _in_threads(runs: Sequence[Callable[[], int]], ends: list[int]) -> int:
-    """Each with descriptors of its own, of which its end of `ends` is one. Returns the worst status."""
+def _all_begin(ready: int, begun: int, processes: int) -> bool:
+    """Whether the threads of all processes run."""
+    os.close(begun)
+    with open(ready, "rb", buffering=0) as pipe:
+        come = 0
+        while data := pipe.read(processes):
+            come += len(data)
+    return come == processes
+
+
+def _in_threads(runs: Sequence[Callable[[], int]], ends: list[int], begun: int) -> int:
+    """Each with descriptors of its own, of which its end of `ends` is one. Returns the worst status.
+
+    begun: takes a byte once all run, and is closed.
+    """
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -118,6 +159,7 @@ def _in_threads(runs: Sequence[Callable[[], int]], ends: list[int]) -> int:
             for other in ends:
                 if other != ends[number]:
                     os.close(other)
+            os.close(begun)
             alone.release()
             statuses[number] = runs[number]()
         except OSError:
@@ -133,6 +175,8 @@ def _in_threads(runs: Sequence[Callable[[], int]], ends: list[int]) -> int:
     alone.acquire()
     for end in ends:
         os.close(end)
+    os.write(begun, b"\0")
+    os.close(begun)
     for each in running:
         each.acquire()
     return max(statuses)

@@ -33,7 +33,6 @@ class HoldPlan(Record, frozen=True):
     count: int
     nofile: int  # per worker and process, after the soft limit was raised
     workers: int
-    worker_processes: int  # fewer than workers: these are threads with descriptors of their own
     server_processes: int  # of the embedded server; 0: a target was named
     source_addresses: int
     ports_per_source: int
@@ -44,3 +43,5 @@ class HoldPlan(Record, frozen=True):
     shards: tuple[Shard, ...]
     notes: tuple[str, ...] = ()
     sysctls: tuple[SysctlChange, ...] = ()  # written for the run, and put back at its end
+    # Fewer than workers: these are threads with descriptors of their own. None: of an older connprobe.
+    worker_processes: int | None = None

@@ -77,7 +77,8 @@ def bottleneck(use: CpuUse, *, rated: bool, overflows: int | None, what: str = "
     if use.busiest_worker >= BUSY:
         return Verdict(
             level="warning",
-            text=f"connprobe was the bottleneck: one worker took {use.busiest_worker:.0%} of a CPU.",
+            text="connprobe was the bottleneck: one of its processes took "
+            f"{use.busiest_worker:.0%} of a CPU.",
             fix="more --workers",
         )
     if overflows:

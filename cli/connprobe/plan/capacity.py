@@ -31,7 +31,8 @@ class Shape(NamedTuple):
     source_addresses: int = 1
     ports_per_source: int = 28232
     embedded: bool = False  # the server is connprobe's own
-    processes: int = 0  # workers and server processes, where a plan knows them
+    processes: int = 0  # connprobe's own, where a plan knows them
+    threads: int = 0  # of these processes in all; 0: one each
 
 
 def bytes_per_connection(shape: Shape) -> int:
@@ -73,7 +74,7 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
     ends = 2 if shape.both_ends else 1
     found = [_source_ports(facts, shape, asked), _memory(facts, shape, asked)]
     sides = 2 if shape.embedded else 1
-    processes = shape.processes or sides * processes_for(asked, nofile)
+    threads = shape.threads or shape.processes or sides * processes_for(asked, nofile)
     found.append(
         _capacity(
             "file_max",
@@ -125,9 +126,7 @@ def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple
         ("pids.max of this process's cgroup", facts.cgroup_pids_max, facts.cgroup_pids_current or 0),
     ):
         if limit is not None:
-            found.append(
-                _processes(source, limit, used, processes, asked, sides / max(1, nofile - FD_RESERVE))
-            )
+            found.append(_threads(source, limit, used, threads, asked, sides / max(1, nofile - FD_RESERVE)))
     enough = (replace(each, fix="") if each.connections >= asked else each for each in found)
     return tuple(sorted(enough, key=lambda capacity: capacity.connections))
 
@@ -174,16 +173,16 @@ def _memory(facts: HostFacts, shape: Shape, asked: int) -> Capacity:
     )
 
 
-def _processes(source: str, limit: int, used: int, processes: int, asked: int, each: float) -> Capacity:
-    """each: of a process, by a connection that fills it. Those that are planned may be more than are full."""
-    need = used + max(processes, math.ceil(asked * each)) + 10
+def _threads(source: str, limit: int, used: int, threads: int, asked: int, each: float) -> Capacity:
+    """each: of a thread, by a connection that fills it. Those that are planned may be more than are full."""
+    need = used + max(threads, math.ceil(asked * each)) + 10
     fixes = {
         "/proc/sys/kernel/pid_max": pid_max_fix(need + 1000),
         "RLIMIT_NPROC": f"ulimit -u {need}",
     }
     fix = fixes.get(source, f"raise pids.max of the cgroup to {need}")
-    if limit - used < processes:
-        each = processes / asked
+    if limit - used < threads:
+        each = threads / asked
     return _capacity("threads", source, limit, used, each, fix)
 
 

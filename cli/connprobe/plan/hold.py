@@ -51,7 +51,7 @@ def plan_hold(
     address = "127.0.0.1" if target is None else target.address
     ports = ports_per_source(facts, request.source_ports)
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
-    processes = request.workers or worker_processes(workers, facts.cpus)
+    processes = worker_processes(request, workers, facts.cpus)
     pool = _source_pool(request, address, route, seed)
     servers = server_processes_for(request.count, nofile, facts.cpus) if embedded else 0
     shape = shape_of(request, facts, target, route, nofile)
@@ -67,7 +67,6 @@ def plan_hold(
         count=request.count,
         nofile=nofile,
         workers=workers,
-        worker_processes=processes,
         server_processes=servers,
         source_addresses=len(used),
         ports_per_source=ports,
@@ -77,6 +76,7 @@ def plan_hold(
         alias_addresses=tuple(a for a in request.alias_addresses if a in used),
         shards=shards,
         notes=tuple(_notes(request, facts, workers)),
+        worker_processes=processes,
     )
     return plan, tuple(obstacles)
 
@@ -86,6 +86,7 @@ def shape_of(
 ) -> Shape:
     """What a connection of this request costs this host. Parameters as of `plan_hold`."""
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
+    processes = worker_processes(request, workers, facts.cpus)
     servers = server_processes_for(request.count, nofile, facts.cpus) if target is None else 0
     address = "127.0.0.1" if target is None else target.address
     return Shape(
@@ -94,7 +95,8 @@ def shape_of(
         source_addresses=len(_source_pool(request, address, route, 0)),
         ports_per_source=ports_per_source(facts, request.source_ports),
         embedded=target is None,
-        processes=workers + servers,
+        processes=processes + servers,
+        threads=workers + servers + (processes if processes < workers else 0),
     )
 
 
@@ -103,9 +105,10 @@ def default_workers(count: int, nofile: int, cpus: int) -> int:
     return max(processes_for(count, nofile), min(cpus, math.ceil(count / 5000)))
 
 
-def worker_processes(workers: int, cpus: int) -> int:
-    """One for each worker as long as these are few; else as many as can work at a time."""
-    return workers if workers <= MOST_PROCESSES else min(workers, max(2, cpus))
+def worker_processes(request: HoldRequest, workers: int, cpus: int) -> int:
+    """One for each worker as long as these are few, or asked for; else as many as can work at a time."""
+    few = request.workers is not None or workers <= MOST_PROCESSES
+    return workers if few else min(workers, max(2, cpus))
 
 
 def _source_pool(request: HoldRequest, address: str, route: Route, seed: int) -> Sequence[str]:
@@ -150,7 +153,7 @@ def _request_obstacles(
             Obstacle(
                 what="file descriptors of this command (RLIMIT_NOFILE)",
                 have=f"{nofile:,}",
-                need=f"{own:,}: two for each of {workers + servers:,} processes",
+                need=f"{own:,}: two for each of {workers + servers:,} workers and processes",
                 fix=f"ulimit -n {own}, or fewer connections",
             )
         )

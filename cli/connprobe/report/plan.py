@@ -78,8 +78,8 @@ def _parse(address: str) -> IPv4Address | IPv6Address | None:
 
 
 def _workers(plan: HoldPlan) -> str:
-    threads = f" (threads of {plan.worker_processes} processes)"
-    of = threads if plan.worker_processes < plan.workers else ""
+    processes = plan.worker_processes or plan.workers
+    of = f" (threads of {processes} processes)" if processes < plan.workers else ""
     return f"{fmt.count(plan.workers)}{of}, {fmt.count(plan.nofile)} file descriptors each"
 
 

@@ -171,7 +171,10 @@ class Hold:
 
     def _make_fleet(self, tasks: Sequence[Task], log: IO[bytes]) -> Fleet:
         module, columns = "connprobe.engine.worker", counters.COLUMNS
-        return Fleet(module, "connprobe-w", tasks, columns, log, processes=self.plan.worker_processes)
+        processes = self.plan.worker_processes or 0
+        fleet = Fleet(module, "connprobe-w", tasks, columns, log, processes=processes)
+        self.seen.worker_processes = len(fleet.pids)
+        return fleet
 
     def _tasks(self) -> list[Task]:
         assert self.target is not None
@@ -292,11 +295,13 @@ class Hold:
             self.checked.add(index)
 
     def _end_silent(self, workers: set[int]) -> None:
-        """What they hold cannot be checked: they count as lost."""
+        """What they hold cannot be checked: they count as lost, with all of their process."""
+        pids = {self.fleet.pid_of(index) for index in workers}
+        ended = {index for index in self.fleet.alive if self.fleet.pid_of(index) in pids}
         for index in workers:
             self.fleet.kill(index)
         deadline = time.monotonic() + 5
-        while workers & set(self.fleet.alive) and time.monotonic() < deadline:
+        while ended & set(self.fleet.alive) and time.monotonic() < deadline:
             self.fleet.poll(0.1)
 
     def _read_totals(self) -> counters.Totals:

@@ -62,6 +62,7 @@ class Seen:
     checked: bool = False
     gave_up: bool = False
     lost: dict[int, str] = field(default_factory=dict)
+    worker_processes: int | None = None  # that were started
     servers_lost: tuple[str, ...] = ()
     failure_details: dict[int, Details] = field(default_factory=dict)  # by worker
     drop_details: dict[int, Details] = field(default_factory=dict)
@@ -209,7 +210,7 @@ def _client(plan: HoldPlan, seen: Seen, totals: Totals, unknown: dict[str, str])
         workers_pss_bytes_per_connection=each(seen.workers_pss_bytes),
         cpu_s=None if seen.workers_cpu_s is None else round(seen.workers_cpu_s + seen.observer_cpu_s, 3),
         opened_by_io_uring=totals.ring_opened,
-        worker_processes=plan.worker_processes,
+        worker_processes=seen.worker_processes,
     )
 
 

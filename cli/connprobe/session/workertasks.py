@@ -39,7 +39,7 @@ def worker_tasks(
             ping_s=request.ping_s or 0.0,
             reconnect_attempts=request.reconnect_attempts if request.reconnect else 0,
             tls=tuple(tls) if tls else None,
-            bursts=plan.worker_processes <= MOST_RINGS,
+            bursts=(plan.worker_processes or workers) <= MOST_RINGS,
         )
         for shard in plan.shards
     ]

@@ -109,7 +109,7 @@ class Sending:
         undo.callback(found.close)
         try:
             known = unread_bytes(found.peer, found.local) is not None
-            why = "the server's socket is not in this network namespace"
+            why = "the server's socket is not in this network namespace, or closed already"
         except OSError as error:
             known, why = False, f"sock_diag: {error.strerror}"
         self.received_by_reading = known
