@@ -2,8 +2,7 @@
 
 It does for first attempts, many at a time, that begin with a request over plain TCP from a port that the
 kernel chooses; where it is there at all; and as long as most handshakes of TCP are over at once: far away
-each would only be begun there, and cancelled. And in a few workers alone: what drives it is loaded where it
-serves, and takes half a megabyte of each.
+each would only be begun there, and cancelled. And in a few processes alone: each takes some more memory.
 """
 
 import errno

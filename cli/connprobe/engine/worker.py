@@ -383,6 +383,8 @@ class Worker:
 def prepare(first: tuple[Any, ...]) -> tuple[Opening, Any]:
     """What all workers have in common: how connections are opened, and the TLS context or None."""
     task = Task(*first)
+    if task.bursts:  # here, before the forks: its pages are shared, and no ramp begins by loading it
+        import connprobe.engine.ring  # noqa: F401
     if task.tls is None:
         return opening_for(task), None
     from connprobe.engine.tls import client_context
