@@ -57,7 +57,7 @@ def test_who_always_has_something_to_do_does_not_keep_it() -> None:
     for thread in threads:
         thread.join(PATIENCE_S)
     assert max(turns) == 199
-    assert min(turns) > 190
+    assert min(turns) > 99
 
 
 def test_a_worker_that_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +69,4 @@ def test_a_worker_that_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ZeroDivisionError):
         failing.run()
     assert not worker.TURN._taken
+    assert worker.ALL == []

@@ -54,11 +54,12 @@ def used_ports(found: HoldPlan) -> dict[str, int]:
     [(1, 2, 1), (8, 2, 8), (9, 2, 2), (21, 1, 2), (21, 4, 4), (21, 64, 21), (64, 64, 64), (512, 64, 64)],
 )
 def test_many_workers_are_threads_of_as_many_processes_as_can_work(
-    workers: int, cpus: int, processes: int
+    workers: int, cpus: int, processes: int, roomy: HostFacts
 ) -> None:
-    request = HoldRequest(target=None, count=workers)
-    assert worker_processes(request, workers, cpus) == processes
-    assert worker_processes(replace(request, workers=workers), workers, cpus) == workers
+    request, facts = HoldRequest(target=None, count=workers), replace(roomy, cpus=cpus)
+    assert worker_processes(request, workers, facts) == processes
+    assert worker_processes(replace(request, workers=workers), workers, facts) == workers
+    assert worker_processes(request, workers, replace(facts, may_unshare=False)) == workers
 
 
 def bound(share: SourceShare) -> list[int]:

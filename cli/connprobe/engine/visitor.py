@@ -83,6 +83,9 @@ class Visitor(Worker):
         if now >= self.until:  # what is still due by now has no room: it is told as not begun
             self.to_open = 0
 
+    def _most(self) -> int:
+        return self.task.concurrency  # workers of a load are processes
+
     def _under_way(self) -> int:
         return len(self.flights) + self.held.count
 

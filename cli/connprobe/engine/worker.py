@@ -146,12 +146,12 @@ class Worker:
     def _room(self) -> int:
         """How many may begin in this turn. Without a rate, none until there is room for a few."""
         most = self._most()
-        room = min(OPENS_PER_TURN, most - self._under_way())
+        room = max(0, min(OPENS_PER_TURN, most - self._under_way()))
         return room if self.interval_s or room >= self._least(most) else 0
 
     def _most(self) -> int:
         """How many may be under way at once. Threads put theirs together: each alone could open but a few."""
-        return self.task.concurrency * max(1, len(ALL))
+        return sum(each.task.concurrency for each in ALL) if len(ALL) > 1 else self.task.concurrency
 
     def _under_way(self) -> int:
         """How many of these there are."""

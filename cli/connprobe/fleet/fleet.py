@@ -187,6 +187,8 @@ class Fleet:
                     data = self._sockets[index].recv(1 << 18)
                 except BlockingIOError:
                     break
+                except ConnectionResetError:  # a message of ours was not read: theirs come after this
+                    continue
                 except OSError:
                     data = b""
                 if not data:

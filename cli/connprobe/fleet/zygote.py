@@ -15,8 +15,8 @@ import os
 import signal
 import socket
 import sys
+from _thread import LockType, stack_size, start_new_thread
 from _thread import allocate_lock as lock
-from _thread import stack_size, start_new_thread
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,6 +26,7 @@ from connprobe.fleet.shared import FAILED, SharedTable
 
 CLONE_FILES = 0x400
 M_ARENA_MAX = -8
+BEGIN_S = 20  # for a thread that was started to run
 STACK_BYTES = (
     1 << 20
 )  # of a thread, of which it touches 30 kB; where memory may not be overcommitted all counts
@@ -71,7 +72,9 @@ def main() -> None:
             status = 1
             try:
                 runs = [
-                    partial(_run, module, orders["tasks"][index], table.row(index), ends[index], shared)
+                    partial(
+                        _run, module, orders["tasks"][index], table.row(index), ends[index], shared, threaded
+                    )
                     for index in members
                 ]
                 if threaded:
@@ -101,14 +104,15 @@ def main() -> None:
         _tell(control, "ended", pid, os.waitstatus_to_exitcode(wait_status))
 
 
-def _run(module: Any, task: tuple[Any, ...], row: memoryview, end: int, shared: Any) -> int:
+def _run(module: Any, task: tuple[Any, ...], row: memoryview, end: int, shared: Any, threaded: bool) -> int:
     """One task, to its end. Returns the exit status."""
     control = socket.socket(fileno=end)
     try:
         module.run(task, row, control, shared)
     except Exception:  # noqa: BLE001 - whatever it is, the others of this process go on
         sys.excepthook(*sys.exc_info())
-        _tell(control, FAILED)
+        if threaded:  # of a process its status tells
+            _tell(control, FAILED)
         return 1
     return 0
 
@@ -169,10 +173,10 @@ def _in_threads(runs: Sequence[Callable[[], int]], ends: list[int], begun: int) 
             running[number].release()
 
     for number in range(len(runs)):
-        alone.acquire()  # until the one before has its copy of all descriptors
+        _wait_for(alone)  # until the one before has its copy of all descriptors
         running[number].acquire()
         start_new_thread(thread, (number,))
-    alone.acquire()
+    _wait_for(alone)
     for end in ends:
         os.close(end)
     os.write(begun, b"\0")
@@ -180,6 +184,11 @@ def _in_threads(runs: Sequence[Callable[[], int]], ends: list[int], begun: int) 
     for each in running:
         each.acquire()
     return max(statuses)
+
+
+def _wait_for(begun: LockType) -> None:
+    if not begun.acquire(timeout=BEGIN_S):
+        raise RuntimeError("a thread did not begin")
 
 
 def _tell(control: socket.socket, *message: Any) -> None:

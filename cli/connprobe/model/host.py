@@ -43,6 +43,7 @@ class HostFacts(Record, frozen=True):
     cgroup_pids_max: int | None
     cgroup_pids_current: int | None
     addresses: tuple[InterfaceAddress, ...]
+    may_unshare: bool = True  # whether a thread may have descriptors of its own (seccomp commonly forbids it)
 
 
 class HostRecord(Record, frozen=True):

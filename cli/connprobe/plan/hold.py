@@ -51,7 +51,7 @@ def plan_hold(
     address = "127.0.0.1" if target is None else target.address
     ports = ports_per_source(facts, request.source_ports)
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
-    processes = worker_processes(request, workers, facts.cpus)
+    processes = worker_processes(request, workers, facts)
     pool = _source_pool(request, address, route, seed)
     servers = server_processes_for(request.count, nofile, facts.cpus) if embedded else 0
     shape = shape_of(request, facts, target, route, nofile)
@@ -86,7 +86,7 @@ def shape_of(
 ) -> Shape:
     """What a connection of this request costs this host. Parameters as of `plan_hold`."""
     workers = request.workers or default_workers(request.count, nofile, facts.cpus)
-    processes = worker_processes(request, workers, facts.cpus)
+    processes = worker_processes(request, workers, facts)
     servers = server_processes_for(request.count, nofile, facts.cpus) if target is None else 0
     address = "127.0.0.1" if target is None else target.address
     return Shape(
@@ -105,10 +105,10 @@ def default_workers(count: int, nofile: int, cpus: int) -> int:
     return max(processes_for(count, nofile), min(cpus, math.ceil(count / 5000)))
 
 
-def worker_processes(request: HoldRequest, workers: int, cpus: int) -> int:
+def worker_processes(request: HoldRequest, workers: int, facts: HostFacts) -> int:
     """One for each worker as long as these are few, or asked for; else as many as can work at a time."""
-    few = request.workers is not None or workers <= MOST_PROCESSES
-    return workers if few else min(workers, max(2, cpus))
+    few = request.workers is not None or workers <= MOST_PROCESSES or not facts.may_unshare
+    return workers if few else min(workers, max(2, facts.cpus))
 
 
 def _source_pool(request: HoldRequest, address: str, route: Route, seed: int) -> Sequence[str]:

@@ -302,7 +302,8 @@ class Hold:
             self.fleet.kill(index)
         deadline = time.monotonic() + 5
         while ended & set(self.fleet.alive) and time.monotonic() < deadline:
-            self.fleet.poll(0.1)
+            for index, message in self.fleet.poll(0.1):
+                self._hear(index, message)
 
     def _read_totals(self) -> counters.Totals:
         shares = {index: self._share_of(index) for index in self.fleet.lost}

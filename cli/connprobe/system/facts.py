@@ -6,6 +6,8 @@ import os
 import re
 import resource
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from connprobe import cgroup
@@ -22,8 +24,8 @@ def read_facts() -> HostFacts:
 
     Raises RunFailed naming the file that is missing or cannot be understood, where None would be a lie.
     """
-    meminfo = _read("/proc/meminfo")
-    capabilities = effective_capabilities(_read("/proc/self/status"))
+    meminfo, status = _read("/proc/meminfo"), _read("/proc/self/status")
+    capabilities = effective_capabilities(status)
     nofile_soft, nofile_hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     port_low, port_high = _numbers("/proc/sys/net/ipv4/ip_local_port_range", 2)
     reserved = _optional("/proc/sys/net/ipv4/ip_local_reserved_ports") or ""
@@ -59,7 +61,15 @@ def read_facts() -> HostFacts:
         cgroup_pids_max=pids.limit if pids else None,
         cgroup_pids_current=pids.used if pids else None,
         addresses=local_addresses(),
+        may_unshare=re.search(r"^Seccomp:\t2$", status, re.MULTILINE) is None or _unshares(),
     )
+
+
+def _unshares() -> bool:
+    """Tried in a process of its own: only there it changes nothing."""
+    attempt = "import ctypes, sys; sys.exit(bool(ctypes.CDLL(None).unshare(0x400)))"  # CLONE_FILES
+    command = [sys.executable, "-I", "-S", "-c", attempt]
+    return subprocess.run(command, check=False, stderr=subprocess.DEVNULL, timeout=30).returncode == 0
 
 
 def raise_nofile(wanted: int | None = None) -> tuple[int, int]:
