@@ -39,6 +39,10 @@ def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: 
                 raise ZeroDivisionError("the test asked for it")
             case "leave" if what == "victim":
                 return
+            case "part" if what == "victim":  # with a command unread
+                control.recv(1, socket.MSG_PEEK)
+                control.send(marshal.dumps(("parted",)))
+                return
             case "quit":
                 if what == "deaf":
                     continue

@@ -169,6 +169,19 @@ def test_a_child_that_leaves_early_is_lost(start: Start) -> None:
     assert hear(fleet, "added", 1) == {1: (1,)}
 
 
+def test_last_words_are_heard_though_a_command_was_not(start: Start) -> None:
+    fleet = start("victim", "plain")
+    fleet.send("part")
+    fleet.send("add", 1)
+    eventually(lambda: not runs(fleet.pids[0]))  # closed, with what came for it unread: a reset
+    said: dict[int, tuple[Any, ...]] = {}
+    deadline = time.monotonic() + 10
+    while len(said) < 2 and time.monotonic() < deadline:
+        said |= dict(fleet.poll(0.2))
+    assert said == {0: ("parted",), 1: ("added", 1)}
+    assert lose(fleet) == {0: "ended with status 0"}
+
+
 def test_a_dead_zygote_leaves_the_children_at_work(start: Start) -> None:
     fleet = start("plain", "victim")
     os.kill(fleet.zygote_pid, signal.SIGKILL)

@@ -69,7 +69,10 @@ def _unshares() -> bool:
     """Tried in a process of its own: only there it changes nothing."""
     attempt = "import ctypes, sys; sys.exit(bool(ctypes.CDLL(None).unshare(0x400)))"  # CLONE_FILES
     command = [sys.executable, "-I", "-S", "-c", attempt]
-    return subprocess.run(command, check=False, stderr=subprocess.DEVNULL, timeout=30).returncode == 0
+    try:
+        return subprocess.run(command, check=False, stderr=subprocess.DEVNULL, timeout=30).returncode == 0
+    except (OSError, subprocess.SubprocessError):  # no room for a process: whoever needs threads tries again
+        return True
 
 
 def raise_nofile(wanted: int | None = None) -> tuple[int, int]:
