@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from connprobe.observe import process
 from connprobe.observe.process import ProcessGroup
 
 Start = Callable[..., Any]
@@ -260,6 +262,24 @@ def test_what_proc_hides_is_never_taken_for_nothing(start: Start, as_root: None,
     assert program.pid not in use["pids"]
     assert use["rss_bytes"] > 0
     assert str(program.pid) in reason
+
+
+def test_one_that_may_be_killed_but_not_read_is_not_gone(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hidepid=noaccess, and a server of our own user that is not dumpable."""
+
+    def refuse(pid: int, name: str) -> bytes:
+        raise psutil.AccessDenied(pid)
+
+    program = start(PUPPET)
+    monkeypatch.setattr(process, "_proc", refuse)
+    group = ProcessGroup([program.pid])
+    assert group.sample(0.0) is None
+    assert group.reason == f"processes {program.pid} may not be read: run as root"
+    program.end()
+    assert group.sample(1.0) is None
+    assert group.reason == "all processes have exited"
 
 
 def test_sampling_while_processes_come_and_go(start: Start) -> None:
