@@ -27,6 +27,9 @@ AFTERMATH_S, CALM_S, UNCERTAIN_S, DYING_S = 10.0, 0.5, 2.0, 5.0
 # of it, however much is free.
 PACE_S, PACE_MOST_S, WORKING = 0.5, 5.0, 0.25
 QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near the end
+# Its descriptors and the connections of others are read one after the other; others come and go meanwhile.
+# Less than the second after which a SYN-ACK is sent again: that may bring in what the queue had no room for.
+CONFIRM_S = 0.3
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
 SOON_S = 5.0
 
@@ -95,7 +98,11 @@ class Climbing(Hold):
         if climb.failing or climb.stalled or waiting:
             end = climb.end(totals, self._taken(), self._waiting())
             return Climbed(end._replace(cause=self._another_took_its_place() or end.cause), took_s)
-        if (has := self._taken()) < totals.held - max(FEWEST_BAD, TOLERATED * totals.held):
+        if not self._has_all(totals):
+            self._watch(phase, self._has_all, time.monotonic() + CONFIRM_S)
+            self._stop_if_interrupted()
+        if not self._has_all(totals := self._read_totals()):
+            has = self._taken()
             cause = (
                 f"its accept queue overflowed: it has {has:,} of the {totals.held:,} connections that were "
                 "established (a longer backlog, or --rate)"
@@ -137,6 +144,9 @@ class Climbing(Hold):
             if end is None and is_near(goal, first):
                 end = self._rest(first)
         return end
+
+    def _has_all(self, totals: counters.Totals) -> bool:
+        return self._taken() >= totals.held - max(FEWEST_BAD, TOLERATED * totals.held)
 
     def _taken(self) -> int:
         """Connections that the server has, by what it says too.
