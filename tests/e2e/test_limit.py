@@ -458,7 +458,8 @@ def test_a_process_that_only_waits_for_the_server_takes_no_cpu_of_it(
     limit: Limits, free_port: Callable[[], int]
 ) -> None:
     wrapped = ("sh", "-c", '"$@"; :', "sh", *VICTIM, str(free_port()))
-    record = limit("--count", "400", *TCP, "--", *wrapped).record
+    # Messages that take many ticks of the CPU's clock: fewer than one in all may be none.
+    record = limit("--count", "400", *TCP, "--message", "a" * 65_000, "--", *wrapped).record
     assert record.server is not None
     assert len(record.server.pids) == 2
     (cpu,) = [each for each in record.limits if each.resource == "cpu"]
