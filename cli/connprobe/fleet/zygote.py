@@ -27,9 +27,7 @@ from connprobe.fleet.shared import FAILED, SharedTable
 CLONE_FILES = 0x400
 M_ARENA_MAX = -8
 BEGIN_S = 20  # for a thread that was started to run
-STACK_BYTES = (
-    1 << 20
-)  # of a thread, of which it touches 30 kB; where memory may not be overcommitted all counts
+STACK_BYTES = 1 << 20  # of a thread, which touches 30 kB of it; without overcommitment all counts
 
 
 def main() -> None:
