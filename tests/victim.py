@@ -3,7 +3,7 @@
 die-at=N: exits with 7 at the Nth connection. fade-at=N: half a second after the Nth it listens no more and
 closes all, and is killed two seconds later, as a large process is that the kernel ends. most=N: closes those
 beyond. accept=N: accepts no more, with a backlog of 10. idle=S: closes what says nothing for so long.
-slow=S: before each answer. address=IP. daemon, leak, deaf.
+slow=S: before each answer. doze=S: looks at its sockets once in so long. address=IP. daemon, leak, deaf.
 """
 
 import asyncio
@@ -16,16 +16,17 @@ from contextlib import suppress
 PORT, *WISHES = sys.argv[1:]
 GIVEN = dict(wish.split("=") for wish in WISHES if "=" in wish)
 DIE_AT, FADE_AT, MOST, ACCEPT = (int(GIVEN.get(name, 0)) for name in ("die-at", "fade-at", "most", "accept"))
-SLOW_S, IDLE_S = float(GIVEN.get("slow", 0)), float(GIVEN.get("idle", 0)) or None
+SLOW_S, DOZE_S = float(GIVEN.get("slow", 0)), float(GIVEN.get("doze", 0))
+IDLE_S = float(GIVEN.get("idle", 0)) or None
 held = accepted = 0
 listening: list[asyncio.Server] = []
 hoard: list[bytearray] = []
-writers: list[asyncio.StreamWriter] = []
+writers: set[asyncio.StreamWriter] = set()
 
 
 def fade() -> None:
     listening[0].close()
-    for writer in writers:
+    for writer in list(writers):
         writer.close()
     asyncio.get_running_loop().call_later(2, os.kill, os.getpid(), signal.SIGKILL)
 
@@ -33,7 +34,7 @@ def fade() -> None:
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     global held, accepted
     held, accepted = held + 1, accepted + 1
-    writers.append(writer)
+    writers.add(writer)
     if accepted == FADE_AT:
         asyncio.get_running_loop().call_later(0.5, fade)
     if accepted == ACCEPT:
@@ -52,7 +53,14 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         pass
     finally:
         held -= 1
+        writers.discard(writer)
         writer.close()
+
+
+async def doze() -> None:
+    while True:
+        time.sleep(DOZE_S)
+        await asyncio.sleep(0.02)
 
 
 async def leak() -> None:
@@ -70,10 +78,11 @@ async def main() -> None:
         serve, GIVEN.get("address", "127.0.0.1"), int(PORT), backlog=backlog, reuse_address=True
     )
     listening.append(server)
+    dozing = asyncio.create_task(doze()) if DOZE_S else None
     with suppress(asyncio.CancelledError):
         await server.serve_forever()
     await asyncio.sleep(10 if FADE_AT else 0)
-    del leaking
+    del leaking, dozing
 
 
 if "daemon" in WISHES:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -140,16 +141,24 @@ def test_a_server_that_runs_already_is_attached_to_and_left_alone(
 
 
 @pytest.fixture
-def running(free_port: Callable[[], int]) -> Iterator[int]:
-    """The port of an echo server with 512 descriptors, that nobody of connprobe's started."""
-    port = free_port()
-    command = few_files(512, *VICTIM, str(port))
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        try:
+def victim(free_port: Callable[[], int]) -> Iterator[Callable[..., int]]:
+    """Starts an echo server with 512 descriptors, that is nobody of connprobe's, and returns its port."""
+    with ExitStack() as ends:
+
+        def begin(*wishes: str) -> int:
+            port = free_port()
+            command = few_files(512, *VICTIM, str(port), *wishes)
+            server = ends.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+            ends.callback(server.kill)
             assert eventually(lambda: taken(port) is not None)
-            yield port
-        finally:
-            server.kill()
+            return port
+
+        yield begin
+
+
+@pytest.fixture
+def running(victim: Callable[..., int]) -> int:
+    return victim()
 
 
 def test_others_that_come_and_go_widen_what_is_said_of_a_server(
@@ -199,6 +208,30 @@ def test_others_that_come_and_go_widen_what_is_said_of_a_server(
     assert room <= nofile.high
     assert nofile.note is not None
     assert "others' connections moved" in nofile.note
+
+
+def test_others_that_wait_to_be_accepted_are_not_taken_for_ours(
+    start: Start, victim: Callable[..., int]
+) -> None:
+    """A server so busy that a few of others' connections lie in its accept queue whenever it is looked at."""
+    port = victim("doze=1")
+    command = start("limit", "--count", "60", "--message-by", "none", *TCP, "--target", f"127.0.0.1:{port}")
+    others: list[socket.socket] = []
+
+    def comes_and_goes() -> bool:
+        others.append(socket.create_connection(("127.0.0.1", port)))
+        if len(others) > 100:
+            others.pop(0).close()
+        return command.process.poll() is not None
+
+    ended = eventually(comes_and_goes, 100)
+    for each in others:
+        each.close()
+    assert ended
+    run = check(command.finish(100), 0)
+    assert run.record.trials[0].held == 60
+    ramp = [each.connections for each in run.record.trials[0].readings if each.stage == "ramp"]
+    assert ramp == [20, 40, 60]
 
 
 def test_others_that_stay_are_told_of_and_change_nothing(limit: Limits, running: int) -> None:

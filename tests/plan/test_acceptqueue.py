@@ -1,9 +1,11 @@
 """The arithmetic of overflows: bounds that hold whatever the counters say, and the sentence for each case."""
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connprobe.plan.acceptqueue import capacity, capacity_from, reconcile_overflows
+from connprobe.plan.acceptqueue import Ahead, capacity, capacity_from, reconcile_overflows
 
 counts = st.integers(0, 30) | st.integers(0, 1 << 40)
 
@@ -61,3 +63,47 @@ def test_a_difference_is_explained() -> None:
     assert reconcile_overflows(23, 0, 0, 19)[:2] == (0, 0)
     assert "19 ListenDrops are no overflows" in reconcile_overflows(23, 0, 0, 19).text
     assert reconcile_overflows(5, 0, None, None)[:2] == (0, 5)
+
+
+turns = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans()))
+
+
+@given(first=st.tuples(st.integers(0, 9), st.integers(0, 9)), of_a=turns, of_b=turns)
+def test_none_of_those_ahead_is_taken_for_accepted_while_it_waits(
+    first: tuple[int, int], of_a: Sequence[tuple[int, int, bool]], of_b: Sequence[tuple[int, int, bool]]
+) -> None:
+    """Two queues, first in first out; True of a turn is one of ours."""
+    queues = [[True] * length for length in first]
+    ahead = Ahead(dict(enumerate(first)))
+    assert ahead.left == sum(first)
+    for listener, turns_of_one in enumerate((of_a, of_b)):
+        for arrived, accepted, looked in turns_of_one:
+            queue = queues[listener]
+            queue += [False] * arrived
+            del queue[:accepted]
+            if looked:
+                ahead.see({0: len(queues[0]), 1: len(queues[1])})
+                assert ahead.left >= sum(map(sum, queues))
+    ahead.see({0: len(queues[0]), 1: len(queues[1])})
+    was = ahead.left
+    assert ahead.see({}) == any(queues)
+    assert ahead.left <= was
+    assert ahead.left == 0 or not any(queues)
+
+
+def test_those_behind_do_not_hide_that_those_ahead_were_taken() -> None:
+    ahead = Ahead({7: 5})
+    assert not ahead.see({7: 9})
+    assert ahead.see({7: 6})
+    assert ahead.left == 2
+    assert not ahead.see({7: 12})
+    assert ahead.see({7: 10})
+    assert ahead.left == 0
+
+
+def test_a_queue_that_is_stuck_is_not_passed_by_another_that_moves() -> None:
+    ahead = Ahead({1: 4, 2: 4})
+    for _ in range(9):
+        assert ahead.see({1: 0, 2: 5})
+        assert not ahead.see({1: 8, 2: 5})
+    assert ahead.left == 4

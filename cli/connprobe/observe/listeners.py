@@ -85,11 +85,16 @@ def chosen_by(address: str, port: int) -> Callable[[Sequence[ListenSocket]], lis
 
 def waiting(address: str, port: int) -> int:
     """Connections that lie in the accept queues of address:port; 0 where sock_diag does not tell."""
+    return sum(queued(address, port).values())
+
+
+def queued(address: str, port: int) -> dict[int, int]:
+    """By listener (its inode), the connections in its accept queue; none where sock_diag does not tell."""
     try:
         found = listen_sockets(port)
     except OSError:
-        return 0
-    return sum(each.depth or 0 for each in chosen_by(address, port)(found))
+        return {}
+    return {each.inode: each.depth or 0 for each in chosen_by(address, port)(found)}
 
 
 def reached_sockets(sockets: list[ListenSocket], target: Address, interface: int = 0) -> list[ListenSocket]:

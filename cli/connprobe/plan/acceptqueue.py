@@ -7,6 +7,7 @@ Three count, and no two the same (seen on Linux 6.18, listen(3), 23 connects, in
   dropped too; and packets of which neither of the others knows.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -20,6 +21,33 @@ class Overflows(NamedTuple):
     @property
     def exact(self) -> bool:
         return self.low == self.high
+
+
+class Ahead:
+    """Those that waited to be accepted at one moment, by listener, and how many of them may wait still.
+
+    A queue is first in, first out: that as many were taken from it as lay in it then tells that all of these
+    were, whoever queued up behind them. A fall between two looks is the least that was taken meanwhile.
+    """
+
+    def __init__(self, depths: Mapping[int, int]) -> None:
+        self._left, self._last = dict(depths), dict(depths)
+
+    @property
+    def left(self) -> int:
+        """At most so many of them wait."""
+        return sum(self._left.values())
+
+    def see(self, depths: Mapping[int, int]) -> bool:
+        """Whether any was taken since the last look. With a listener all that lay in its queue is gone."""
+        fell = False
+        for listener, last in self._last.items():
+            depth = depths.get(listener, 0)
+            if depth < last:
+                fell = True
+                self._left[listener] = min(depth, max(0, self._left[listener] - (last - depth)))
+            self._last[listener] = depth
+        return fell
 
 
 def capacity(backlog: int) -> int:

@@ -7,17 +7,13 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from connprobe.engine import counters
-from connprobe.model import Limit, LimitRequest, Phase, Reading
-from connprobe.observe.listeners import listener_pids
-from connprobe.observe.reading import ServerMeter
-from connprobe.observe.sockdiag import connected
-from connprobe.plan.limits.prediction import growths
+from connprobe.model import Limit, Phase
 from connprobe.plan.limits.ramp import is_near, next_goal, shares
 from connprobe.plan.limits.verify import End
 from connprobe.session.heap import Heap
-from connprobe.session.hold import HOPELESS, Hold
+from connprobe.session.hold import HOPELESS
 from connprobe.session.limits.climb import FEWEST_BAD, TOLERATED, Climb, slow
-from connprobe.session.started import StartedServer
+from connprobe.session.limits.taken import SOON_S, Taken
 
 # After something broke: until the server is dead, or no more is lost; longer while some are under way, and
 # where most are lost: a process gives its memory back before its parent hears of its end.
@@ -31,7 +27,6 @@ QUIET_CPU, REST_S, REST_MOST_S = 0.5, 0.4, 3.0  # a rest between the steps near 
 # Less than the second after which a SYN-ACK is sent again: that may bring in what the queue had no room for.
 CONFIRM_S = 0.3
 TOLERATED_AT_REST = 2  # connections that may be lost while nothing happens, before it is the end
-SOON_S = 5.0
 
 
 class Over(Exception):
@@ -53,21 +48,14 @@ class Climbed(NamedTuple):
     took_s: float
 
 
-class Climbing(Hold):
+class Climbing(Taken):
     """A hold whose connections are raised to one goal after another, on a server that is read as it goes."""
 
-    asked: LimitRequest
-    server: StartedServer | None = None  # None: it ran already
     heap: Heap
-    _meter: ServerMeter
 
     def _begin_climbing(self, workers: int) -> None:
-        self.readings: list[Reading] = []
+        self._begin_taking()
         self._goals = [0] * workers  # in all
-        self._climbing: Climb | None = None
-        self._gone = False
-        self._use: tuple[int, float] | None = None
-        self._fds_of, self._fds = 0, 1
         self._sound = counters.Totals()  # at the end of the last step that the server took
         self._listening: tuple[int, ...] = ()  # the processes that hold the listener, at the start
 
@@ -145,44 +133,6 @@ class Climbing(Hold):
                 end = self._rest(first)
         return end
 
-    def _has_all(self, totals: counters.Totals) -> bool:
-        return self._taken() >= totals.held - max(FEWEST_BAD, TOLERATED * totals.held)
-
-    def _taken(self) -> int:
-        """Connections that the server has, by what it says too.
-
-        A client's end is established although the server dropped the last packet of the handshake, its
-        accept queue being full. Where nothing is answered, only the server's own descriptors tell.
-        """
-        alive = self._alive()
-        self._meter.quick()  # the last one may be of a moment at which some were not accepted yet
-        server = self._meter.server
-        start = next((each.use.get("fds") for each in self.readings if each.stage == "start"), None)
-        if self.request.answered or start is None or server is None or server.fds is None:
-            return alive
-        taken = int(server.fds - start) // self._fds_each()
-        if taken < alive and self.readings[0].others is not None:  # others' that went are none of ours
-            taken += self.readings[0].others - (self._others(alive) or 0)
-        return min(alive, max(0, taken))
-
-    def _fds_each(self) -> int:
-        """The server's descriptors for one connection, as far as is known: fitted once for each reading."""
-        if self._fds_of != len(self.readings):
-            fds = [replace(each, use={"fds": each.use["fds"]}) for each in self.readings if "fds" in each.use]
-            grown = growths(fds).get("fds")
-            self._fds = max(1, round(grown.per_connection)) if grown is not None else 1
-            self._fds_of = len(self.readings)
-        return self._fds
-
-    def _others(self, ours: int) -> int | None:
-        """Connections at the server's port beside `ours`, where it ran already. None: not known."""
-        if self.server is not None or not self.kernel.has_listeners or self.target is None:
-            return None
-        try:
-            return max(0, connected((self.target.port,)) - self._waiting() - ours)
-        except OSError:
-            return None
-
     def _another_took_its_place(self) -> str | None:
         """A server that is started again at once is never gone, but its connections are."""
         now = self._listeners_pids()
@@ -190,10 +140,6 @@ class Climbing(Hold):
             return None
         ended, new = (", ".join(map(str, pids)) for pids in (self._listening, now))
         return f"the server died: process {ended} is gone, and {new} took its place"
-
-    def _listeners_pids(self) -> tuple[int, ...]:
-        assert self.target is not None
-        return listener_pids(self.target.scoped_address, self.target.port).pids
 
     def _check_losses(self, doing: str) -> None:
         """Connections that go while nothing happens to them make every reading one of fewer. Raises Lost."""
@@ -269,24 +215,6 @@ class Climbing(Hold):
         self.readings.append(replace(reading, use={**reading.use, **use}))
         return None
 
-    def _wait_for_accepts(self, phase: Phase) -> int:
-        """Connections that lie in the accept queue and are not taken from it; 0: it gets there."""
-        waiting, since = self._waiting(), time.monotonic()
-
-        def over(totals: counters.Totals) -> bool:
-            nonlocal waiting, since
-            now = self._waiting()
-            if now and self._climbing is not None:
-                self._climbing.unaccepted = now
-            if now < waiting:
-                since = time.monotonic()
-            waiting = now
-            return not now or self._is_gone() or time.monotonic() - since > SOON_S
-
-        if waiting:
-            self._watch(phase, over)
-        return waiting
-
     # what is asked while waiting
 
     def _go(
@@ -304,12 +232,6 @@ class Climbing(Hold):
             raise Over(None)
         if self.fleet.lost:
             raise Over(f"a worker of this client was lost: {next(iter(self.fleet.lost.values()))}")
-
-    def _is_gone(self) -> bool:
-        """Its use is in `_use` then: one look at a server of hundreds of processes takes 0.1 s."""
-        self._use = self._meter.quick()
-        self._gone = self._gone or self._use is None
-        return self._gone
 
     def _hopeless(self, totals: counters.Totals) -> bool:
         return not totals.established and totals.failed >= HOPELESS
