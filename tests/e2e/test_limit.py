@@ -215,19 +215,21 @@ def test_others_that_wait_to_be_accepted_are_not_taken_for_ours(
 ) -> None:
     """A server so busy that a few of others' connections lie in its accept queue whenever it is looked at."""
     port = victim("doze=1")
-    command = start("limit", "--count", "60", "--message-by", "none", *TCP, "--target", f"127.0.0.1:{port}")
+    quick = (*TCP, "--settle", "3s", "--message-by", "none")
+    command = start("limit", "--count", "60", *quick, "--target", f"127.0.0.1:{port}")
     others: list[socket.socket] = []
 
     def comes_and_goes() -> bool:
-        others.append(socket.create_connection(("127.0.0.1", port)))
+        others.append(socket.create_connection(("127.0.0.1", port), timeout=5))
         if len(others) > 100:
             others.pop(0).close()
         return command.process.poll() is not None
 
-    ended = eventually(comes_and_goes, 100)
-    for each in others:
-        each.close()
-    assert ended
+    try:
+        assert eventually(comes_and_goes, 100)
+    finally:
+        for each in others:
+            each.close()
     run = check(command.finish(100), 0)
     assert run.record.trials[0].held == 60
     ramp = [each.connections for each in run.record.trials[0].readings if each.stage == "ramp"]

@@ -166,8 +166,11 @@ def test_connections_are_counted_at_the_port_of_the_server(host: str) -> None:
         assert connected([port]) == 0
         clients = [stack.enter_context(socket.create_connection((host, port))) for _ in range(23)]
         assert connected([port]) == 23
-        accepted = [stack.enter_context(listener.accept()[0]) for _ in range(23)]
-        assert connected([port]) == 23
+        assert connected([port], accepted=True) == 0
+        accepted = [stack.enter_context(listener.accept()[0]) for _ in range(9)]
+        assert connected([port], accepted=True) == 9
+        accepted += [stack.enter_context(listener.accept()[0]) for _ in range(14)]
+        assert connected([port]) == connected([port], accepted=True) == 23
         clients[0].close()
         assert accepted[0].recv(1) == b""
         assert connected([port]) == 23  # the server's end is open still

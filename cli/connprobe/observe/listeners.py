@@ -85,16 +85,15 @@ def chosen_by(address: str, port: int) -> Callable[[Sequence[ListenSocket]], lis
 
 def waiting(address: str, port: int) -> int:
     """Connections that lie in the accept queues of address:port; 0 where sock_diag does not tell."""
-    return sum(queued(address, port).values())
+    try:
+        return sum(queued(address, port).values())
+    except OSError:
+        return 0
 
 
 def queued(address: str, port: int) -> dict[int, int]:
-    """By listener (its inode), the connections in its accept queue; none where sock_diag does not tell."""
-    try:
-        found = listen_sockets(port)
-    except OSError:
-        return {}
-    return {each.inode: each.depth or 0 for each in chosen_by(address, port)(found)}
+    """By listener (its inode), the connections in its accept queue. OSError: sock_diag does not tell."""
+    return {each.inode: each.depth or 0 for each in chosen_by(address, port)(listen_sockets(port))}
 
 
 def reached_sockets(sockets: list[ListenSocket], target: Address, interface: int = 0) -> list[ListenSocket]:

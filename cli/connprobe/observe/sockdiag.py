@@ -87,22 +87,24 @@ def listen_sockets(port: int = 0) -> list[ListenSocket]:
     return found
 
 
-def connected(ports: Iterable[int]) -> int:
+def connected(ports: Iterable[int], *, accepted: bool = False) -> int:
     """Connections that are open at these local ports, in this network namespace; 1 s for a million.
 
     Those count too that the other end has closed and this one has not (CLOSE_WAIT). OSError: refused.
+    accepted: without those that wait in an accept queue: they have no inode yet.
     """
     states = 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT
     return sum(
         1
         for port in ports
         for family in (socket.AF_INET, socket.AF_INET6)
-        for _ in _ask(
+        for answer in _ask(
             NETLINK_SOCK_DIAG,
             SOCK_DIAG_BY_FAMILY,
             NLM_F_DUMP,
             _DIAG_REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, port.to_bytes(2, "big")),
         )
+        if not accepted or _DIAG_ANSWER.unpack_from(answer)[-1]
     )
 
 

@@ -26,8 +26,8 @@ class Overflows(NamedTuple):
 class Ahead:
     """Those that waited to be accepted at one moment, by listener, and how many of them may wait still.
 
-    A queue is first in, first out: that as many were taken from it as lay in it then tells that all of these
-    were, whoever queued up behind them. A fall between two looks is the least that was taken meanwhile.
+    A queue is first in, first out: once as many were taken from it as lay in it at first, all of these were,
+    whoever queued up behind them. Its fall between two looks is the least that was taken meanwhile.
     """
 
     def __init__(self, depths: Mapping[int, int]) -> None:
@@ -39,15 +39,14 @@ class Ahead:
         return sum(self._left.values())
 
     def see(self, depths: Mapping[int, int]) -> bool:
-        """Whether any was taken since the last look. With a listener all that lay in its queue is gone."""
-        fell = False
+        """Whether there are fewer than at the last look. A listener that is gone has none."""
+        before = self.left
         for listener, last in self._last.items():
             depth = depths.get(listener, 0)
             if depth < last:
-                fell = True
                 self._left[listener] = min(depth, max(0, self._left[listener] - (last - depth)))
             self._last[listener] = depth
-        return fell
+        return self.left < before
 
 
 def capacity(backlog: int) -> int:

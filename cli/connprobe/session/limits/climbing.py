@@ -84,13 +84,20 @@ class Climbing(Taken):
             return Climbed(self._death(climb, phase), took_s)
         totals = self._read_totals()
         if climb.failing or climb.stalled or waiting:
-            end = climb.end(totals, self._taken(), self._waiting())
+            end = climb.end(totals, self._taken(), waiting or self._unaccepted(totals))
             return Climbed(end._replace(cause=self._another_took_its_place() or end.cause), took_s)
-        if not self._has_all(totals):
-            self._watch(phase, self._has_all, time.monotonic() + CONFIRM_S)
+        has = 0
+
+        def has_all(now: counters.Totals) -> bool:
+            nonlocal has
+            has = max(has, self._taken())
+            return has >= now.held - max(FEWEST_BAD, TOLERATED * now.held)
+
+        if not has_all(totals):
+            self._watch(phase, has_all, time.monotonic() + CONFIRM_S)
             self._stop_if_interrupted()
-        if not self._has_all(totals := self._read_totals()):
-            has = self._taken()
+        totals = self._read_totals()
+        if not has_all(totals):
             cause = (
                 f"its accept queue overflowed: it has {has:,} of the {totals.held:,} connections that were "
                 "established (a longer backlog, or --rate)"

@@ -12,7 +12,7 @@ from connprobe.observe.sockdiag import connected
 from connprobe.plan.acceptqueue import Ahead
 from connprobe.plan.limits.prediction import growths
 from connprobe.session.hold import Hold
-from connprobe.session.limits.climb import FEWEST_BAD, TOLERATED, Climb
+from connprobe.session.limits.climb import Climb
 from connprobe.session.started import StartedServer
 
 SOON_S = 5.0
@@ -34,32 +34,35 @@ class Taken(Hold):
         self._accepted = 0  # so many of ours were established when the last of them was accepted
 
     def _alive(self) -> int:
+        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
         totals = self._read_totals()
-        if self.request.answered:
-            return totals.held
-        return max(0, totals.held - min(self._waiting(), totals.established - self._accepted))
+        return totals.held if self.request.answered else max(0, totals.held - self._unaccepted(totals))
 
-    def _has_all(self, totals: counters.Totals) -> bool:
-        return self._taken() >= totals.held - max(FEWEST_BAD, TOLERATED * totals.held)
+    def _unaccepted(self, totals: counters.Totals) -> int:
+        """Of ours, at most, in the accept queue: what lies there beyond them is others'."""
+        waiting = self._waiting()
+        return waiting if self.request.answered else min(waiting, totals.established - self._accepted)
 
     def _taken(self) -> int:
         """Connections that the server has, by what it says too.
 
         A client's end is established although the server dropped the last packet of the handshake, its
         accept queue being full. Where nothing is answered, only the server's end tells: its descriptors, or,
-        where those of others are among them, that the kernel has fewer ends at its port than ours.
+        where others' come and go among them, the connections at its port. Others' that came hide as many of
+        ours that are missing.
         """
         alive = self._alive()
         if self.request.answered:
             return alive
-        if (ends := self._ends_there()) is not None:
-            return min(alive, max(0, ends - self._waiting()))
         self._meter.quick()  # the last one may be of a moment at which some were not accepted yet
         server = self._meter.server
         start = next((each.use.get("fds") for each in self.readings if each.stage == "start"), None)
         if start is None or server is None or server.fds is None:
             return alive
-        return min(alive, max(0, int(server.fds - start) // self._fds_each()))
+        taken = int(server.fds - start) // self._fds_each()
+        if taken < alive and (accepted := self._accepted_of_all()) is not None:
+            taken = accepted
+        return min(alive, max(0, taken))
 
     def _fds_each(self) -> int:
         """The server's descriptors for one connection, as far as is known: fitted once for each reading."""
@@ -72,40 +75,46 @@ class Taken(Hold):
 
     def _others(self, ours: int) -> int | None:
         """Connections at the server's port beside `ours`, where it ran already. None: not known."""
-        ends = self._ends_there()
-        return None if ends is None else max(0, ends - self._waiting() - ours)
+        accepted = self._accepted_of_all()
+        return None if accepted is None else max(0, accepted - ours)
 
-    def _ends_there(self) -> int | None:
-        """Of all connections at the port of a server that ran already, also in its accept queue."""
+    def _accepted_of_all(self) -> int | None:
+        """Connections at the server's port, ours and others', where it ran already. None: not known."""
         if self.server is not None or not self.kernel.has_listeners or self.target is None:
             return None
         try:
-            return connected((self.target.port,))
+            return connected((self.target.port,), accepted=True)
         except OSError:
             return None
 
     def _wait_for_accepts(self, phase: Phase) -> int:
         """Connections that lie in the accept queue and are not taken from it; 0: ours were, all of them."""
+        if self.request.answered:
+            return 0
         established = self._read_totals().established
-        ahead, since = Ahead(self._queued()), time.monotonic()
+        ahead, since = Ahead(self._queued() or {}), time.monotonic()
 
         def over(totals: counters.Totals) -> bool:
             nonlocal since
-            if ahead.see(self._queued()):
+            if (depths := self._queued()) is not None and ahead.see(depths):
                 since = time.monotonic()
             if ahead.left and self._climbing is not None:
-                self._climbing.unaccepted = ahead.left
+                self._climbing.unaccepted = min(ahead.left, totals.established - self._accepted)
             return not ahead.left or self._is_gone() or time.monotonic() - since > SOON_S
 
         if ahead.left:
             self._watch(phase, over)
-        if not ahead.left:
+        if not ahead.left and not self._gone:
             self._accepted = established
         return ahead.left
 
-    def _queued(self) -> dict[int, int]:
+    def _queued(self) -> dict[int, int] | None:
+        """What lies in the accept queue of each listener. None: the kernel did not tell this time."""
         assert self.target is not None
-        return queued(self.target.scoped_address, self.target.port) if self.kernel.has_listeners else {}
+        try:
+            return queued(self.target.scoped_address, self.target.port) if self.kernel.has_listeners else {}
+        except OSError:
+            return None
 
     def _listeners_pids(self) -> tuple[int, ...]:
         assert self.target is not None
