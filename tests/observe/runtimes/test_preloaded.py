@@ -173,12 +173,12 @@ def test_of_worker_threads_it_is_the_one_that_ends_first(node: Node, prepared: P
     assert runtime.heap().where == Where(server.pid)
     server.ask("2 2503")
     assert runtime.heap().where == Where(server.pid, 2)  # its share grew the most, of equal limits
-    server.ask("1 10007")
+    server.ask("1 20011")
     now = runtime.heap()
     assert now.where == Where(server.pid, 1)
     assert now.capacity_bytes == 32 * MiB
     grown = now.live_bytes - start.all_live_bytes[Where(server.pid, 1)]
-    assert grown == pytest.approx(10007 * ARRAY, rel=0.02)
+    assert grown == pytest.approx(20011 * ARRAY, rel=0.02)
     (ceiling,) = runtime.ceilings()
     assert ceiling.scope == f"server (pid {server.pid}, worker thread 1)"
     assert "maxOldGenerationSizeMb: 64" in ceiling.fix
