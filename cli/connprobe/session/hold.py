@@ -194,8 +194,11 @@ class Hold:
 
     def _alive(self) -> int:
         """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
-        held = self._read_totals().held
-        return held if self.request.answered else max(0, held - self._waiting())
+        totals = self._read_totals()
+        return totals.held if self.request.answered else max(0, totals.held - self._unaccepted(totals))
+
+    def _unaccepted(self, totals: counters.Totals) -> int:
+        return self._waiting()
 
     def _waiting(self) -> int:
         """Established for us, and not yet accepted by the server."""

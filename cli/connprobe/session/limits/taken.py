@@ -33,11 +33,6 @@ class Taken(Hold):
         self._fds_of, self._fds = 0, 1
         self._accepted = 0  # so many of ours were established when the last of them was accepted
 
-    def _alive(self) -> int:
-        """Connections that the server has. One that nothing was asked on may still wait to be accepted."""
-        totals = self._read_totals()
-        return totals.held if self.request.answered else max(0, totals.held - self._unaccepted(totals))
-
     def _unaccepted(self, totals: counters.Totals) -> int:
         """Of ours, at most, in the accept queue: what lies there beyond them is others'."""
         waiting = self._waiting()
@@ -92,7 +87,9 @@ class Taken(Hold):
         if self.request.answered:
             return 0
         established = self._read_totals().established
-        ahead, since = Ahead(self._queued() or {}), time.monotonic()
+        if (depths := self._queued()) is None:
+            return 0
+        ahead, since = Ahead(depths), time.monotonic()
 
         def over(totals: counters.Totals) -> bool:
             nonlocal since
