@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from connprobe.kernel import accept_queue, accept_wait, bpf
+from connprobe.kernel import accept_queue, accept_wait, bpf, lifecycle
 from connprobe.kernel.live import Live
 from kernel.sockets import Load, Sockets
 
@@ -18,9 +18,9 @@ def queues(load_once: Load) -> Live:
     return load_once(accept_queue.probe())
 
 
-def test_a_map_of_more_entries_than_a_batch_holds(waits: Live) -> None:
-    table = waits.maps["waiting"]
-    mine = {(1 << 63 | i).to_bytes(8, "little"): i.to_bytes(8, "little") for i in range(3001)}
+def test_a_map_of_more_entries_than_a_batch_holds(load: Load) -> None:
+    table = load(lifecycle.probe()).maps["odd_roles"]
+    mine = {(1 << 63 | i).to_bytes(8, "little"): i.to_bytes(4, "little") for i in range(3001)}
     for key, value in mine.items():
         table.set(key, value)
     found = dict(table.items())
@@ -58,10 +58,10 @@ def test_values_larger_than_a_batch(queues: Live) -> None:
 
 
 def test_sizes_that_do_not_fit(waits: Live) -> None:
-    with pytest.raises(ValueError, match="a key of 3 bytes for a map of 8"):
-        waits.maps["waiting"].get(bytes(3))
-    with pytest.raises(ValueError, match="a value of 9 bytes for a map of 8"):
-        waits.maps["waiting"].set(bytes(8), bytes(9))
+    with pytest.raises(ValueError, match="a key of 3 bytes for a map of 4"):
+        waits.maps["interval"].get(bytes(3))
+    with pytest.raises(ValueError, match="a value of 9 bytes for a map of 4"):
+        waits.maps["interval"].set(bytes(4), bytes(9))
 
 
 def test_what_a_program_costs(waits: Live, sockets: Sockets) -> None:

@@ -6,7 +6,7 @@ each would only be begun there, and cancelled. And in a few processes alone: eac
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from connprobe.engine.sources import Source, sockaddr
@@ -56,13 +56,15 @@ class Bursts:
             self.serves = False
             self.rest()
             return None
-        self.opened += sum(fd >= 0 for fd, _ in opened)
-        self.serves = sum(outcome == WAITS for _, outcome in opened) * 2 <= len(opened)
+        fds, outcomes = zip(*opened, strict=True)
+        self.opened += len(fds) - fds.count(-1)
+        self.serves = outcomes.count(WAITS) * 2 <= len(outcomes)
         return opened
 
-    def late(self, fd: int) -> int:
-        """The errno of one of the last burst that was lost after its request was sent; 0: none is known."""
-        return 0 if self._ring is None else self._ring.late.get(fd, 0)
+    @property
+    def late(self) -> Mapping[int, int]:
+        """Of the last burst those that were lost after their request was sent: descriptor -> errno."""
+        return {} if self._ring is None else self._ring.late
 
     def rest(self) -> None:
         """There is nothing to open for now: what bursts took is given back."""

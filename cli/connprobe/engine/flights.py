@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 from connprobe import causes
@@ -133,19 +133,19 @@ class Flights:
         began, asked = time.monotonic(), self._opening.requests(number)
         if not self.bursts.ready(len(asked[0][0])):
             return None
-        sources = [next(self._sources) for _ in asked]
+        sources = list(islice(self._sources, number))
         opened = self.bursts.open([request for request, _ in asked], sources)
         return None if opened is None else self._begun(opened, asked, began)
 
     def _begun(
         self, opened: list[tuple[int, int]], asked: list[tuple[bytes, bytes]], began: float
     ) -> Iterator[int | tuple[int, Refusal]]:
+        late, waiting = self.bursts.late, self.asked
         for (fd, sent), (request, expected) in zip(opened, asked, strict=True):
-            late = self.bursts.late(fd)
-            if sent == len(request) and not late:
-                self.asked[fd] = (None, expected, began)
-            elif sent == len(request):
-                self.long_way(fd, (None, expected, began)).late = late
+            if sent == len(request):
+                waiting[fd] = (None, expected, began)
+                if fd in late:
+                    self.long_way(fd, waiting.pop(fd)).late = late[fd]
             elif sent > 0 or sent == WAITS:
                 self._epoll.modify(fd, select.EPOLLOUT)
                 self.by_fd[fd] = Flight(self._socket(fd), request[max(sent, 0) :], expected, began, 0)

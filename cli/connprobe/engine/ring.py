@@ -17,6 +17,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
+from itertools import chain
 
 from connprobe.engine.sources import IP_BIND_ADDRESS_NO_PORT
 
@@ -50,6 +51,8 @@ _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _SOL_IP, _TCP, _TCP_QUICKACK = int(socket.SOL_IP), int(socket.IPPROTO_TCP), int(socket.TCP_QUICKACK)
 _U32 = 0xFFFFFFFF
 
+Come = tuple[list[int], list[int]]  # user_data and results of completions, in the order of these
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall, _trim = _libc.syscall, getattr(_libc, "malloc_trim", None)  # of glibc alone
 _syscall.restype = ctypes.c_long
@@ -66,6 +69,7 @@ class Ring:
         if request_bytes > LONGEST_REQUEST or sys.byteorder != "little":
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._length, self._binds = request_bytes, binds
+        self._usual: list[int] = []
         self.late: dict[int, int] = {}  # of the last burst: descriptor -> errno that its connect took
         self._steps = _STEPS if binds else _STEPS - 2
         # Not of the heap, which never gives back what others were put on top of.
@@ -157,20 +161,27 @@ class Ring:
         number = len(requests)
         self._submit(MOST * self._steps, number)
         made = self._results(number, number)[_MADE : _MADE + number]
-        slots = [slot for slot, fd in enumerate(made) if fd >= 0]
+        if min(made) >= 0:
+            slots: Sequence[int] = range(number)
+        else:
+            slots = [slot for slot, fd in enumerate(made) if fd >= 0]
+            requests, sources = [requests[i] for i in slots], [sources[i] for i in slots]
         fds = array("I", [made[slot] for slot in slots])
         try:
-            outcomes = iter(self._speak(fds, [requests[i] for i in slots], [sources[i] for i in slots]))
+            outcomes = self._speak(fds, requests, sources)
         except OSError:
             for fd in fds:
                 os.close(fd)
             raise
-        return [(fd, next(outcomes)) if fd >= 0 else (-1, fd) for fd in made]
+        if len(fds) == number:
+            return list(zip(made, outcomes, strict=True))
+        rest = iter(outcomes)
+        return [(fd, next(rest)) if fd >= 0 else (-1, fd) for fd in made]
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def _speak(self, fds: "array[int]", requests: list[bytes], sources: list[bytes]) -> list[int]:
+    def _speak(self, fds: "array[int]", requests: Sequence[bytes], sources: Sequence[bytes]) -> list[int]:
         number, size = len(fds), self._steps * _WORDS
         for step in range(self._steps - 1):
             self._fields[step * _WORDS + _FD : number * size : size] = fds
@@ -180,7 +191,17 @@ class Ring:
         if self._binds:
             self._put(_SOURCES_AT, sources)
         self._submit(0, number * self._steps)
-        results = self._results(3 * number, number)
+        self.late = {}
+        data, answers = come = self._come()
+        if data == self._usual_order(number):
+            sent, watched, connected = (
+                answers[: 2 * number : 2],
+                answers[1 : 2 * number : 2],
+                answers[2 * number :],
+            )
+            if sent == [self._length] * number and not any(watched) and not any(connected):
+                return sent
+        results = self._results(3 * number, number, come)
         kinds = [results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT, _WATCHED)]
         self.late = {
             fd: -connected
@@ -189,12 +210,18 @@ class Ring:
         }
         return [_outcome(*each) for each in zip(*kinds, strict=True)]
 
-    def _put(self, at: int, values: list[bytes]) -> None:
-        self._memory.seek(at)
-        for value in values:
-            self._memory.write(value)
+    def _usual_order(self, number: int) -> list[int]:
+        """Of user_data, where all went well on loopback: connects come last, as each is asked for again."""
+        if len(self._usual) != 3 * number:
+            steps = zip(range(_SENT, _SENT + number), range(_WATCHED, _WATCHED + number), strict=True)
+            self._usual = [*chain.from_iterable(steps), *range(_CONNECTED, _CONNECTED + number)]
+        return self._usual
 
-    def _results(self, completions: int, number: int) -> list[int]:
+    def _put(self, at: int, values: Sequence[bytes]) -> None:
+        joined = b"".join(values)
+        self._memory[at : at + len(joined)] = joined
+
+    def _results(self, completions: int, number: int, come: Come | None = None) -> list[int]:
         """Of `number` connections, by user_data. What is still under way is cancelled: that leaves TCP alone.
 
         The rest is waited for, or it would be taken for the next burst's: a kernel thread takes over an
@@ -202,30 +229,30 @@ class Ring:
         """
         results = [0] * _KINDS
         results[_CONNECTED : _CONNECTED + number] = [_UNDER_WAY] * number
-        come = self._collect(results)
-        if come < completions:
+        arrived = _sort(come or self._come(), results)
+        if arrived < completions:
             connecting = [slot for slot in range(number) if results[_CONNECTED + slot] == _UNDER_WAY]
             for place, slot in enumerate(connecting):
                 self._write(place + _CANCELS_AT, _CANCELLED + slot, opcode=_CANCEL, address=_CONNECTED + slot)
             self._submit(_CANCELS_AT, len(connecting))
             completions += len(connecting)
-            while (come := come + self._collect(results)) < completions:
+            while (arrived := arrived + _sort(self._come(), results)) < completions:
                 _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)
         return results
 
-    def _collect(self, results: list[int]) -> int:
-        """How many have come of those that always come."""
+    def _come(self) -> Come:
+        """The completions since the last call."""
         first, number = self._head & self._its_mask, (self._words[self._come_at] - self._head) & _U32
         self._head += number
-        expected = 0
+        data: list[int] = []
+        answers: list[int] = []
         for start, end in ((first, first + number), (0, first + number - self._its_mask - 1)):
-            data = self._data[2 * start : 2 * max(start, end) : 2].tolist()
-            answers = self._answers[4 * start + 2 : 4 * max(start, end) : 4].tolist()
-            for at, result in zip(data, answers, strict=True):
-                results[at] = result
-            expected += sum(map(_CONNECTED.__le__, data))
+            end = min(end, self._its_mask + 1)
+            if start < end:
+                data += self._data[2 * start : 2 * end : 2].tolist()
+                answers += self._answers[4 * start + 2 : 4 * end : 4].tolist()
         self._words[self._head_at] = self._head & _U32
-        return expected
+        return data, answers
 
     def _write(
         self,
@@ -263,6 +290,13 @@ def trim_heap() -> None:
     """Free pages go back to the kernel: those between used ones too, which free(3) keeps."""
     if _trim is not None:
         _trim(0)
+
+
+def _sort(come: Come, results: list[int]) -> int:
+    """Into `results`, by user_data. How many there were of those that always come."""
+    for at, result in zip(*come, strict=True):
+        results[at] = result
+    return sum(map(_CONNECTED.__le__, come[0]))
 
 
 def _is_late(connected: int, sent: int) -> bool:

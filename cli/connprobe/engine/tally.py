@@ -1,6 +1,7 @@
 """What one worker counts: numbers for its row of shared memory, words for its last message."""
 
 from array import array
+from collections import Counter
 
 from connprobe.causes import CAUSES, INDEX
 from connprobe.engine import counters
@@ -26,8 +27,8 @@ class Tally:
 
     def handshakes(self, took_us: list[int]) -> None:
         counts = self._handshakes
-        for value in took_us:
-            counts[bucket(value)] += 1
+        for value, times in Counter(took_us).items():  # those of one burst are answered at the same moment
+            counts[bucket(value)] += times
         self._handshake_sum_us += sum(took_us)
         self._handshake_max_us = max(self._handshake_max_us, *took_us)
 

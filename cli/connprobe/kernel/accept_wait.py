@@ -3,7 +3,6 @@
 import platform
 import struct
 import sys
-import time
 from typing import NamedTuple
 
 from connprobe.kernel.btf import Field
@@ -25,13 +24,11 @@ from connprobe.plan.histogram import BUCKETS, percentile
 _LISTENER = struct.Struct(f"{ENDPOINT.size}sQ")
 _WAITS = struct.Struct(f"2Q{PEAK}{BUCKETS}I")
 _NONE = [bytes(_WAITS.size)]
-_GONE = struct.Struct("2Q")
-_LOST = ("waiting_full", "listeners_full", "unknown_accepts")
-_SUSPICIOUS_S = 1.0  # so long a wait may be one whose end no hook showed
-_CHECKS = 1024  # of such, in one reading: 1 to 2 ms
+_LOST = ("listeners_full", "unknown_accepts")
 _FIELDS = (
     *SOCKET_FIELDS,
     Field("inet_sock", "inet_sport", 2),
+    Field("tcp_sock", "rcvq_space.time", 8),
     Field("task_struct", "files", 8),
     Field("files_struct", "fdt", 8),
     Field("fdtable", "fd", 8),
@@ -45,11 +42,10 @@ _ARCHITECTURES = {
     "aarch64": ((Field("pt_regs", "orig_x0", 8), Field("pt_regs", "syscallno", 4)), 202, 242),
 }
 _SET_STATE = Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int"), typed=True)
-_CHECK = Hook("call", "check", "check")
 
 
-def probe(waiting: int = 65536, listeners: int = 1024) -> Probe:
-    """The probe, with room for so many connections that wait, and so many listeners."""
+def probe(listeners: int = 1024) -> Probe:
+    """The probe, with room for so many listeners."""
     registers, accept, accept4 = _ARCHITECTURES.get(platform.machine(), _X86)
     returns = (
         Hook("tracepoint", f"syscalls:sys_exit_{name}", "accept_returns") for name in ("accept", "accept4")
@@ -59,18 +55,18 @@ def probe(waiting: int = 65536, listeners: int = 1024) -> Probe:
         (
             Rung(
                 "system call tracepoints of accept and accept4",
-                (_SET_STATE, _CHECK, *returns),
+                (_SET_STATE, *returns),
                 (*_FIELDS, *registers),
                 {"HOOK_SYSCALLS": 1},
             ),
             Rung(
                 "raw tracepoint sys_exit",
-                (_SET_STATE, _CHECK, Hook("raw_tracepoint", "sys_exit", "sys_exit", ("pt_regs",))),
+                (_SET_STATE, Hook("raw_tracepoint", "sys_exit", "sys_exit", ("pt_regs",))),
                 (*_FIELDS, *registers),
                 {"HOOK_SYS_EXIT": 1, "SYS_ACCEPT": accept, "SYS_ACCEPT4": accept4},
             ),
         ),
-        {"WAITING": waiting, "LISTENERS": listeners},
+        {"LISTENERS": listeners},
     )
 
 
@@ -90,22 +86,19 @@ class AcceptWait(NamedTuple):
         return None if found is None else found / 1000
 
 
-class Vanished(NamedTuple):
-    """Connections to `at` that left the queue without an accept that was seen: they have no wait.
+class Abandoned(NamedTuple):
+    """Connections to `at` that were reset while they waited, or whose listener was closed.
 
-    unseen: a process has got them in another way (io_uring, MPTCP). abandoned: they were reset while they
-    waited, or their listener was closed.
+    One that was reset stays in the queue, and its accept is counted like any other.
     """
 
     at: Endpoint
-    unseen: int
-    abandoned: int
+    connections: int
 
 
 class Reading(NamedTuple):
     listeners: tuple[AcceptWait, ...]
-    vanished: tuple[Vanished, ...]
-    waiting: int  # of all listeners, now
+    abandoned: tuple[Abandoned, ...]
     lost: dict[str, int]  # what could not be counted, by cause; empty where all was
 
 
@@ -118,7 +111,6 @@ class AcceptWaits:
 
     def read(self) -> Reading:
         maps = self._live.maps
-        waiting = self._check()
         interval = self._intervals.end()
         counts = by_inode(maps["waits"])
         found = []
@@ -138,17 +130,11 @@ class AcceptWaits:
             if closed:
                 forget(inode, (maps["listeners"], maps["waits"]))
         found.sort(key=lambda wait: (wait.at.netns, wait.at.port, wait.inode))
-        vanished = sorted(
-            (Vanished(decode_endpoint(key), *_GONE.unpack(raw)) for key, (raw,) in maps["vanished"].items()),
+        abandoned = sorted(
+            (
+                Abandoned(decode_endpoint(key), int.from_bytes(raw, sys.byteorder))
+                for key, (raw,) in maps["abandoned"].items()
+            ),
             key=lambda each: (each.at.netns, each.at.port, str(each.at)),
         )
-        return Reading(tuple(found), tuple(vanished), waiting, self._live.lost(_LOST))
-
-    def _check(self) -> int:
-        """Look after those that have waited for long; how many wait."""
-        entries = self._live.maps["waiting"].items()
-        before = time.monotonic_ns() - int(_SUSPICIOUS_S * 1e9)
-        since = ((int.from_bytes(raw, sys.byteorder), child) for child, (raw,) in entries)
-        for _, child in sorted(one for one in since if one[0] < before)[:_CHECKS]:
-            self._live.call("check", int.from_bytes(child, sys.byteorder))
-        return len(entries)
+        return Reading(tuple(found), tuple(abandoned), self._live.lost(_LOST))

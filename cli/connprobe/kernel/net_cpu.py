@@ -16,7 +16,8 @@ from connprobe.kernel.probe import Hook, Probe, Rung
 Role = Literal["target", "client"]
 
 _USAGE = struct.Struct("6Q")
-_CPU = struct.Struct("2Q2I3Q3Q")
+_TIMING = "4Q2I"  # struct timing
+_CPU = struct.Struct(f"2Q2I{3 * _TIMING}")
 _LOST = ("sleepers_full",)
 _SOFTIRQ = tuple(
     Hook("raw_tracepoint", name, name, ("unsigned int",)) for name in ("softirq_entry", "softirq_exit")
@@ -171,5 +172,6 @@ def summed(usages: Sequence[Usage]) -> Usage:
 
 
 def _softirqs(raw: bytes) -> Softirqs:
-    _, _, _, _, tx_runs, rx_runs, _, tx, rx, other = _CPU.unpack(raw)
+    _, _, _, _, *timings = _CPU.unpack(raw)
+    (tx_runs, tx), (rx_runs, rx), (_, other) = (timings[at : at + 3 : 2] for at in range(0, 18, 6))
     return Softirqs(rx_runs, tx_runs, rx / 1e9, tx / 1e9, other / 1e9)

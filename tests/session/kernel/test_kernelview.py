@@ -15,6 +15,7 @@ from connprobe.observe.sockdiag import ListenSocket
 from connprobe.session.kernel import queues, waits
 from connprobe.session.kernel.kernelview import KernelView, reasons
 from connprobe.session.kernel.probes import load_probes
+from kernel.io_uring import AcceptRing
 from kernel.sockets import Sockets, inode_of, tcp_counter
 
 Choose = Callable[[Sequence[ListenSocket]], Sequence[ListenSocket]]
@@ -279,6 +280,24 @@ def test_waits_until_their_probe_was_torn_away_are_kept(fresh: Loaded, sockets: 
     use = uses(view)["accept_wait"]
     assert use.source is None
     assert "torn away in the run" in (use.reason or "")
+
+
+def test_accepts_that_no_hook_shows_are_told(fresh: Loaded, sockets: Sockets) -> None:
+    listener, ordinary = sockets.listen(64), sockets.listen(64)
+    view = KernelView(on_ports_of(listener, ordinary), fresh)
+    sockets.connect(listener, 13)
+    sockets.connect(ordinary, 7)
+    with AcceptRing() as ring:
+        kept = [ring.accept(listener) for _ in range(10)]
+    for each, count in ((listener, 3), (ordinary, 7)):
+        for _ in range(count):
+            sockets.accept(each)
+    view.read()
+    view.read()  # one reading later each accept has surely returned
+    assert uses(view)["accept_wait"].lost == {"accepted unseen": 10}
+    assert sample_of(view, listener).accepted == 13
+    for one in kept:
+        one.close()
 
 
 def test_the_listener_of_a_remote_target_is_not_here(loaded: Loaded) -> None:

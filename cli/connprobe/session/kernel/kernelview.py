@@ -3,7 +3,7 @@
 One second's reading costs a few milliseconds, however many connections there are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class KernelView:
         self._sampled = SampledQueues(somaxconn)
         self._queues = Queues(somaxconn, self._netns)
         self._waits = Waits()
+        self._taken: Mapping[str, int] = {}  # out of each address' queue, at the reading before
+        self._unseen = 0  # of these, by no accept that the probe saw
         self._listeners: Sequence[ListenSocket] = ()
         self._mine: frozenset[int] = frozenset()
         self._ports: frozenset[int] = frozenset()
@@ -51,7 +53,7 @@ class KernelView:
         self._cpu = cpu_times()
         self._listen_sockets = self._source()
         self._queue = Asked("accept_queue", self._probe("accept_queue"), _queue_reader, below=_BELOW)
-        self._wait = Asked("accept_wait", self._probe("accept_wait"), self._wait_reader, below=None)
+        self._wait = Asked("accept_wait", self._probe("accept_wait"), _wait_reader, below=None)
         self.traffic = Traffic(loaded, self._netns)
         self.read()
 
@@ -75,6 +77,8 @@ class KernelView:
         waits = self._wait.read()
         if waits is not None:
             self._waits.take(waits.listeners, self._mine)
+            self._unseen = self._waits.unseen(self._taken)
+        self._taken = self._queues.accepted
         established, half_open = self.traffic.read(self._ports)
         cpu, before = cpu_times(), self._cpu
         self._cpu = cpu
@@ -124,20 +128,6 @@ class KernelView:
     def _probe(self, name: str) -> Live | Unavailable:
         return self._loaded[name] if self._loaded is not None else SWITCHED_OFF
 
-    def _wait_reader(self, live: Live) -> Callable[[], accept_wait.Reading]:
-        read = accept_wait.AcceptWaits(live).read
-
-        def with_unseen() -> accept_wait.Reading:
-            reading = read()
-            unseen = sum(
-                each.unseen
-                for each in reading.vanished
-                if each.at.port in self._ports and each.at.netns == self._netns
-            )
-            return reading._replace(lost=reading.lost | ({"accepted unseen": unseen} if unseen else {}))
-
-        return with_unseen
-
     # at the end
 
     def counters(self) -> dict[str, int | None]:
@@ -167,7 +157,10 @@ class KernelView:
 
     def probes(self) -> tuple[ProbeUse, ...]:
         """Which rung answered each question, and why not a better one."""
-        return (self._queue.use(), self._wait.use(), *self.traffic.probes())
+        wait = self._wait.use()
+        if self._unseen:
+            wait = replace(wait, lost={**wait.lost, "accepted unseen": self._unseen})
+        return (self._queue.use(), wait, *self.traffic.probes())
 
 
 def reasons(listeners: Sequence[ListenerFigures], probes: Sequence[ProbeUse]) -> dict[str, str]:
@@ -188,6 +181,10 @@ def reasons(listeners: Sequence[ListenerFigures], probes: Sequence[ProbeUse]) ->
 
 def _queue_reader(live: Live) -> Callable[[], accept_queue.Reading]:
     return accept_queue.AcceptQueues(live).read
+
+
+def _wait_reader(live: Live) -> Callable[[], accept_wait.Reading]:
+    return accept_wait.AcceptWaits(live).read
 
 
 def _sampled(figures: ListenerFigures, waits: Waits) -> QueueSample:

@@ -117,6 +117,11 @@ class Queues:
         """Of the listeners that were seen, and listen."""
         return self._mine
 
+    @property
+    def accepted(self) -> dict[str, int]:
+        """By address, over the whole run, in whatever way."""
+        return {at: each.accepted for at, each in self._addresses.items()}
+
     def samples(self, waits: Waits) -> list[QueueSample]:
         """One for each address where something listens now."""
         return [self._sample(at, each, waits.at(at)) for at, each in self._addresses.items() if each.live]

@@ -1,6 +1,6 @@
 """Time in the accept queue by eBPF over a whole run, by listening address: what was closed stays counted."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 from connprobe.kernel.accept_wait import AcceptWait
@@ -15,7 +15,7 @@ class _Address:
         self.live: dict[int, AcceptWait] = {}
         self.longest_us = 0
         self._closed: list[int] = []
-        self._closed_total_us = 0
+        self._closed_total_us = self._closed_accepted = 0
 
     def see(self, wait: AcceptWait) -> None:
         self.longest_us = max(self.longest_us, wait.longest_us)
@@ -24,6 +24,11 @@ class _Address:
             del self.live[wait.inode]
             self._closed = _added([self._closed or [0] * len(wait.waits), wait.waits])
             self._closed_total_us += wait.total_us
+            self._closed_accepted += wait.accepted
+
+    @property
+    def accepted(self) -> int:
+        return self._closed_accepted + sum(each.accepted for each in self.live.values())
 
     def distribution(self) -> Distribution | None:
         rows = [each.waits for each in self.live.values()]
@@ -50,6 +55,16 @@ class Waits:
         idle = [address for address, each in self._addresses.items() if not each.live]
         for address in idle[: max(0, len(self._addresses) - ADDRESSES_KEPT)]:
             del self._addresses[address]
+
+    def unseen(self, taken: Mapping[str, int]) -> int:
+        """At least so many left the queues by no accept that a hook shows: by io_uring, or as MPTCP.
+
+        taken: out of each address' queue a while ago, when every accept of these has returned by now.
+        """
+        return sum(
+            max(0, count - (self._addresses[address].accepted if address in self._addresses else 0))
+            for address, count in taken.items()
+        )
 
     def at(self, address: str) -> Distribution | None:
         """None: no accept of a connection there was seen."""
