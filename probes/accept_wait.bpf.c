@@ -3,10 +3,12 @@
  * How long does a connection wait between being queued and being accepted?
  *
  * Queued: in the softirq that queues it, the kernel notes the time in the child (rcvq_space.time, for its receive
- * window), and next when a process has read from it. Accepted: accept(2) returns a descriptor that leads to the child,
- * and its first argument, still in the registers, to the listener. So nothing need be kept of those that wait.
+ * window), and next when a process has read from it. So nothing need be kept of those that wait. Accepted: the
+ * function of the kernel returns that has got the child from the listener, whoever called it. Or accept(2) returns a
+ * descriptor that leads to the child, and its first argument, still in the registers, to the listener.
  *
- * Rungs: HOOK_SYSCALLS     the tracepoints of accept and accept4 alone
+ * Rungs: HOOK_FEXIT        the return of inet_accept and mptcp_stream_accept
+ *        HOOK_SYSCALLS     the tracepoints of accept and accept4 alone
  *        HOOK_SYS_EXIT     the raw tracepoint of every system call's return, which needs no tracefs
  */
 enum { LISTENERS_FULL, UNKNOWN_ACCEPTS };
@@ -57,22 +59,16 @@ RAW_TRACEPOINT(set_state) {
   return 0;
 }
 
-static inline u64 socket_of(u64 descriptors, u64 fd) {
-  return READ(u64, READ(u64, descriptors + 8 * fd, 0), FILE_PRIVATE_DATA);
-}
-
-static inline int accepted(u64 task, u64 listening_fd, s64 fd) {
-  if (fd < 0) return 0;
-  u64 descriptors = LOAD(u64, LOAD(u64, LOAD(u64, task, TASK_STRUCT_FILES), FILES_STRUCT_FDT), FDTABLE_FD);
-  u64 child = READ(u64, socket_of(descriptors, (u32)fd), SOCKET_SK);
-  u16 protocol = READ(u16, child, SOCK_SK_PROTOCOL);
+/* listener: its struct socket. */
+static inline int accepted(u64 listener, u64 child, int typed) {
+  u16 protocol = FETCH(typed, u16, child, SOCK_SK_PROTOCOL);
   if (protocol != IPPROTO_TCP) {
     if (protocol == IPPROTO_MPTCP) lose(UNKNOWN_ACCEPTS);
     return 0;
   }
   u64 since = READ(u64, child, TCP_SOCK_TIME), until = bpf_ktime_get_ns() / 1000;
   u64 took = since && since < until ? until - since : 0; /* without a time: it is being queued */
-  u64 listener = socket_of(descriptors, (u32)listening_fd), inode = inode_of(listener);
+  u64 inode = inode_of(listener);
   int zero = 0;
   u32 *now = interval.lookup(&zero);
   struct waits *mine = waits.lookup(&inode);
@@ -92,6 +88,25 @@ static inline int accepted(u64 task, u64 listening_fd, s64 fd) {
   return 0;
 }
 
+#ifdef HOOK_FEXIT
+static inline int accepted_by(struct bpf_raw_tracepoint_args *ctx) {
+  u64 listener = ctx->args[0], connection = ctx->args[1];
+  return (s32)ctx->args[RESULT] ? 0 : accepted(listener, LOAD(u64, connection, SOCKET_SK), TYPED);
+}
+RAW_TRACEPOINT(inet_accept) { return accepted_by(ctx); }
+RAW_TRACEPOINT(mptcp_stream_accept) { return accepted_by(ctx); }
+#else
+static inline u64 socket_of(u64 descriptors, u64 fd) {
+  return READ(u64, READ(u64, descriptors + 8 * fd, 0), FILE_PRIVATE_DATA);
+}
+
+static inline int accepted_as(u64 task, u64 listening_fd, s64 fd) {
+  if (fd < 0) return 0;
+  u64 descriptors = LOAD(u64, LOAD(u64, LOAD(u64, task, TASK_STRUCT_FILES), FILES_STRUCT_FDT), FDTABLE_FD);
+  u64 child = READ(u64, socket_of(descriptors, (u32)fd), SOCKET_SK);
+  return accepted(socket_of(descriptors, (u32)listening_fd), child, UNTYPED);
+}
+
 #ifdef PT_REGS_ORIG_X0 /* arm64 */
 #define FIRST_ARGUMENT PT_REGS_ORIG_X0
 #define SYSCALL_NUMBER PT_REGS_SYSCALLNO
@@ -103,7 +118,7 @@ static inline int accepted(u64 task, u64 listening_fd, s64 fd) {
 #ifdef HOOK_SYSCALLS
 SYSCALL_EXIT(accept_returns) {
   u64 task = current_task_btf(), registers = task_pt_regs(task);
-  return accepted(task, READ(u64, registers, FIRST_ARGUMENT), ctx->result);
+  return accepted_as(task, READ(u64, registers, FIRST_ARGUMENT), ctx->result);
 }
 #endif
 
@@ -112,6 +127,7 @@ RAW_TRACEPOINT(sys_exit) {
   u64 registers = ctx->args[0];
   u32 number = READ(u32, registers, SYSCALL_NUMBER);
   if (number != SYS_ACCEPT && number != SYS_ACCEPT4) return 0;
-  return accepted(current_task_btf(), READ(u64, registers, FIRST_ARGUMENT), ctx->args[1]);
+  return accepted_as(current_task_btf(), READ(u64, registers, FIRST_ARGUMENT), ctx->args[1]);
 }
+#endif
 #endif

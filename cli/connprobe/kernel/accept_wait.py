@@ -29,11 +29,13 @@ _FIELDS = (
     *SOCKET_FIELDS,
     Field("inet_sock", "inet_sport", 2),
     Field("tcp_sock", "rcvq_space.time", 8),
+    Field("socket", "sk", 8),
+)
+_DESCRIPTOR_FIELDS = (
     Field("task_struct", "files", 8),
     Field("files_struct", "fdt", 8),
     Field("fdtable", "fd", 8),
     Field("file", "private_data", 8),
-    Field("socket", "sk", 8),
 )
 # Of each architecture: the registers with a system call's first argument and number; accept and accept4
 _X86 = ((Field("pt_regs", "di", 8), Field("pt_regs", "orig_ax", 8)), 43, 288)
@@ -42,6 +44,18 @@ _ARCHITECTURES = {
     "aarch64": ((Field("pt_regs", "orig_x0", 8), Field("pt_regs", "syscallno", 4)), 202, 242),
 }
 _SET_STATE = Hook("raw_tracepoint", "inet_sock_set_state", "set_state", ("sock", "int", "int"), typed=True)
+
+
+def _by_functions(*more: str) -> Rung:
+    """more: the types of their arguments behind both sockets; these became one struct in Linux 6.10."""
+    arguments = ("socket", "socket", *more)
+    returns = (
+        Hook("fexit", name, name, arguments, typed=True)
+        for name in ("inet_accept", "mptcp_stream_accept")  # this one where clients of it speak plain TCP
+    )
+    name = f"fexit of inet_accept and mptcp_stream_accept, of {len(arguments)} arguments"
+    defines = {"HOOK_FEXIT": 1, "RESULT": len(arguments)}
+    return Rung(name, (_SET_STATE, *returns), _FIELDS, defines)
 
 
 def probe(listeners: int = 1024) -> Probe:
@@ -53,16 +67,17 @@ def probe(listeners: int = 1024) -> Probe:
     return Probe(
         "accept_wait",
         (
+            *(_by_functions(*arguments) for arguments in (("proto_accept_arg",), ("int", "_Bool"))),
             Rung(
                 "system call tracepoints of accept and accept4",
                 (_SET_STATE, *returns),
-                (*_FIELDS, *registers),
+                (*_FIELDS, *_DESCRIPTOR_FIELDS, *registers),
                 {"HOOK_SYSCALLS": 1},
             ),
             Rung(
                 "raw tracepoint sys_exit",
                 (_SET_STATE, Hook("raw_tracepoint", "sys_exit", "sys_exit", ("pt_regs",))),
-                (*_FIELDS, *registers),
+                (*_FIELDS, *_DESCRIPTOR_FIELDS, *registers),
                 {"HOOK_SYS_EXIT": 1, "SYS_ACCEPT": accept, "SYS_ACCEPT4": accept4},
             ),
         ),

@@ -17,8 +17,10 @@ from connprobe.kernel.programs import INSTRUCTION, MapPlan, Programs
 from connprobe.kernel.tracefs import tracepoint_id
 
 _MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 17, 28
-_TRACING, _TRACE_RAW_TRACEPOINT, _TRACE_ITER = 26, 23, 28  # a bpf_prog_type, and enum bpf_attach_type
+_TRACING, _TRACE_RAW_TRACEPOINT = 26, 23  # a bpf_prog_type, and enum bpf_attach_type
+_ATTACH_TYPES = {"fexit": 25, "iter": 28}  # enum bpf_attach_type
 _PROGRAM_TYPES = {"raw_tracepoint": 17, "tracepoint": 5, "iter": _TRACING, "call": 17}  # enum bpf_prog_type
+RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 _LOAD_ADDRESS, _OF_MAP = 0x18, 1  # BPF_LD | BPF_DW | BPF_IMM; BPF_PSEUDO_MAP_FD, the source register
 _NAME = 15  # BPF_OBJ_NAME_LEN, less the 0
 _LOG_BYTES = 1 << 20
@@ -124,6 +126,8 @@ def load(code: bytes, terms: str, hook: Hook, btf: Btf) -> int:
     try:
         if hook.kind == "iter":
             target = btf.function(f"bpf_iter_{hook.target}")
+        elif hook.kind == "fexit":
+            target = btf.function(hook.target)
         elif hook.typed:
             target = btf.tracepoint_id(hook.target)
     except Missing as error:
@@ -163,7 +167,7 @@ def _verify(
         0,
         0,
         0,
-        _TRACE_ITER if hook.kind == "iter" else _TRACE_RAW_TRACEPOINT if hook.typed else 0,
+        _ATTACH_TYPES.get(hook.kind, _TRACE_RAW_TRACEPOINT if hook.typed else 0),
     )
     struct.pack_into(f"{_NAME}s", attributes, 48, hook.program.encode())
     struct.pack_into("I", attributes, 108, target)  # attach_btf_id
@@ -185,6 +189,11 @@ def _linked(code: bytes, maps: Sequence[int]) -> bytes:
     return bytes(linked)
 
 
+def try_to_load(hook: Hook, btf: Btf) -> None:
+    """Whether the kernel lets a program be loaded for this hook at all. Refused."""
+    os.close(load(RETURN_0, "GPL", hook, btf))
+
+
 def open_link(hook: Hook, program: int) -> int:
     """Attach; the program runs until the descriptor is closed. Refused."""
     with _said(f"attaching {hook.label}"):
@@ -195,7 +204,7 @@ def _attach(hook: Hook, program: int) -> int:
     if hook.kind == "tracepoint":
         return _attach_tracepoint(hook.target, program)
     if hook.kind == "iter":
-        return bpf.call(_LINK_CREATE, bpf.attributes("4I", program, 0, _TRACE_ITER, 0))
+        return bpf.call(_LINK_CREATE, bpf.attributes("4I", program, 0, _ATTACH_TYPES["iter"], 0))
     if hook.typed:  # its program knows where
         return bpf.call(_RAW_TRACEPOINT_OPEN, bpf.attributes("QI", 0, program))
     name = ctypes.create_string_buffer(hook.target.encode())

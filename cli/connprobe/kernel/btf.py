@@ -91,10 +91,7 @@ class Btf:
         if at is None:
             raise Missing(f"this kernel has no tracepoint {name}")
         prototype = self._resolve(self._words[self._resolve(self._words[at + 2]) + 2])
-        count = self._words[prototype + 1] & 0xFFFF
-        first = prototype + 3
-        types = (self._words[first + 2 * i + 1] for i in range(1, count))  # 0 is the data of the tracer
-        return tuple(self._type_name(kind) for kind in types)
+        return self._parameters(prototype)[1:]  # the first is the data of the tracer
 
     def tracepoint_id(self, name: str) -> int:
         """The type id by which a typed program names a tracepoint. Missing: there is none."""
@@ -110,6 +107,10 @@ class Btf:
             raise Missing(f"this kernel has no function {name}")
         return self._at.index(at)
 
+    def arguments(self, function: str) -> tuple[str, ...]:
+        """The types of a function's arguments, as those of a tracepoint. Missing: there is none."""
+        return self._parameters(self._resolve(self._words[self._at[self.function(function)] + 2]))
+
     def enum(self, name: str) -> dict[int, str]:
         """The names of an enum's values. Missing: there is no such enum."""
         at = self._find(_ENUM, name)
@@ -117,6 +118,10 @@ class Btf:
             raise Missing(f"this kernel has no enum {name}")
         count = self._words[at + 1] & 0xFFFF
         return {self._words[at + 4 + 2 * i]: self._name(self._words[at + 3 + 2 * i]) for i in range(count)}
+
+    def _parameters(self, prototype: int) -> tuple[str, ...]:
+        count, first = self._words[prototype + 1] & 0xFFFF, prototype + 3
+        return tuple(self._type_name(self._words[first + 2 * i + 1]) for i in range(count))
 
     def _walk(self) -> None:
         once = [_ONCE.get(kind, 0) + 3 for kind in range(32)]

@@ -9,7 +9,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from connprobe.kernel.attach import Parts, load, open_link
+from connprobe.kernel.attach import RETURN_0, Parts, load, open_link
 from connprobe.kernel.btf import Btf
 from connprobe.kernel.probe import Hook
 from connprobe.kernel.programs import INSTRUCTION
@@ -17,7 +17,6 @@ from connprobe.kernel.programs import INSTRUCTION
 _KEEP_CONTEXT = bytes.fromhex("bf16000000000000")  # r6 = r1, which calls leave as it is
 _PASS_CONTEXT = bytes.fromhex("bf61000000000000")  # r1 = r6
 _CALL = struct.Struct("=2Bhi")  # to the instruction that is so many after the next
-_RETURN_0 = bytes.fromhex("b7000000000000009500000000000000")
 
 
 def shared(rungs: Iterable[Sequence[Hook]]) -> set[str]:
@@ -36,7 +35,7 @@ def joined(codes: Sequence[bytes]) -> bytes:
     calls = [
         _PASS_CONTEXT + _CALL.pack(0x85, 1 << 4, 0, start - (2 * i + 2) - 1) for i, start in enumerate(starts)
     ]
-    return b"".join([_KEEP_CONTEXT, *calls, _RETURN_0, *codes])
+    return b"".join([_KEEP_CONTEXT, *calls, RETURN_0, *codes])
 
 
 def join(members: Sequence[tuple[Parts, Hook]], btf: Btf) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from connprobe.data import data_dir
-from connprobe.kernel.attach import Parts, Refused, attach, prepare
+from connprobe.kernel.attach import Parts, Refused, attach, prepare, try_to_load
 from connprobe.kernel.btf import Btf, Missing
 from connprobe.kernel.join import join, shared
 from connprobe.kernel.live import Live
@@ -187,8 +187,12 @@ def candidates(probe: Probe, btf: Btf, directory: Path) -> tuple[list[Candidate]
     refused: list[Refusal] = []
     for rung in probe.rungs:
         try:
-            ready.append(Candidate(probe.name, rung, _text(probe, rung, btf, directory)))
-        except Missing as error:
+            text = _text(probe, rung, btf, directory)
+            for hook in rung.hooks:
+                if hook.kind == "fexit":  # some kernels refuse all: better known before it is compiled
+                    try_to_load(hook, btf)
+            ready.append(Candidate(probe.name, rung, text))
+        except (Missing, Refused) as error:
             refused.append(Refusal(rung.name, str(error)))
     return ready, refused
 
@@ -200,6 +204,8 @@ def _text(probe: Probe, rung: Rung, btf: Btf, directory: Path) -> str:
             arguments = btf.tracepoint(hook.target)
             if hook.arguments is not None and arguments[: len(hook.arguments)] != hook.arguments:
                 raise Missing(f"tracepoint {hook.target} has the arguments {arguments} in this kernel")
+        if hook.kind == "fexit" and (arguments := btf.arguments(hook.target)) != hook.arguments:
+            raise Missing(f"this kernel has no {hook.target} with {hook.arguments}: it is with {arguments}")
     defines = {**probe.defines, **rung.defines, **{one.macro: btf.offset(one) for one in rung.fields}}
     parts = [f"#define {name} {value}\n" for name, value in defines.items()]
     for name in (_COMMON, f"{probe.name}.bpf.c"):

@@ -12,14 +12,15 @@ class Hook(NamedTuple):
     kind            target                                              program in C
     raw_tracepoint  a tracepoint: "inet_sock_set_state"                 RAW_TRACEPOINT(name)
     tracepoint      one of a system call: "syscalls:sys_exit_accept4"   SYSCALL_EXIT(name)
+    fexit           a kernel function, at its return: "inet_accept"     RAW_TRACEPOINT(name), last the result
     iter            a BPF iterator: "tcp"                               bpf_iter__tcp
     call            nothing: the reader runs it (`Live.call`)           RAW_TRACEPOINT(name)
     """
 
-    kind: Literal["raw_tracepoint", "tracepoint", "iter", "call"]
+    kind: Literal["raw_tracepoint", "tracepoint", "fexit", "iter", "call"]
     target: str
     program: str
-    arguments: tuple[str, ...] | None = None  # of a raw tracepoint, as Btf.tracepoint gives them: checked
+    arguments: tuple[str, ...] | None = None  # as Btf.tracepoint or Btf.arguments gives them: checked
     typed: bool = False  # the verifier knows their types, so that LOAD works: none of them may be null
 
     @property

@@ -248,7 +248,7 @@ def test_a_torn_queue_probe_falls_back_to_sock_diag(fresh: Loaded, sockets: Sock
     torn = uses(view)["accept_queue"]
     assert torn.source == "sock_diag, once a second"
     assert torn.reason == f"torn away in the run: {label} leads to it no more"
-    assert uses(view)["accept_wait"].reason is None
+    assert "torn" not in (uses(view)["accept_wait"].reason or "")
 
 
 def test_a_torn_iterator_is_no_crash(fresh: Loaded, sockets: Sockets) -> None:
@@ -294,7 +294,8 @@ def test_accepts_that_no_hook_shows_are_told(fresh: Loaded, sockets: Sockets) ->
             sockets.accept(each)
     view.read()
     view.read()  # one reading later each accept has surely returned
-    assert uses(view)["accept_wait"].lost == {"accepted unseen": 10}
+    all_seen = live(fresh, "accept_wait").rung.startswith("fexit ")
+    assert uses(view)["accept_wait"].lost == ({} if all_seen else {"accepted unseen": 10})
     assert sample_of(view, listener).accepted == 13
     for one in kept:
         one.close()
