@@ -93,7 +93,12 @@ static inline int accepted_by(struct bpf_raw_tracepoint_args *ctx) {
   u64 listener = ctx->args[0], connection = ctx->args[1];
   return (s32)ctx->args[RESULT] ? 0 : accepted(listener, LOAD(u64, connection, SOCKET_SK), TYPED);
 }
-RAW_TRACEPOINT(inet_accept) { return accepted_by(ctx); }
+RAW_TRACEPOINT(inet_accept) {
+  u64 listener = ctx->args[0], sk = LOAD(u64, listener, SOCKET_SK);
+  /* Before Linux 6.6 mptcp_stream_accept calls it, with a listener below its own. */
+  if (LOAD(u64, sk, SOCK_SK_SOCKET) != listener || LOAD(u16, sk, SOCK_SK_PROTOCOL) == IPPROTO_MPTCP) return 0;
+  return accepted_by(ctx);
+}
 RAW_TRACEPOINT(mptcp_stream_accept) { return accepted_by(ctx); }
 #else
 static inline u64 socket_of(u64 descriptors, u64 fd) {

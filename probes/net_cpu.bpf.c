@@ -74,7 +74,7 @@ RAW_TRACEPOINT(softirq_entry) {
   struct cpu *cpu = this_cpu();
   if (!cpu) return 0;
   struct timing *of = &cpu->timings[kind_of(ctx->args[0])];
-  if (++of->runs - of->timed_runs >= of->next) cpu->softirq_since = bpf_ktime_get_ns();
+  cpu->softirq_since = ++of->runs - of->timed_runs >= of->next ? bpf_ktime_get_ns() : 0;
   return 0;
 }
 

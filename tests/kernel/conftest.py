@@ -36,8 +36,10 @@ def live(loaded: Loaded, name: str) -> Live:
 
 def _is_the_kernels(refusal: Refusal) -> bool:
     """Some kernels, of sandboxes, have functions and let none be traced."""
-    forbidden = refusal.rung.startswith("fexit ") and refusal.reason.endswith("Operation not permitted")
-    return forbidden or refusal.reason.startswith("this kernel has no ")
+    forbidden = refusal.reason.endswith(("Operation not permitted", "Unknown error 524"))  # ENOTSUPP
+    return (forbidden and refusal.rung.startswith("fexit ")) or refusal.reason.startswith(
+        "this kernel has no "
+    )
 
 
 def _load() -> Iterator[Load]:

@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 from connprobe.engine import counters
@@ -200,6 +201,10 @@ class Worker:
             self.tally.established += 1
             self.held.take(fd, sock)
         else:
+            if len(data) == self.answer_bytes < ANSWER_BYTES:  # this one is longer, and the next may be
+                self.answer_bytes = ANSWER_BYTES
+                with suppress(OSError):  # which the next read will meet again, or the check
+                    data += os.read(fd, ANSWER_BYTES - len(data))
             self._advance(fd, self.flights.long_way(fd, asked), data)
 
     def _advance(self, fd: int, flight: Flight, data: bytes | None = None) -> None:
@@ -211,7 +216,7 @@ class Worker:
             return
         if leftover is None:
             return
-        self.took_us.append(int((time.monotonic() - flight.began) * 1e6))
+        self.took_us.append(int((self.arrived - flight.began) * 1e6))
         if flight.attempt:
             self.tally.reconnected += 1
             self.reborn[fd] = (flight.attempt, time.monotonic())

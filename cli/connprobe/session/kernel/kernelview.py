@@ -43,8 +43,9 @@ class KernelView:
         self._sampled = SampledQueues(somaxconn)
         self._queues = Queues(somaxconn, self._netns)
         self._waits = Waits()
-        self._taken: Mapping[str, int] = {}  # out of each address' queue, at the reading before
+        self._taken: Mapping[str, int] | None = None  # out of each address' queues, at the reading before
         self._unseen = 0  # of these, by no accept that the probe saw
+        self._missed: int | None = None  # as many of these as there were while the probes were attached
         self._listeners: Sequence[ListenSocket] = ()
         self._mine: frozenset[int] = frozenset()
         self._ports: frozenset[int] = frozenset()
@@ -77,8 +78,8 @@ class KernelView:
         waits = self._wait.read()
         if waits is not None:
             self._waits.take(waits.listeners, self._mine)
-            self._unseen = self._waits.unseen(self._taken)
-        self._taken = self._queues.accepted
+            self._compare()
+        self._taken = self._queues.taken()
         established, half_open = self.traffic.read(self._ports)
         cpu, before = cpu_times(), self._cpu
         self._cpu = cpu
@@ -91,6 +92,14 @@ class KernelView:
             half_open=half_open,
             counters={name: moved for name, moved in self.counters().items() if moved},
         )
+
+    def _compare(self) -> None:
+        if self._taken is None:
+            return
+        unseen = self._waits.unseen(self._taken)
+        if self._missed is None:
+            self._missed = unseen
+        self._unseen = max(0, unseen - self._missed)
 
     def _source(self) -> Callable[[], list[ListenSocket]]:
         """One for the whole run: sockets have no cookie in /proc, and would seem to be others."""

@@ -92,6 +92,7 @@ class Queues:
         self._mine: set[int] = set()
         self._others_live: dict[int, int] = {}
         self._others_closed = 0
+        self._enqueued: dict[str, int] = {}
 
     def take(self, queues: Iterable[AcceptQueue], mine: Set[int]) -> None:
         """One reading: all listeners that the probe knows, of every network namespace."""
@@ -117,10 +118,16 @@ class Queues:
         """Of the listeners that were seen, and listen."""
         return self._mine
 
-    @property
-    def accepted(self) -> dict[str, int]:
-        """By address, over the whole run, in whatever way."""
-        return {at: each.accepted for at, each in self._addresses.items()}
+    def taken(self) -> dict[str, int]:
+        """By address, out of its queues over the whole run: at least so many, in whatever way.
+
+        Without those enqueued since the last call: they came while the queues were read, or may wait.
+        """
+        before = self._enqueued
+        self._enqueued = {at: each.enqueued for at, each in self._addresses.items()}
+        return {
+            at: each.accepted - (each.enqueued - before.get(at, 0)) for at, each in self._addresses.items()
+        }
 
     def samples(self, waits: Waits) -> list[QueueSample]:
         """One for each address where something listens now."""

@@ -59,7 +59,7 @@ class Waits:
     def unseen(self, taken: Mapping[str, int]) -> int:
         """At least so many left the queues by no accept that a hook shows: by io_uring, or as MPTCP.
 
-        taken: out of each address' queue a while ago, when every accept of these has returned by now.
+        taken: out of each address' queues a while ago, so that every accept of these has returned by now.
         """
         return sum(
             max(0, count - (self._addresses[address].accepted if address in self._addresses else 0))
