@@ -271,7 +271,7 @@ def test_one_of_some_stands_for_all(load: Load, start: Start) -> None:
     """With system calls each softirq is timed; without, beyond 1,024 in a second, one of eight."""
     served_some = load(probe(system_calls=False))
     exact, sampled = NetCpu(load(probe())), NetCpu(served_some)
-    ratios = []
+    ratios: list[float] = []
     for _ in range(5):  # a pause of the whole machine within one that is timed counts eight times: the median
         child = start(send_datagrams(5003))
         for reader in (exact, sampled):
