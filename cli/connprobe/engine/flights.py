@@ -143,9 +143,10 @@ class Flights:
         late, waiting = self.bursts.late, self.asked
         for (fd, sent), (request, expected) in zip(opened, asked, strict=True):
             if sent == len(request):
-                waiting[fd] = (None, expected, began)
                 if fd in late:
-                    self.long_way(fd, waiting.pop(fd)).late = late[fd]
+                    self.long_way(fd, (None, expected, began)).late = late[fd]
+                else:
+                    waiting[fd] = (None, expected, began)
             elif sent > 0 or sent == WAITS:
                 self._epoll.modify(fd, select.EPOLLOUT)
                 self.by_fd[fd] = Flight(self._socket(fd), request[max(sent, 0) :], expected, began, 0)

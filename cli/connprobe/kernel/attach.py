@@ -191,7 +191,8 @@ def _linked(code: bytes, maps: Sequence[int]) -> bytes:
 
 def try_to_load(hook: Hook, btf: Btf) -> None:
     """Whether the kernel lets a program be loaded for this hook at all. Refused."""
-    os.close(load(RETURN_0, "GPL", hook, btf))
+    with _locked_memory():
+        os.close(load(RETURN_0, "GPL", hook, btf))
 
 
 def open_link(hook: Hook, program: int) -> int:

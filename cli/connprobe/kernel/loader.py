@@ -182,7 +182,7 @@ class _Prepared(NamedTuple):
 
 
 def candidates(probe: Probe, btf: Btf, directory: Path) -> tuple[list[Candidate], list[Refusal]]:
-    """The rungs for which this kernel has fields and tracepoints, ready to compile; why not the others."""
+    """The rungs for which this kernel has fields and hooks, ready to compile; why not the others."""
     ready: list[Candidate] = []
     refused: list[Refusal] = []
     for rung in probe.rungs:

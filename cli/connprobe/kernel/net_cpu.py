@@ -45,7 +45,7 @@ def probe(system_calls: bool = True, processes: int = 1024, sleepers: int = 1638
         (Field("task_struct", "pid", 4),),
         {"HOOK_CALLS": 1},
     )
-    without = Rung("softirq tracepoints", _SOFTIRQ, ())
+    without = Rung("softirq tracepoints, beyond 1,024 a second one of eight timed", _SOFTIRQ, ())
     rungs = (with_calls, without) if system_calls else (without,)
     return Probe("net_cpu", rungs, {"PROCESSES": processes, "SLEEPERS": sleepers})
 
