@@ -4,8 +4,11 @@
  *
  * Rungs: HOOK_DATA_READY   the listener's sk_data_ready is called once for each connection queued (Linux 6.2)
  *        HOOK_SET_STATE    the child goes from SYN_RECV to ESTABLISHED; its listener is looked up by address
+ *
+ * And who has waited longest? The queue is first in, first out, so that tells who has left it, whoever took them.
  */
 enum { LISTENERS_FULL, NO_LISTENER, GUESSED };
+enum { ARRIVED = 1, NOBODY_WAITS = 0xffffffff, MMAPABLE = 1024 /* BPF_F_MMAPABLE */ };
 enum { DEPTHS = 11 * 64 }; /* buckets for depths to 65535; deeper ones go into the last */
 
 struct listener {
@@ -25,10 +28,44 @@ struct counts {
   u32 depths[DEPTHS];
 };
 
+/* One look at a queue, as a connection arrived in it, as it was read, or as it was closed. */
+struct look_at {
+  u64 inode;
+  u64 time_us;
+  u32 waited_us; /* the one who waits longest, so far */
+  u32 lap;       /* how often this place was written, twice, and whether one has ARRIVED; written last */
+};
+
 BPF_HASH(listeners, u64, struct listener, LISTENERS);
 BPF_HASH(counts, u64, struct counts, LISTENERS);
 BPF_ARRAY(none, struct counts, 1); /* what a new one is copied from: too large for the stack */
 BPF_ARRAY(interval, u32, 1);
+BPF_F_TABLE("array", u32, struct look_at, looks, LOOKS, MMAPABLE); /* the last LOOKS, a power of two */
+BPF_ARRAY(looked, u64, 1);
+
+static inline u32 longest_wait(u64 sk, u64 now_us) {
+  u64 first = READ(u64, sk, INET_CONNECTION_SOCK_RSKQ_ACCEPT_HEAD);
+  if (!first) return NOBODY_WAITS;
+  u64 since = READ(u64, READ(u64, first, REQUEST_SOCK_SK), TCP_SOCK_TIME); /* see accept_wait */
+  u64 waited = since && since < now_us ? now_us - since : 0; /* without a time: it is being queued */
+  return waited < NOBODY_WAITS ? waited : NOBODY_WAITS - 1;
+}
+
+/* arrived: 0 or ARRIVED. alone: it is known to be the only one. */
+static inline void note(u64 sk, u64 inode, u32 arrived, int alone) {
+  int zero = 0;
+  u64 *count = looked.lookup(&zero);
+  if (!count) return;
+  u64 before = ADD(*count, 1), now_us = bpf_ktime_get_ns() / 1000;
+  u32 place = before % LOOKS;
+  struct look_at *to = looks.lookup(&place);
+  if (!to) return;
+  to->inode = inode;
+  to->time_us = now_us;
+  to->waited_us = alone ? 0 : longest_wait(sk, now_us);
+  asm volatile("" ::: "memory");
+  to->lap = (before / LOOKS + 1) << 1 | arrived;
+}
 
 static inline void look(u64 sk, struct listener *to) {
   to->depth = READ(u32, sk, SOCK_SK_ACK_BACKLOG);
@@ -126,6 +163,7 @@ static inline int enqueued(u64 sk, int typed) {
   ADD(mine->enqueued, 1);
   raise(&mine->deepest, *now, depth);
   tally(mine->depths, DEPTHS, depth);
+  note(sk, inode, ARRIVED, depth == 1);
   return 0;
 }
 
@@ -141,6 +179,7 @@ static inline void closing(u64 sk, u64 inode) {
   if (!listener) return;
   look(sk, listener); /* for the last time: what waits now will never be accepted */
   listener->closed = 1;
+  note(sk, inode, 0, 0);
 }
 
 RAW_TRACEPOINT(set_state) {
@@ -188,6 +227,7 @@ RAW_TRACEPOINT(refresh) {
     return 0;
   }
   look(sk, listener);
+  note(sk, inode, 0, 0);
   if (!listener->at.port) { /* listen(2) without bind(2) finds a port after the state has changed */
     read_endpoint(sk, &listener->at);
     add_place(sk);

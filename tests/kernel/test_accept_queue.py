@@ -2,11 +2,12 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from connprobe.kernel.accept_queue import AcceptQueue, AcceptQueues, Reading, probe, summed
+from connprobe.kernel.accept_queue import AcceptQueue, AcceptQueues, Look, Looks, Reading, probe, summed
 from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Probe
 from connprobe.plan.histogram import BUCKETS, bucket
@@ -268,3 +269,83 @@ def test_a_hook_that_is_torn_away_is_shown(load: Load, sockets: Sockets) -> None
         assert queues.read().lost[f"detached {label}"] == 1
         live.close()
         file.read()  # and is still open
+
+
+def looks_at(looks: Looks, listener: socket.socket | int) -> list[Look]:
+    inode = listener if isinstance(listener, int) else inode_of(listener)
+    found, lost = looks.read()
+    assert lost == 0
+    return [look for look in found if look.inode == inode]
+
+
+def test_who_waits_longest_is_seen_at_each_arrival(
+    served: Live, queues: AcceptQueues, sockets: Sockets
+) -> None:
+    listener, other = sockets.listen(50), sockets.listen(50, "::1")
+    queues.read()
+    looks = Looks(served)
+    called, done = [], []
+    for _ in range(7):
+        called.append(time.monotonic_ns() // 1000)
+        sockets.connect(listener)
+        sockets.connect(other)
+        done.append(time.monotonic_ns() // 1000)
+        time.sleep(0.002)
+    for _ in range(3):
+        sockets.accept(listener)
+    sockets.connect(listener)
+    seen = looks_at(looks, listener)
+    assert [look.arrived for look in seen] == [True] * 8
+    for index, look in enumerate(seen[:7]):
+        assert called[index] <= look.time_us <= done[index]
+        assert called[0] <= look.oldest_us <= done[0]
+    assert called[3] <= seen[7].oldest_us <= done[3]
+
+
+def test_a_reading_looks_too_and_so_does_the_end(
+    served: Live, queues: AcceptQueues, sockets: Sockets
+) -> None:
+    listener = sockets.listen(50)
+    inode = inode_of(listener)
+    queues.read()
+    looks = Looks(served)
+    before = time.monotonic_ns() // 1000
+    queues.read()
+    (empty,) = looks_at(looks, listener)
+    assert (empty.arrived, empty.oldest_us) == (False, empty.time_us + 1)
+    sockets.connect(listener, 2)
+    assert [look.arrived for look in looks_at(looks, listener)] == [True, True]
+    sockets.accept(listener)
+    listener.close()
+    (last,) = looks_at(looks, inode)
+    assert not last.arrived
+    assert before < last.oldest_us < last.time_us
+
+
+def test_looks_that_were_written_over_are_counted(load: Load, sockets: Sockets) -> None:
+    live = load(probe(looks=16))
+    looks = Looks(live)
+    listener = sockets.listen(100)
+    sockets.connect(listener, 53)
+    found, lost = looks.read()
+    assert len(found) + lost >= 53  # and those of others on this machine
+    assert len(found) <= 16
+    sockets.connect(listener, 5)
+    found, lost = looks.read()
+    assert sum(look.inode == inode_of(listener) for look in found) == 5 or lost
+
+
+def test_a_look_that_is_not_written_yet_waits_for_the_next_reading(load: Load, sockets: Sockets) -> None:
+    live = load(probe())
+    looks = Looks(live)
+    listener = sockets.listen(100)
+    sockets.connect(listener, 3)
+    count = live.maps["looked"].get(bytes(4))
+    assert count is not None
+    number = int.from_bytes(count[0], "little")
+    live.maps["looked"].set(bytes(4), (number + 1).to_bytes(8, "little"))
+    found, lost = looks.read()
+    assert (len(found), lost) == (number, 0)
+    live.maps["looked"].set(bytes(4), count[0])
+    sockets.connect(listener, 1)
+    assert [look.arrived for look in looks_at(looks, listener)] == [True]

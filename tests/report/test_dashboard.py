@@ -163,6 +163,23 @@ def test_the_kernels_rows(make_sample: Make) -> None:
     assert all(each in last for each in ("1.7 GB slab", "10.4% softirq"))
 
 
+def test_a_wait_that_is_inferred_is_a_range(make_sample: Make) -> None:
+    queue = QueueSample(
+        address="127.0.0.1:80",
+        sockets=1,
+        depth=3,
+        depth_max=3,
+        capacity_each=4,
+        overflows=0,
+        wait_p99_ms=12.6,
+        wait_p99_least_ms=9.96,
+    )
+    console = terminal(100)
+    with Dashboard(console, asked=23, title="ws", hold_s=60) as view:
+        view.update(make_sample(1.0, kernel=KernelSample(queues=(queue,))))
+    assert "9.96–12.6 ms p99 wait" in frames(console)
+
+
 def test_overflows_stand_in_the_plain_lines(make_sample: Make) -> None:
     queue = QueueSample(
         address="127.0.0.1:80", sockets=1, depth=3, depth_max=3, capacity_each=4, overflows=1009

@@ -15,6 +15,7 @@ from connprobe.model import (
     ProbeUse,
     RunRecord,
 )
+from connprobe.report.html.sections import queues_table
 from connprobe.report.kernel import render_kernel
 from connprobe.report.layout import Page
 
@@ -57,9 +58,22 @@ def rendered(record: RunRecord, *, terminal: bool = False, width: int = 100, **e
     return file.getvalue()
 
 
+def page(record: RunRecord) -> str:
+    return str(queues_table(record))
+
+
 def row(text: str, name: str) -> list[str]:
     (found,) = [line for line in text.splitlines() if line.strip().startswith(name)]
     return found.split()
+
+
+def test_waits_from_the_order_are_ranges_and_say_so(make_record: Make) -> None:
+    least = Distribution(count=1009, mean=2.0, p50=0.31, p90=7.0, p99=9.96, max=88.0)
+    record = make_record(listeners=(a_listener(wait_least_ms=least),))
+    for text in (rendered(record, width=200), page(record)):
+        for shown in ("0.31–2.11 ms", "9.96–12.6 ms", "88.0–101 ms", "first-in-first-out order"):
+            assert shown in " ".join(text.split())
+    assert "first-in-first-out" not in rendered(make_record(listeners=(a_listener(),)))
 
 
 def test_the_accept_queue(make_record: Make) -> None:

@@ -235,6 +235,14 @@ def test_a_terminal_without_unicode_is_enough() -> None:
     assert "Watched port 8080" in summary(a_record(), console)
 
 
+def test_a_wait_that_is_inferred_is_shown_as_a_range() -> None:
+    console = screen()
+    drawn(console, a_sample(1.0, a_queue(wait_p50_least_ms=0.31, wait_p99_least_ms=9.96)))
+    text = written(console)
+    assert "0.31–2.11 ms" in text
+    assert "9.96–12.6 ms" in text
+
+
 def test_the_summary() -> None:
     text = summary(a_record(), results="/a/directory")
     assert text.splitlines()[0] == "Watched port 8080 for 60 s."

@@ -5,6 +5,7 @@ namespaces and of a port that is used again are never mixed up; `summed` adds up
 """
 
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -26,11 +27,16 @@ _LISTENER = struct.Struct(f"Q{ENDPOINT.size}s6I")
 _DEPTHS = 11 * 64
 _COUNTS = struct.Struct(f"Q{PEAK}{_DEPTHS}I")
 _NONE = bytes(_COUNTS.size)
+_LOOK = struct.Struct("2Q2I")
+_NOBODY_WAITS = (1 << 32) - 1
 _FIELDS = (
     *SOCKET_FIELDS,
     Field("sock", "sk_ack_backlog", 4),
     Field("sock", "sk_max_ack_backlog", 4),
     Field("sock", "sk_drops", 4),
+    Field("inet_connection_sock", "icsk_accept_queue.rskq_accept_head", 8),
+    Field("request_sock", "sk", 8),
+    Field("tcp_sock", "rcvq_space.time", 8),
 )
 _LOST = ("listeners_full", "no_listener", "guessed")
 _HOOKS = (
@@ -40,8 +46,8 @@ _HOOKS = (
 )
 
 
-def probe(listeners: int = 1024) -> Probe:
-    """The probe, with room for so many listeners."""
+def probe(listeners: int = 1024, looks: int = 1 << 16) -> Probe:
+    """The probe, with room for so many listeners, and for the last looks, a power of two."""
     return Probe(
         "accept_queue",
         (
@@ -54,15 +60,11 @@ def probe(listeners: int = 1024) -> Probe:
             Rung(
                 "raw tracepoint inet_sock_set_state",
                 _HOOKS,
-                (
-                    *_FIELDS,
-                    Field("inet_connection_sock", "icsk_accept_queue.rskq_accept_tail", 8),
-                    Field("request_sock", "sk", 8),
-                ),
+                (*_FIELDS, Field("inet_connection_sock", "icsk_accept_queue.rskq_accept_tail", 8)),
                 {"HOOK_SET_STATE": 1},
             ),
         ),
-        {"LISTENERS": listeners},
+        {"LISTENERS": listeners, "LOOKS": looks},
     )
 
 
@@ -108,6 +110,57 @@ class AcceptQueues:
         found = self._listeners.read()
         found.sort(key=lambda queue: (queue.at.netns, queue.at.port, queue.inodes))
         return Reading(tuple(found), self._live.lost(_LOST))
+
+
+class Look(NamedTuple):
+    """One moment of a listener's queue, by the monotonic clock.
+
+    arrived: a connection has just come into it; not so when it was read, or closed. oldest_us: when the one
+    who waited longest had come; a microsecond later than the look where nobody waited.
+    """
+
+    inode: int
+    time_us: int
+    oldest_us: int
+    arrived: bool
+
+
+class Looks:
+    """Reads what a live `accept_queue` saw of its queues from now on. OSError."""
+
+    def __init__(self, live: Live) -> None:
+        self._count = live.maps["looked"]
+        self._room = live.maps["looks"].max_entries
+        self._ring = live.maps["looks"].mapped()
+        self._next = self._written()
+
+    def read(self) -> tuple[list[Look], int]:
+        """(Those since the reading before, how many more there were that were written over)."""
+        written = self._written()
+        first = max(self._next, written - self._room)
+        raw = self._copied(first, written)
+        begin = min(
+            max(first, self._written() - self._room), written
+        )  # no sooner: written over as it was copied
+        found = []
+        for number, (inode, time_us, waited_us, lap) in enumerate(
+            _LOOK.iter_unpack(raw[(begin - first) * _LOOK.size :]), begin
+        ):
+            if lap >> 1 != (number // self._room + 1) % (1 << 31):
+                break  # one that is just being written: next time
+            oldest_us = time_us + 1 if waited_us == _NOBODY_WAITS else time_us - waited_us
+            found.append(Look(inode, time_us, oldest_us, bool(lap & 1)))
+        lost, self._next = begin - self._next, begin + len(found)
+        return found, lost
+
+    def _written(self) -> int:
+        found = self._count.get(bytes(4))
+        return int.from_bytes(found[0], sys.byteorder) if found else 0
+
+    def _copied(self, first: int, end: int) -> bytes:
+        size = self._room * _LOOK.size
+        at, stop = (number * _LOOK.size for number in (first % self._room, first % self._room + end - first))
+        return self._ring[at : min(stop, size)] + self._ring[: max(0, stop - size)]
 
 
 def summed(queues: Iterable[AcceptQueue]) -> list[AcceptQueue]:

@@ -6,6 +6,7 @@ Through ctypes, because bcc costs 130 MB of memory that would be part of what is
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import platform
 import re
@@ -71,6 +72,10 @@ class Map:
             raise ValueError(f"a value of {len(value)} bytes for a map of {self.value_size}")
         count = self._room // self._stride
         self._element(_MAP_UPDATE, key, ctypes.create_string_buffer(value.ljust(self._stride, b"\0") * count))
+
+    def mapped(self) -> mmap.mmap:
+        """The values of an array that is BPF_F_MMAPABLE, as they change; its owner closes it."""
+        return mmap.mmap(self.fd, self.max_entries * self._stride, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def delete(self, key: bytes) -> None:
         """Deleting a key that is not there is no error."""

@@ -25,7 +25,8 @@ class QueueSample(Record, frozen=True):
     depth: connections that wait to be accepted now. depth_max: of the fullest socket of the group, in the
     interval (by eBPF) or now (by sock_diag); capacity_each: that of one socket. enqueued, accepted, overflows
     and the wait are totals since the watching began. overflows are sk_drops here, which may count one twice;
-    at the end they are held against ListenOverflows.
+    at the end they are held against ListenOverflows. wait_..._least_ms: where the wait is inferred, at least
+    so long, and the other is at most; None: it is exact.
     """
 
     address: str
@@ -38,6 +39,8 @@ class QueueSample(Record, frozen=True):
     accepted: int | None = None
     wait_p50_ms: float | None = None
     wait_p99_ms: float | None = None
+    wait_p50_least_ms: float | None = None
+    wait_p99_least_ms: float | None = None
 
 
 class SynQueueFigures(Record, frozen=True):
@@ -195,6 +198,8 @@ class ListenerFigures(Record, frozen=True):
     """One listening address: a socket, or an SO_REUSEPORT group summed, whose `sockets` are told apart.
 
     depth_max: most connections seen waiting to be accepted. capacity: how many may wait, backlog + 1.
+    wait_ms: exact, by each accept, where wait_least_ms is None. Else no hook showed these accepts, and it
+    comes from the queue's first-in-first-out order: each waited at most wait_ms, at least wait_least_ms.
     """
 
     address: str
@@ -208,6 +213,7 @@ class ListenerFigures(Record, frozen=True):
     depth: int | None = None  # now
     capacity_from: str | None = None  # what bounds it
     sockets: tuple[ListenSocketFigures, ...] = ()
+    wait_least_ms: Distribution | None = None
 
 
 class ProbeUse(Record, frozen=True):

@@ -241,7 +241,7 @@ def _kernel(kernel: KernelSample) -> list[_Row]:
         full = f"{fmt.count(queue.depth_max)} of {fmt.count(queue.capacity_each)}"
         cells = [(full, "deepest"), (fmt.count(queue.overflows), "overflows")]
         if queue.wait_p99_ms is not None:
-            cells.append((fmt.ms(queue.wait_p99_ms), "p99 wait"))
+            cells.append((fmt.ms_between(queue.wait_p99_least_ms, queue.wait_p99_ms), "p99 wait"))
         rows.append(("accept queue", cells, "red" if queue.overflows else ""))
     cells = [(fmt.nbytes(kernel.slab_bytes), "slab"), (fmt.percent(kernel.softirq), "softirq")]
     rows.append(("kernel", cells, ""))

@@ -67,6 +67,14 @@ def ms(value: float | None) -> str:
     return f"{value:,.{digits}f} ms"
 
 
+def ms_between(least: float | None, most: float | None) -> str:
+    """Milliseconds that are at least and at most so many: "0.31–2.10 ms"; as `ms` where least is None."""
+    low, high = ms(least), ms(most)
+    if least is None or low == high:
+        return high
+    return f"{low.removesuffix(' ms') if high.endswith(' ms') else low}{DASH}{high}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds: "250 ms", "44.9 s", "2m 05s", "1h 02m", "1d 02h"."""
     if seconds is None or not _known(seconds):

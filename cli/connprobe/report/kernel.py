@@ -26,16 +26,36 @@ def render_listeners(listeners: tuple[ListenerFigures, ...], page: Page) -> None
     page.heading("Accept queue")
     rows = []
     for each in listeners[:_LISTENERS_SHOWN]:
-        waits = (each.wait_ms.p50, each.wait_ms.p99, each.wait_ms.max) if each.wait_ms else (None,) * 3
         sockets = f"{fmt.count(len(each.sockets))} sockets; " if len(each.sockets) > 1 else ""
         row = (each.address, fmt.count(each.depth_max), fmt.count(each.capacity), fmt.count(each.overflows))
-        rows.append((*row, *map(fmt.ms, waits), sockets + each.source))
+        rows.append((*row, *waits(each), sockets + each.source))
     header = ("", "deepest", "capacity", "overflows", "wait p50", "p99", "max", "")
     page.figures(Rows(header, rows))
-    for reason in dict.fromkeys(each.reason for each in listeners[:_LISTENERS_SHOWN] if each.reason):
-        page.paragraph(reason, "dim", indent=2)
+    about = [text for each in listeners[:_LISTENERS_SHOWN] for text in (each.reason, inference(each)) if text]
+    for text in dict.fromkeys(about):
+        page.paragraph(text, "dim", indent=2)
     if len(listeners) > _LISTENERS_SHOWN:
         page.paragraph(f"and {fmt.count(len(listeners) - _LISTENERS_SHOWN)} more, in run.json", indent=2)
+
+
+def waits(listener: ListenerFigures) -> tuple[str, str, str]:
+    """p50, p99 and the longest."""
+    most, least = (
+        (each.p50, each.p99, each.max) if each else (None, None, None)
+        for each in (listener.wait_ms, listener.wait_least_ms)
+    )
+    p50, p99, longest = map(fmt.ms_between, least, most)
+    return p50, p99, longest
+
+
+def inference(listener: ListenerFigures) -> str | None:
+    """Where the waits come from, if not from each accept."""
+    if listener.wait_least_ms is None:
+        return None
+    return (
+        f"{listener.address}: no hook showed its accepts (io_uring's, MPTCP's); its waits, at least and at "
+        "most, are from the queue's first-in-first-out order"
+    )
 
 
 def render_network(network: NetworkFigures, page: Page) -> None:

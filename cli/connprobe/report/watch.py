@@ -126,8 +126,10 @@ class _Table(LiveView):
             return [self._text("nothing listens there now", "yellow")]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("accept queue", no_wrap=True)
-        for name in ("sockets", "waiting", "deepest", "of", "queued", "overflows", "wait p50", "p99"):
+        for name in ("sockets", "waiting", "deepest", "of", "queued", "overflows"):
             table.add_column(name, justify="right", no_wrap=True)
+        for name in ("wait p50", "p99"):
+            table.add_column(name, justify="right")  # a range takes two lines of a narrow terminal
         order = sorted(zip(queues, rates, strict=True), key=lambda one: -(one[0].depth_max or 0))
         for each, rate in order[:_QUEUES_SHOWN]:
             depths = (each.sockets, each.depth, each.depth_max, each.capacity_each)
@@ -136,8 +138,8 @@ class _Table(LiveView):
                 *(self._text(fmt.count(figure)) for figure in depths),
                 self._text(fmt.rate(rate)),
                 self._text(fmt.count(each.overflows), "bold red" if each.overflows else ""),
-                self._text(fmt.ms(each.wait_p50_ms)),
-                self._text(fmt.ms(each.wait_p99_ms)),
+                self._text(fmt.ms_between(each.wait_p50_least_ms, each.wait_p50_ms)),
+                self._text(fmt.ms_between(each.wait_p99_least_ms, each.wait_p99_ms)),
             )
         if len(order) <= _QUEUES_SHOWN:
             return [table]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connprobe.model import Interval, Limit, Reading, Trial
+from connprobe.model import Distribution, Interval, Limit, ListenerFigures, Reading, Trial
 from connprobe.plan.acceptqueue import capacity
-from connprobe.plan.limits.traffic import MOST, burst_limit, cpu_limit, cpus_of, cpus_used
+from connprobe.plan.limits.traffic import MOST, burst_limit, burst_limits, cpu_limit, cpus_of, cpus_used
 
 
 def exactly(value: float) -> Interval:
@@ -44,6 +44,15 @@ def test_a_rate_that_overflows_it_is_said() -> None:
 @pytest.mark.parametrize("stall_s", [0.0, -1.0, math.nan, math.inf])
 def test_no_stall_no_limit(stall_s: float) -> None:
     assert burst(None, stall_s, 511) is None
+
+
+def test_a_stall_that_is_inferred_is_as_long_as_it_was_at_least() -> None:
+    most, least = (
+        Distribution(count=7, mean=each, p50=each, p90=each, p99=each, max=each) for each in (900, 100)
+    )
+    listener = ListenerFigures("127.0.0.1:80", 3, 512, 0, most, "a test", wait_least_ms=least)
+    (limit,) = burst_limits([listener], 1000)
+    assert (limit.per_connection, limit.connections) == (0.1, 5120)
 
 
 def test_messages_fill_a_cpu() -> None:

@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import pytest
 
 from connprobe.kernel.live import Live
-from connprobe.kernel.loader import Loaded
+from connprobe.kernel.loader import Loaded, Unavailable
 from connprobe.model import ListenerFigures, ProbeUse, QueueSample
 from connprobe.observe.listeners import chosen_by
 from connprobe.observe.sockdiag import ListenSocket
@@ -279,7 +281,7 @@ def test_waits_until_their_probe_was_torn_away_are_kept(fresh: Loaded, sockets: 
     assert found.wait_ms is not None
     assert found.wait_ms.count == 5
     use = uses(view)["accept_wait"]
-    assert use.source is None
+    assert use.source == "first-in-first-out order, by accept_queue"
     assert "torn away in the run" in (use.reason or "")
 
 
@@ -298,8 +300,67 @@ def test_accepts_that_no_hook_shows_are_told(fresh: Loaded, sockets: Sockets) ->
     all_seen = live(fresh, "accept_wait").rung.startswith("fexit ")
     assert uses(view)["accept_wait"].lost == ({} if all_seen else {"accepted unseen": 10})
     assert sample_of(view, listener).accepted == 13
+    assert figures_of(view, name_of(ordinary)).wait_least_ms is None
+    assert (figures_of(view, name_of(listener)).wait_least_ms is None) == all_seen
     for one in kept:
         one.close()
+
+
+def test_waits_that_no_hook_shows_come_from_the_order(fresh: Loaded, sockets: Sockets) -> None:
+    """Against the test's own clocks: one connects each 10 ms, and each waits for the 50 ms of five others."""
+    listener = sockets.listen(64)
+    view = KernelView(on_ports_of(listener), fresh)
+    view.read()
+    came, took = [], []
+    with AcceptRing() as ring:
+        for step in range(40):
+            before = time.monotonic()
+            sockets.connect(listener)
+            came.append((before, time.monotonic()))
+            time.sleep(0.01)
+            if step >= 5:
+                before = time.monotonic()
+                sockets.keep(ring.accept(listener))
+                took.append((before, time.monotonic()))
+    for _ in range(3):  # enqueued before the first, compared at the next
+        seen = sample_of(view, listener)
+    found = figures_of(view, name_of(listener))
+    assert found.wait_ms is not None
+    assert found.wait_ms.count == 35
+    least = sorted(1000 * (left[0] - at[1]) for at, left in zip(came, took, strict=False))
+    most = sorted(1000 * (left[1] - at[0]) for at, left in zip(came, took, strict=False))
+    if live(fresh, "accept_wait").rung.startswith("fexit "):
+        assert found.wait_least_ms is None
+        assert 0.98 * least[17] <= found.wait_ms.p50 <= 1.02 * most[17]
+        return
+    assert found.wait_least_ms is not None
+    assert found.wait_least_ms.p50 <= 1.02 * most[17]
+    assert found.wait_ms.p50 >= 0.98 * least[17]
+    assert found.wait_least_ms.max <= most[-1]
+    assert found.wait_ms.max >= least[-1]
+    gaps = [1000 * (after[1] - before[0]) for before, after in pairwise(came)]  # from look to look
+    assert found.wait_ms.p50 - found.wait_least_ms.p50 <= 1.05 * max(gaps)
+    assert (seen.wait_p50_ms, seen.wait_p50_least_ms) == (found.wait_ms.p50, found.wait_least_ms.p50)
+    assert uses(view)["accept_wait"].lost == {"accepted unseen": 35}
+
+
+def test_without_its_probe_the_order_answers(fresh: Loaded, sockets: Sockets) -> None:
+    listener = sockets.listen(64)
+    without_waits = Loaded({**fresh.probes, "accept_wait": Unavailable("accept_wait", "refused")})
+    view = KernelView(on_ports_of(listener), without_waits)
+    view.read()
+    sockets.connect(listener, 7)
+    for _ in range(5):
+        sockets.accept(listener)
+    for _ in range(3):
+        view.read()
+    found = figures_of(view, name_of(listener))
+    assert found.wait_ms is not None
+    assert found.wait_least_ms is not None
+    assert found.wait_ms.count == found.wait_least_ms.count == 5
+    use = uses(view)["accept_wait"]
+    assert use.source == "first-in-first-out order, by accept_queue"
+    assert (use.reason, use.lost) == ("refused", {})
 
 
 def test_the_listener_of_a_remote_target_is_not_here(loaded: Loaded) -> None:

@@ -49,11 +49,12 @@ def burst_limits(listeners: Sequence[ListenerFigures], rate_per_s: float | None)
     """Of each listener in which connections were seen to wait, at the longest that one waited."""
     found = []
     for listener in listeners:
-        if listener.wait_ms is None or listener.capacity is None:
+        wait = listener.wait_least_ms or listener.wait_ms
+        if wait is None or listener.capacity is None:
             continue
         stall = burst_limit(
             rate_per_s,
-            listener.wait_ms.max / 1000,
+            wait.max / 1000,
             listener.capacity,
             scope=f"listener {listener.address}",
             source="backlog + 1, and the longest that a connection waited for accept",

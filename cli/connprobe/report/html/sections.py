@@ -10,6 +10,7 @@ from connprobe.plan.settings import flatten
 from connprobe.report import format as fmt
 from connprobe.report.html.markup import Html, code, join, pairs, preformatted, table, tag
 from connprobe.report.html.markup import text as safe
+from connprobe.report.kernel import inference, waits
 from connprobe.report.rows import Rows
 
 DETAILS_SHOWN = 20
@@ -80,11 +81,9 @@ def slabs_table(record: RunRecord) -> Html:
 def queues_table(record: RunRecord) -> Html:
     rows = []
     for each in record.listeners:
-        wait = each.wait_ms
-        times = [fmt.ms(value) for value in ((wait.p50, wait.p99, wait.max) if wait else (None,) * 3)]
         figures = (fmt.count(each.depth_max), fmt.count(each.capacity), fmt.count(each.overflows))
-        about = "; ".join(it for it in (each.source, each.capacity_from or "", each.reason or "") if it)
-        rows.append((each.address, *figures, *times, about))
+        told = (each.source, each.capacity_from, each.reason, inference(each))
+        rows.append((each.address, *figures, *waits(each), "; ".join(it for it in told if it)))
     header = ("address", "deepest", "room", "overflows", "wait p50", "p99", "max", "source")
     return table(header, rows, label="Accept queues") if rows else Html("")
 

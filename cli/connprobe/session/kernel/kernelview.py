@@ -3,7 +3,7 @@
 One second's reading costs a few milliseconds, however many connections there are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,13 +18,16 @@ from connprobe.observe.machine import cpu_times, slab_bytes, utilisation
 from connprobe.observe.snmp import deltas, read_counters
 from connprobe.observe.sockdiag import ListenSocket, listen_sockets, listen_sockets_from_proc
 from connprobe.session.kernel.asked import Asked
-from connprobe.session.kernel.queues import Queues
+from connprobe.session.kernel.order import Order
+from connprobe.session.kernel.queues import Queues, with_wait
 from connprobe.session.kernel.traffic import SWITCHED_OFF, Traffic
-from connprobe.session.kernel.waits import Waits
+from connprobe.session.kernel.waits import Wait, Waits
 
 Choice = Callable[[Sequence[ListenSocket]], Sequence[ListenSocket]]
 
 _BELOW = "sock_diag, once a second"
+_ORDER = "first-in-first-out order, by accept_queue"
+_NOTICED = 0.01  # of those taken: where more are unseen, percentiles of the others would mislead
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
@@ -43,9 +46,12 @@ class KernelView:
         self._sampled = SampledQueues(somaxconn)
         self._queues = Queues(somaxconn, self._netns)
         self._waits = Waits()
+        self._order = Order()
+        self._overwritten = 0  # looks at queues that the order lacks
         self._taken: Mapping[str, int] | None = None  # out of each address' queues, at the reading before
-        self._unseen = 0  # of these, by no accept that the probe saw
-        self._missed: int | None = None  # as many of these as there were while the probes were attached
+        self._unseen: Mapping[str, int] = {}  # of these, by no accept that the probe saw
+        self._inferred: Set[str] = frozenset()  # addresses whose waits come from the queue's order
+        self._missed: Mapping[str, int] | None = None  # of these, while the probes were attached
         self._listeners: Sequence[ListenSocket] = ()
         self._mine: frozenset[int] = frozenset()
         self._ports: frozenset[int] = frozenset()
@@ -53,8 +59,10 @@ class KernelView:
         self._counters_before = self._counters()
         self._cpu = cpu_times()
         self._listen_sockets = self._source()
-        self._queue = Asked("accept_queue", self._probe("accept_queue"), _queue_reader, below=_BELOW)
-        self._wait = Asked("accept_wait", self._probe("accept_wait"), _wait_reader, below=None)
+        self._looks: accept_queue.Looks | None = None
+        self._queue = Asked("accept_queue", self._probe("accept_queue"), self._queue_reader, below=_BELOW)
+        below = _ORDER if self._queue.serves else None
+        self._wait = Asked("accept_wait", self._probe("accept_wait"), _wait_reader, below=below)
         self.traffic = Traffic(loaded, self._netns)
         self.read()
 
@@ -75,11 +83,12 @@ class KernelView:
         queues = self._queue.read()
         if queues is not None:
             self._queues.take(queues.listeners, self._mine)
+            self._order.meet(queues.listeners, self._mine)
         waits = self._wait.read()
         if waits is not None:
             self._waits.take(waits.listeners, self._mine)
+        if queues is not None:
             self._compare()
-        self._taken = self._queues.taken()
         established, half_open = self.traffic.read(self._ports)
         cpu, before = cpu_times(), self._cpu
         self._cpu = cpu
@@ -94,12 +103,25 @@ class KernelView:
         )
 
     def _compare(self) -> None:
-        if self._taken is None:
+        before, self._taken = self._taken, self._queues.taken()
+        if before is None:
             return
-        unseen = self._waits.unseen(self._taken)
+        unseen = self._waits.unseen(before)
         if self._missed is None:
             self._missed = unseen
-        self._unseen = max(0, unseen - self._missed)
+        missed = self._missed
+        self._unseen = {at: max(0, number - missed.get(at, 0)) for at, number in unseen.items()}
+        self._inferred = {at for at, number in self._unseen.items() if number > _NOTICED * before[at]}
+        if self._looks is not None and any(self._unseen.values()):
+            with suppress(OSError):  # the map is closed: the probe is torn away, and says so when it is read
+                looks, overwritten = self._looks.read()
+                self._order.take(looks)
+                self._overwritten += overwritten
+
+    def _wait_at(self, address: str) -> Wait | None:
+        """By each accept; from the queue's order where too many of them were not seen."""
+        inferred = self._order.at(address) if address in self._inferred else None
+        return inferred or self._waits.at(address)
 
     def _source(self) -> Callable[[], list[ListenSocket]]:
         """One for the whole run: sockets have no cookie in /proc, and would seem to be others."""
@@ -117,9 +139,11 @@ class KernelView:
         return self._listeners
 
     def _queue_samples(self) -> list[QueueSample]:
-        known = self._queues.samples(self._waits) if self._queue.serves else []
+        known = self._queues.samples(self._wait_at) if self._queue.serves else []
         return known + [
-            _sampled(each, self._waits) for each in self._unknown_to_probe() if each.depth is not None
+            with_wait(_sampled(each), self._waits.at(each.address))
+            for each in self._unknown_to_probe()
+            if each.depth is not None
         ]
 
     def _unknown_to_probe(self) -> list[ListenerFigures]:
@@ -133,6 +157,10 @@ class KernelView:
             for each in self._sampled.figures()
             if each.depth is not None and self._queues.inodes.isdisjoint(one.inode for one in each.sockets)
         ]
+
+    def _queue_reader(self, live: Live) -> Callable[[], accept_queue.Reading]:
+        self._looks = accept_queue.Looks(live)
+        return accept_queue.AcceptQueues(live).read
 
     def _probe(self, name: str) -> Live | Unavailable:
         return self._loaded[name] if self._loaded is not None else SWITCHED_OFF
@@ -152,12 +180,13 @@ class KernelView:
     def listeners(self) -> tuple[ListenerFigures, ...]:
         """One for each listening address, over the whole run."""
         below = tuple(
-            replace(each, wait_ms=self._waits.at(each.address)) for each in self._unknown_to_probe()
+            replace(each, wait_ms=wait.most) if (wait := self._waits.at(each.address)) else each
+            for each in self._unknown_to_probe()
         )
         if not self._queue.serves:
             return below
         return (
-            self._queues.figures(self._waits, self.counters(), self._queue.source, self._queue.lost) + below
+            self._queues.figures(self._wait_at, self.counters(), self._queue.source, self._queue.lost) + below
         )
 
     def network(self) -> NetworkFigures | None:
@@ -167,8 +196,10 @@ class KernelView:
     def probes(self) -> tuple[ProbeUse, ...]:
         """Which rung answered each question, and why not a better one."""
         wait = self._wait.use()
-        if self._unseen:
-            wait = replace(wait, lost={**wait.lost, "accepted unseen": self._unseen})
+        more = {"looks overwritten": self._overwritten}
+        if self._wait.serves:
+            more["accepted unseen"] = sum(self._unseen.values())
+        wait = replace(wait, lost=wait.lost | {cause: number for cause, number in more.items() if number})
         return (self._queue.use(), wait, *self.traffic.probes())
 
 
@@ -188,19 +219,14 @@ def reasons(listeners: Sequence[ListenerFigures], probes: Sequence[ProbeUse]) ->
     return found
 
 
-def _queue_reader(live: Live) -> Callable[[], accept_queue.Reading]:
-    return accept_queue.AcceptQueues(live).read
-
-
 def _wait_reader(live: Live) -> Callable[[], accept_wait.Reading]:
     return accept_wait.AcceptWaits(live).read
 
 
-def _sampled(figures: ListenerFigures, waits: Waits) -> QueueSample:
+def _sampled(figures: ListenerFigures) -> QueueSample:
     """From the figures of the whole run those of now."""
     sockets = [each for each in figures.sockets if not each.gone]
     fullest = max(sockets, key=lambda each: (each.depth or 0) / max(1, each.capacity or 1), default=None)
-    wait = waits.at(figures.address)
     return QueueSample(
         address=figures.address,
         sockets=len(sockets),
@@ -208,8 +234,6 @@ def _sampled(figures: ListenerFigures, waits: Waits) -> QueueSample:
         depth_max=fullest.depth if fullest else None,
         capacity_each=fullest.capacity if fullest else None,
         overflows=figures.overflows,
-        wait_p50_ms=wait.p50 if wait else None,
-        wait_p99_ms=wait.p99 if wait else None,
     )
 
 

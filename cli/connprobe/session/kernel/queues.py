@@ -4,13 +4,15 @@ Listeners come and go for days on a machine that is watched: those that are clos
 than the last few of an address are told apart.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from connprobe.kernel.accept_queue import AcceptQueue
-from connprobe.model import Distribution, ListenerFigures, ListenSocketFigures, QueueSample
+from connprobe.model import ListenerFigures, ListenSocketFigures, QueueSample
 from connprobe.plan.acceptqueue import capacity_from, reconcile_overflows
-from connprobe.session.kernel.waits import Waits
+from connprobe.session.kernel.waits import Wait
 
 CLOSED_KEPT: Final = 23  # sockets of one address, told apart after they were closed
 ADDRESSES_KEPT: Final = 1024  # those where nothing listens any more go first
@@ -129,12 +131,16 @@ class Queues:
             at: each.accepted - (each.enqueued - before.get(at, 0)) for at, each in self._addresses.items()
         }
 
-    def samples(self, waits: Waits) -> list[QueueSample]:
+    def samples(self, wait_at: Callable[[str], Wait | None]) -> list[QueueSample]:
         """One for each address where something listens now."""
-        return [self._sample(at, each, waits.at(at)) for at, each in self._addresses.items() if each.live]
+        return [
+            with_wait(self._sample(at, each), wait_at(at))
+            for at, each in self._addresses.items()
+            if each.live
+        ]
 
     @staticmethod
-    def _sample(at: str, address: _Address, wait: Distribution | None) -> QueueSample:
+    def _sample(at: str, address: _Address) -> QueueSample:
         live = address.live.values()
         fullest = max(live, key=lambda each: each.fullness).last
         return QueueSample(
@@ -146,16 +152,18 @@ class Queues:
             overflows=address.overflows,
             enqueued=address.enqueued,
             accepted=address.accepted,
-            wait_p50_ms=wait.p50 if wait else None,
-            wait_p99_ms=wait.p99 if wait else None,
         )
 
     def figures(
-        self, waits: Waits, counters: dict[str, int | None], source: str, lost: dict[str, int]
+        self,
+        wait_at: Callable[[str], Wait | None],
+        counters: dict[str, int | None],
+        source: str,
+        lost: dict[str, int],
     ) -> tuple[ListenerFigures, ...]:
         """One for each address, over the whole run. counters: how far TCP's have moved since it began."""
         return tuple(
-            self._figures(at, each, waits.at(at), counters, source, lost)
+            self._figures(at, each, wait_at(at), counters, source, lost)
             for at, each in self._addresses.items()
         )
 
@@ -163,7 +171,7 @@ class Queues:
         self,
         at: str,
         address: _Address,
-        wait: Distribution | None,
+        wait: Wait | None,
         counters: dict[str, int | None],
         source: str,
         lost: dict[str, int],
@@ -181,7 +189,8 @@ class Queues:
             depth_max=address.depth_max,
             capacity=sum(queue.last.capacity for queue in address.latest),
             overflows=overflows.high,
-            wait_ms=wait,
+            wait_ms=wait.most if wait else None,
+            wait_least_ms=wait.least if wait else None,
             source=source,
             complete=not reasons,
             reason="; ".join(reasons) or None,
@@ -189,3 +198,15 @@ class Queues:
             capacity_from="; ".join(capacity_from(bound, self._somaxconn) for bound in bounds),
             sockets=tuple(queue.figures() for queue in (*address.live.values(), *address.closed)),
         )
+
+
+def with_wait(sample: QueueSample, wait: Wait | None) -> QueueSample:
+    if wait is None:
+        return sample
+    return replace(
+        sample,
+        wait_p50_ms=wait.most.p50,
+        wait_p99_ms=wait.most.p99,
+        wait_p50_least_ms=wait.least.p50 if wait.least else None,
+        wait_p99_least_ms=wait.least.p99 if wait.least else None,
+    )

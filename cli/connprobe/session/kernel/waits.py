@@ -1,13 +1,20 @@
 """Time in the accept queue by eBPF over a whole run, by listening address: what was closed stays counted."""
 
 from collections.abc import Iterable, Mapping, Set
-from typing import Final
+from typing import Final, NamedTuple
 
 from connprobe.kernel.accept_wait import AcceptWait
 from connprobe.model import Distribution
 from connprobe.plan.distribution import distribution
 
 ADDRESSES_KEPT: Final = 1024  # those where nothing listens any more go first
+
+
+class Wait(NamedTuple):
+    """Of the connections to one address. least: where it is inferred, they waited at least so long."""
+
+    most: Distribution
+    least: Distribution | None = None
 
 
 class _Address:
@@ -56,20 +63,21 @@ class Waits:
         for address in idle[: max(0, len(self._addresses) - ADDRESSES_KEPT)]:
             del self._addresses[address]
 
-    def unseen(self, taken: Mapping[str, int]) -> int:
-        """At least so many left the queues by no accept that a hook shows: by io_uring, or as MPTCP.
+    def unseen(self, taken: Mapping[str, int]) -> dict[str, int]:
+        """By address, at least so many left its queues by no accept that was seen: by io_uring, or as MPTCP.
 
         taken: out of each address' queues a while ago, so that every accept of these has returned by now.
         """
-        return sum(
-            max(0, count - (self._addresses[address].accepted if address in self._addresses else 0))
+        return {
+            address: max(0, count - (self._addresses[address].accepted if address in self._addresses else 0))
             for address, count in taken.items()
-        )
+        }
 
-    def at(self, address: str) -> Distribution | None:
+    def at(self, address: str) -> Wait | None:
         """None: no accept of a connection there was seen."""
         found = self._addresses.get(address)
-        return found.distribution() if found is not None else None
+        seen = found.distribution() if found is not None else None
+        return None if seen is None else Wait(seen)
 
 
 def _added(rows: Iterable[Iterable[int]]) -> list[int]:
