@@ -17,7 +17,8 @@ import pytest
 import servers
 from connprobe import causes
 from connprobe.engine import counters
-from connprobe.engine.ring import MOST, Ring, _is_late, _outcome
+from connprobe.engine.bursts import MOST
+from connprobe.engine.ring import Ring, _is_late, _outcome
 from connprobe.engine.sources import sockaddr
 from netns import network_namespace
 from servers import OddServer
@@ -48,9 +49,9 @@ class Opened:
     def open(self, number: int) -> list[int]:
         """The outcomes."""
         assert self.ring is not None
-        opened = self.ring.open([self.request] * number, [self.source] * number)
-        self.fds += [fd for fd, _ in opened if fd >= 0]
-        return [outcome for _, outcome in opened]
+        fds, outcomes = self.ring.open([self.request] * number, [self.source] * number)
+        self.fds += [fd for fd in fds if fd >= 0]
+        return outcomes
 
     def let_go(self) -> None:
         for fd in self.fds:
@@ -104,6 +105,33 @@ def test_each_is_bound_connected_sent_and_watched(opened: Any, listener: socket.
     assert sorted(fd for fd, _ in made.epoll.poll(5, 64)) == sorted(made.fds)
     assert {os.read(fd, 64) for fd in made.fds} == {b"answer"}
     assert not any(os.get_inheritable(fd) or os.get_blocking(fd) for fd in made.fds)
+
+
+def test_answers_are_read_at_once(opened: Any, listener: socket.socket) -> None:
+    """Those that are there, as much as is asked for; of the others what is wrong."""
+    made = opened(listener.getsockname())
+    assert made.ring is not None
+    assert made.open(6) == [len(REQUEST)] * 6
+    with ExitStack() as closing:
+        theirs = [closing.enter_context(listener.accept()[0]) for _ in range(6)]
+        assert {sock.recv(4096) for sock in theirs} == {REQUEST}
+        by_port = {sock.getpeername()[1]: sock for sock in theirs}
+        mine = [closing.enter_context(socket.socket(fileno=os.dup(fd))) for fd in made.fds]
+        right, longer, shorter, _, closed, reset = (by_port[sock.getsockname()[1]] for sock in mine)
+        closed.close()
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, servers.RESET)
+        reset.close()
+        for last in (-errno.ECONNRESET, 0):  # which is told once
+            right.sendall(b"answer-0")
+            longer.sendall(b"answer-1 and more")
+            shorter.sendall(b"ans")
+            while len(made.epoll.poll(5, 64)) < 5:
+                os.sched_yield()
+            sizes, data = made.ring.read(made.fds[:6], 8)
+            assert sizes == [8, 8, 3, -errno.EAGAIN, 0, last]
+            assert data[:19] == b"answer-0answer-1ans"
+            assert os.read(made.fds[1], 64) == b" and more"
+            made.open(3)  # of what is prepared for reads it leaves all
 
 
 def test_the_kernel_chooses_the_address_and_ipv6(opened: Any) -> None:

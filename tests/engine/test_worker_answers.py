@@ -2,11 +2,21 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from hashlib import sha1
 from typing import Any
 
 import pytest
 
+from connprobe import causes
+from connprobe.engine.bursts import Bursts
+from connprobe.engine.counters import Totals
+from connprobe.engine.worker import TURN
+from servers import GUID, RESET, switching, text_frame
+
+Odd = Callable[[socket.socket, bytes], None]  # (the server's socket, the right answer)
 Run = Callable[..., Any]  # see conftest.py
 
 
@@ -42,3 +52,131 @@ def test_answers_longer_than_the_first(run: Run, more: int) -> None:
         known = running.worker.opening.known
     if more < 4000:
         assert known == (response(b"x" * (23 + more)), b"")  # it was read whole, and so is the pattern
+
+
+def answer_to(request: bytes) -> bytes:
+    (key,) = (line[19:] for line in request.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key: "))
+    return switching(b64encode(sha1(key + GUID).digest()))
+
+
+def right(sock: socket.socket, answer: bytes) -> None:
+    sock.sendall(answer)
+
+
+def with_a_message(sock: socket.socket, answer: bytes) -> None:
+    sock.sendall(answer + text_frame(b"welcome"))
+
+
+def with_a_close(sock: socket.socket, answer: bytes) -> None:
+    sock.sendall(answer + b"\x88\x02\x03\xe8")
+
+
+def with_another_header(sock: socket.socket, answer: bytes) -> None:
+    sock.sendall(answer[:-2] + b"Server: another, with a long name\r\n\r\n")
+
+
+def in_two(sock: socket.socket, answer: bytes) -> None:
+    sock.sendall(answer[:40])
+    threading.Timer(0.2, sock.sendall, [answer[40:]]).start()
+
+
+def to_another(sock: socket.socket, answer: bytes) -> None:
+    sock.sendall(switching(b64encode(sha1(b"another").digest())))
+
+
+def by_closing(sock: socket.socket, answer: bytes) -> None:
+    sock.close()
+
+
+def by_a_reset(sock: socket.socket, answer: bytes) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    sock.close()
+
+
+@pytest.mark.parametrize("every", [2, 5])
+@pytest.mark.parametrize(
+    ("odd", "failures", "drops"),
+    [
+        (right, (), ()),
+        (with_a_message, (), ()),
+        (with_a_close, (), (causes.EOF,)),
+        (with_another_header, (), ()),
+        (in_two, (), ()),
+        (to_another, (causes.PROTOCOL,), ()),
+        (by_closing, (causes.EOF,), ()),
+        (by_a_reset, (causes.RESET,), ()),
+    ],
+)
+def test_answers_that_are_read_together(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    odd: Odd,
+    failures: Sequence[str],
+    drops: Sequence[str],
+    every: int,
+) -> None:
+    """All are there before the worker looks: of 97 each `every`-th, but the first, is answered oddly."""
+    read, reads = Bursts.read, []
+
+    def counted(bursts: Bursts, fds: Sequence[int], answer_bytes: int) -> Any:
+        reads.append(len(fds))
+        return read(bursts, fds, answer_bytes)
+
+    monkeypatch.setattr(Bursts, "read", counted)
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(10)
+        running = run(protocol="ws", target=listener.getsockname(), share=97, concurrency=97, timeout_s=5.0)
+        asked = []
+        for _ in range(97):
+            sock = closing.enter_context(listener.accept()[0])
+            asked.append((sock, answer_to(sock.recv(4096))))
+        right(*asked[0])
+        totals: Totals = running.until(lambda totals: totals.held == 1)  # it knows what an answer looks like
+        if not totals.ring_opened:
+            pytest.skip("this kernel has no io_uring for sockets (6.11), or forbids it")
+        with TURN:
+            for index, each in enumerate(asked[1:]):
+                (odd if index % every == 0 else right)(*each)
+        expected = -(-96 // every)
+        totals = running.until(lambda totals: totals.established + totals.failed == 97)
+        assert totals.failures == dict.fromkeys(failures, expected)
+        totals = running.until(lambda totals: sum(totals.drops.values()) == len(drops) * expected)
+        assert totals.drops == dict.fromkeys(drops, expected)
+        assert totals.held == 97 - (len(failures) + len(drops)) * expected
+        assert sum(reads) >= 64  # the rest came one by one
+        running.tell("check")
+        for sock, _ in asked if not (failures or drops) else ():
+            ping = sock.recv(4096)
+            sock.sendall(b"\x8a\x04" + unmasked(ping))
+        if not (failures or drops):
+            assert running.hear()[0] == "checked"
+            assert running.until(lambda totals: True).held == 97
+
+
+def unmasked(ping: bytes) -> bytes:
+    assert ping[:2] == b"\x89\x84"
+    return bytes(each ^ ping[2 + i] for i, each in enumerate(ping[6:]))
+
+
+def test_the_ring_that_fails_is_done_without(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from connprobe.engine import ring
+
+    def refuse(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(ring.Ring, "read", refuse)
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(10)
+        running = run(protocol="ws", target=listener.getsockname(), share=97, concurrency=97)
+        asked = []
+        for _ in range(97):
+            sock = closing.enter_context(listener.accept()[0])
+            asked.append((sock, answer_to(sock.recv(4096))))
+        right(*asked[0])
+        running.until(lambda totals: totals.held == 1)
+        with TURN:
+            for each in asked[1:]:
+                right(*each)
+        assert running.until(lambda totals: totals.held == 97).failures == {}

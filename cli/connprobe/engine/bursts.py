@@ -15,7 +15,7 @@ from connprobe.engine.task import Task
 if TYPE_CHECKING:
     from connprobe.engine.ring import Ring
 
-LEAST = 16  # connections; for fewer it is not worth it
+LEAST, MOST = 16, 128  # connections; for fewer it is not worth it, and more would take more memory
 WAITS = -errno.EINPROGRESS  # of an outcome
 
 
@@ -47,8 +47,10 @@ class Bursts:
                 self.serves = False
         return self.serves
 
-    def open(self, requests: Sequence[bytes], sources: Sequence[Source]) -> list[tuple[int, int]] | None:
-        """(descriptor, outcome) of each: see Ring.open. None: it cannot, and nothing was begun."""
+    def open(
+        self, requests: Sequence[bytes], sources: Sequence[Source]
+    ) -> tuple[list[int], list[int]] | None:
+        """(descriptors, outcomes) of all: see Ring.open. None: it cannot, and nothing was begun."""
         assert self._ring is not None
         try:
             opened = self._ring.open(requests, [source.sockaddr for source in sources])
@@ -56,10 +58,24 @@ class Bursts:
             self.serves = False
             self.rest()
             return None
-        fds, outcomes = zip(*opened, strict=True)
+        fds, outcomes = opened
         self.opened += len(fds) - fds.count(-1)
         self.serves = outcomes.count(WAITS) * 2 <= len(outcomes)
         return opened
+
+    def reads(self, answer_bytes: int) -> bool:
+        """Whether `read` has room for answers of that length."""
+        return self._ring is not None and answer_bytes <= self._ring.room
+
+    def read(self, fds: Sequence[int], answer_bytes: int) -> tuple[list[int], bytes] | None:
+        """See Ring.read. None: it cannot."""
+        assert self._ring is not None
+        try:
+            return self._ring.read(fds, answer_bytes)
+        except OSError:
+            self.serves = False
+            self.rest()
+            return None
 
     @property
     def late(self) -> Mapping[int, int]:

@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import islice, takewhile
 from typing import Any
 
@@ -36,6 +36,8 @@ _WAITED_FOR = {
 # A request was sent and nothing has come back: (socket, what to expect, when it began). No class: of 400,000
 # connections each would pay for making one; nor an object of its socket, where io_uring opened it.
 Asked = tuple[socket.SocketType | None, bytes, float]
+# Of a turn: the descriptors in flight, and of each that failed the attempt and why.
+Begun = tuple[list[int], list[tuple[int, Refusal]]]
 
 
 class Flight:
@@ -82,17 +84,17 @@ class Flights:
     def __len__(self) -> int:
         return len(self.by_fd) + len(self.asked)
 
-    def open(self, attempts: list[int]) -> Iterator[int | tuple[int, Refusal]]:
-        """Begins a connection for each of `attempts` (0: a first one). Yields the descriptor of each that is
-        in flight, and (attempt, why) for each that failed.
+    def open(self, attempts: list[int]) -> Begun:
+        """Begins a connection for each of `attempts` (0: a first one).
 
         All connect before the first speaks: what wakes a server are requests, and it finds many.
         """
         if len(attempts) >= LEAST and self.bursts.serves and not any(attempts):
             begun = self._open_burst(len(attempts))
             if begun is not None:
-                yield from begun
-                return
+                return begun
+        begun = [], []
+        flying, failed = begun
         clock, connect, sources = time.monotonic, self._connect, self._sources
         connected = []
         for attempt in attempts:
@@ -100,7 +102,7 @@ class Flights:
             try:
                 connected.append((attempt, connect(next(sources)), began))
             except Refusal as refusal:
-                yield attempt, refusal
+                failed.append((attempt, refusal))
         speaks, watch, requests = self._speaks_first, self._epoll.register, self._opening.requests
         for (attempt, sock, began), (request, expected) in zip(
             connected, requests(len(connected)), strict=True
@@ -113,7 +115,7 @@ class Flights:
                 sent = 0
             except OSError as error:
                 end(sock)
-                yield attempt, Refusal(*cause_of(error.errno or 0))
+                failed.append((attempt, Refusal(*cause_of(error.errno or 0))))
                 continue
             try:
                 if sent and sent == len(request) and not attempt:
@@ -124,24 +126,32 @@ class Flights:
                     self.by_fd[fd] = Flight(sock, request[sent:], expected, began, attempt)
             except OSError as error:
                 end(sock)
-                yield attempt, Refusal(*cause_of(error.errno or 0))
+                failed.append((attempt, Refusal(*cause_of(error.errno or 0))))
             else:
-                yield fd
+                flying.append(fd)
+        return begun
 
-    def _open_burst(self, number: int) -> Iterator[int | tuple[int, Refusal]] | None:
+    def _open_burst(self, number: int) -> Begun | None:
         """The same by io_uring. None: it cannot, and nothing was begun."""
         began, asked = time.monotonic(), self._opening.requests(number)
         if not self.bursts.ready(len(asked[0][0])):
             return None
         sources = list(islice(self._sources, number))
-        opened = self.bursts.open([request for request, _ in asked], sources)
-        return None if opened is None else self._begun(opened, asked, began)
+        requests, expected = zip(*asked, strict=True)
+        opened = self.bursts.open(requests, sources)
+        if opened is None:
+            return None
+        fds, sent = opened
+        if sent.count(len(requests[0])) == number and not self.bursts.late:
+            self.asked.update(zip(fds, [(None, each, began) for each in expected], strict=True))
+            return fds, []
+        return self._begun(zip(fds, sent, requests, expected, strict=True), began)
 
-    def _begun(
-        self, opened: list[tuple[int, int]], asked: list[tuple[bytes, bytes]], began: float
-    ) -> Iterator[int | tuple[int, Refusal]]:
+    def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked
-        for (fd, sent), (request, expected) in zip(opened, asked, strict=True):
+        begun: Begun = [], []
+        flying, failed = begun
+        for fd, sent, request, expected in opened:
             if sent == len(request):
                 if fd in late:
                     self.long_way(fd, (None, expected, began)).late = late[fd]
@@ -153,9 +163,10 @@ class Flights:
             else:
                 if fd >= 0:
                     end(self._socket(fd))
-                yield 0, Refusal(*cause_of(-sent))
+                failed.append((0, Refusal(*cause_of(-sent))))
                 continue
-            yield fd
+            flying.append(fd)
+        return begun
 
     def end(self, fd: int, asked: Asked) -> None:
         end(asked[0] or self._socket(fd))

@@ -6,6 +6,7 @@ whole; a TLS connection has its session. All else is in the kernel.
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,13 @@ class HeldSet:
             sock.detach()
         self.state[fd] = HELD
         self.count += 1
+
+    def take_all(self, fds: Sequence[int]) -> None:
+        """The same of many, without TLS and without objects."""
+        state = self.state
+        for fd in fds:
+            state[fd] = HELD
+        self.count += len(fds)
 
     def readable(self, fd: int) -> None:
         """Reads what arrived on a held connection. Raises Lost."""

@@ -19,21 +19,22 @@ from array import array
 from collections.abc import Sequence
 from itertools import chain
 
+from connprobe.engine.bursts import MOST
 from connprobe.engine.sources import IP_BIND_ADDRESS_NO_PORT
 
-MOST = 128  # connections of a burst
 LONGEST_REQUEST = 4096
+LEAST_ROOM = 256  # of an answer
 
 _SETUP, _ENTER, _REGISTER = 425, 426, 427  # system calls
 _SUBMIT_ALL, _COOP_TASKRUN, _SINGLE_ISSUER = 1 << 7, 1 << 8, 1 << 12
 _GETEVENTS, _REGISTER_PROBE = 1, 8
 _ENTRIES_AT = 0x10000000
 _SKIP_SUCCESS = 1 << 6
-_CANCEL, _CONNECT, _SEND, _EPOLL_CTL, _SOCKET, _COMMAND, _BIND = 14, 16, 26, 29, 45, 46, 56
+_CANCEL, _CONNECT, _SEND, _RECV, _EPOLL_CTL, _SOCKET, _COMMAND, _BIND = 14, 16, 26, 27, 29, 45, 46, 56
 _SETSOCKOPT = 3  # a _COMMAND of sockets
 _EPOLL_CTL_ADD, _EPOLLIN = 1, 1
 _STEPS = 6  # of a connection, where it is bound
-_CANCELS_AT, _ENTRIES = MOST * (_STEPS + 1), MOST * (_STEPS + 2)
+_OTHERS_AT, _ENTRIES = MOST * (_STEPS + 1), MOST * (_STEPS + 2)  # others: cancels, or reads
 _ENTRY = struct.Struct("=BBHiQQIIQHHiQQ")
 _WORDS, _FD, _OFFSET = 16, 1, 2  # of an entry, in 32 bits
 _EVENT_WORDS, _EVENT_FD = (3, 1) if os.uname().machine == "x86_64" else (4, 2)  # struct epoll_event
@@ -69,11 +70,13 @@ class Ring:
         if request_bytes > LONGEST_REQUEST or sys.byteorder != "little":
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._length, self._binds = request_bytes, binds
+        self.room = max(request_bytes, LEAST_ROOM)  # of an answer that `read` reads
+        self._read_bytes = 0  # of what `read` is prepared for
         self._usual: list[int] = []
         self.late: dict[int, int] = {}  # of the last burst: descriptor -> errno that its connect took
         self._steps = _STEPS if binds else _STEPS - 2
         # Not of the heap, which never gives back what others were put on top of.
-        self._memory = mmap.mmap(-1, _REQUESTS_AT + MOST * request_bytes + 3 & ~3)
+        self._memory = mmap.mmap(-1, _REQUESTS_AT + MOST * self.room + 3 & ~3)
         self._bytes = memoryview(self._memory)
         self._bytes[: len(target)] = target
         self._bytes[_YES : _YES + 8] = struct.pack("=ii", 1, 0)
@@ -113,7 +116,8 @@ class Ring:
 
     def _prepare(self, family: int, epoll_fd: int) -> None:
         """What is the same in every burst."""
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))  # which stays: nothing resizes it
+        # Which stays: nothing resizes it.
+        base = self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         size = 16 if family == socket.AF_INET else _SOCKADDR_BYTES
         for slot in range(MOST):
             at = slot * self._steps
@@ -151,8 +155,8 @@ class Ring:
             option=value,
         )
 
-    def open(self, requests: Sequence[bytes], sources: Sequence[bytes]) -> list[tuple[int, int]]:
-        """(descriptor, outcome) of each, `MOST` at most. The descriptor is the caller's; -1: there is none.
+    def open(self, requests: Sequence[bytes], sources: Sequence[bytes]) -> tuple[list[int], list[int]]:
+        """(descriptors, outcomes) of all, `MOST` at most. Descriptors are the caller's; -1: there is none.
 
         outcome: bytes of the request that were sent, or -errno. EINPROGRESS: none yet. Unless it is another,
         epoll waits for input. sources: the sockaddr of each, where they are bound.
@@ -174,9 +178,40 @@ class Ring:
                 os.close(fd)
             raise
         if len(fds) == number:
-            return list(zip(made, outcomes, strict=True))
+            return made, outcomes
         rest = iter(outcomes)
-        return [(fd, next(rest)) if fd >= 0 else (-1, fd) for fd in made]
+        return [max(fd, -1) for fd in made], [next(rest) if fd >= 0 else fd for fd in made]
+
+    def read(self, fds: Sequence[int], length: int) -> tuple[list[int], bytes]:
+        """(bytes that were read from each of `MOST` at most, or -errno; all of it, each one's from
+        its index times `length` on). length: at most `room`; no more is read. EAGAIN: nothing was there.
+
+        Where the requests were, of which none is under way any more. Raises OSError when the ring fails.
+        """
+        number = len(fds)
+        if self._read_bytes != length:
+            self._read_bytes = length
+            for slot in range(MOST):
+                place = self._base + _REQUESTS_AT + slot * length
+                self._write(
+                    _OTHERS_AT + slot,
+                    slot,
+                    opcode=_RECV,
+                    address=place,
+                    length=length,
+                    operation=_SEND_FLAGS,
+                )
+        begin = _OTHERS_AT * _WORDS
+        self._fields[begin + _FD : begin + number * _WORDS : _WORDS] = array("I", fds)
+        self._submit(_OTHERS_AT, number)
+        data, answers = self._come()
+        while len(data) < number:
+            _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)
+            more = self._come()
+            data, answers = data + more[0], answers + more[1]
+        if data != list(range(number)):
+            answers = [answer for _, answer in sorted(zip(data, answers, strict=True))]
+        return answers, self._memory[_REQUESTS_AT : _REQUESTS_AT + number * length]
 
     def close(self) -> None:
         os.close(self._fd)
@@ -232,9 +267,10 @@ class Ring:
         arrived = _sort(come or self._come(), results)
         if arrived < completions:
             connecting = [slot for slot in range(number) if results[_CONNECTED + slot] == _UNDER_WAY]
+            self._read_bytes = 0
             for place, slot in enumerate(connecting):
-                self._write(place + _CANCELS_AT, _CANCELLED + slot, opcode=_CANCEL, address=_CONNECTED + slot)
-            self._submit(_CANCELS_AT, len(connecting))
+                self._write(place + _OTHERS_AT, _CANCELLED + slot, opcode=_CANCEL, address=_CONNECTED + slot)
+            self._submit(_OTHERS_AT, len(connecting))
             completions += len(connecting)
             while (arrived := arrived + _sort(self._come(), results)) < completions:
                 _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)

@@ -74,12 +74,12 @@ class Visitor(Worker):
             late_us = int((time.monotonic() - intended) * 1e6)
             self.late_sum_us += late_us
             self.late_max_us = max(self.late_max_us, late_us)
-            for begun in self.flights.open([0]):
-                if isinstance(begun, int):
-                    self.held.state[begun] = IN_FLIGHT
-                    self.late_us[begun] = late_us
-                else:
-                    self._failed(*begun)
+            begun, failed = self.flights.open([0])
+            for fd in begun:
+                self.held.state[fd] = IN_FLIGHT
+                self.late_us[fd] = late_us
+            for each in failed:
+                self._failed(*each)
         if now >= self.until:  # what is still due by now has no room: it is told as not begun
             self.to_open = 0
 

@@ -39,6 +39,7 @@ class Upgrades:
     def __init__(self) -> None:
         self._known = (b"", b"")  # what stands before and after the key; never in a request
         self._length = -1
+        self.read_bytes = 1 << 12  # at most, of what may be such a request
         self._answer = (b"", b"")
 
     def answer(self, data: bytes) -> bytes | None:
@@ -58,6 +59,7 @@ class Upgrades:
         start, found, end = answer.partition(accept_for(key))
         if found and is_key(key) and after.startswith(b"\r\n"):
             self._known, self._answer, self._length = (before + name, after), (start, end), len(data)
+            self.read_bytes = len(data) + 16
 
 
 class Conversation(Protocol):

@@ -4,6 +4,7 @@ An idle connection costs a byte. Answers that do not fit the socket buffer wait 
 connection that has one is not read until it is gone, so that a slow reader costs bounded memory.
 """
 
+import ctypes
 import errno
 import marshal
 import os
@@ -20,6 +21,13 @@ ACCEPTS_PER_TURN = 64
 FREE, FRESH, OPEN = 0, 1, 2  # FRESH: nothing was answered yet
 READ_BYTES = 16384  # of one connection in one turn
 PAUSE_S = 0.1  # before accepting again, after descriptors ran out
+# accept(2) of the socket module makes a string of each address, and leaves O_NONBLOCK to another system call.
+# PyDLL: the listener does not wait, so nobody waits for the interpreter.
+_accept4, _ACCEPT_FLAGS = (
+    ctypes.PyDLL(None, use_errno=True).accept4,
+    int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC),
+)
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Server:
@@ -68,22 +76,17 @@ class Server:
                 self.epoll.modify(listener_fd, select.EPOLLIN)
 
     def _accept(self) -> None:
-        # socket.accept() would make an object of its class for each: half of what a connection costs here.
-        accept, watch, state = self.listener._accept, self.epoll.register, self.state  # type: ignore[attr-defined]  # private
+        listener_fd, watch, state = self.listener.fileno(), self.epoll.register, self.state
         for _ in range(ACCEPTS_PER_TURN):
-            try:
-                fd, _ = accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+            fd = _accept4(listener_fd, None, None, _ACCEPT_FLAGS)
+            if fd < 0:
+                if ctypes.get_errno() in _EXHAUSTED:
                     self.shed += 1
                     self.resume_at = time.monotonic() + PAUSE_S
-                    self.epoll.modify(self.listener.fileno(), 0)
+                    self.epoll.modify(listener_fd, 0)
                 return
             self.accepted += 1
             self.open += 1
-            os.set_blocking(fd, False)
             if fd >= len(state):
                 state.extend(bytes(len(state)))
             state[fd] = FRESH
@@ -102,23 +105,25 @@ class Server:
         self.shaking.add(fd)
 
     def _receive(self, fd: int) -> None:
-        data = self._read(fd) if self.context is None else self._read_tls(fd)
+        fresh = self.state[fd] == FRESH and fd not in self.conversations
+        # One longer than those before is read in two: a buffer of READ_BYTES for each would cost more.
+        most = self.upgrades.read_bytes if fresh and self.learns else READ_BYTES
+        data = self._read(fd, most) if self.context is None else self._read_tls(fd)
         if data is None:
             return
         if not data:
             self._close(fd)
             return
-        fresh = self.state[fd] == FRESH and fd not in self.conversations
         if fresh and (reply := self.upgrades.answer(data)) is not None:
             self.state[fd] = OPEN
             self._send(fd, reply, False)
         else:
             self._converse(fd, data)
 
-    def _read(self, fd: int) -> bytes | None:
+    def _read(self, fd: int, most: int) -> bytes | None:
         """None: nothing is there yet. Empty: it is over."""
         try:
-            return os.read(fd, READ_BYTES)
+            return os.read(fd, most)
         except BlockingIOError:
             return None
         except OSError:
