@@ -8,12 +8,14 @@
  * And who has waited longest? The queue is first in, first out, so that tells who has left it, whoever took them.
  */
 enum { LISTENERS_FULL, NO_LISTENER, GUESSED };
-enum { ARRIVED = 1, NOBODY_WAITS = 0xffffffff, MMAPABLE = 1024 /* BPF_F_MMAPABLE */ };
+enum { ARRIVED = 1, CLOSED = 2, MMAPABLE = 1024 /* BPF_F_MMAPABLE */ };
+enum { LONGEST = 0xfffffffd, UNKNOWN = 0xfffffffe, NOBODY_WAITS = 0xffffffff }; /* in place of microseconds */
 enum { DEPTHS = 11 * 64 }; /* buckets for depths to 65535; deeper ones go into the last */
 
 struct listener {
   u64 sk;
   struct endpoint at;
+  u64 enqueued;    /* of struct counts, as depth was */
   u32 depth;       /* sk_ack_backlog, when last looked at */
   u32 capacity;    /* sk_max_ack_backlog + 1: the queue is full when there are more than the backlog */
   u32 drops;       /* sk_drops */
@@ -33,7 +35,7 @@ struct look_at {
   u64 inode;
   u64 time_us;
   u32 waited_us; /* the one who waits longest, so far */
-  u32 lap;       /* how often this place was written, twice, and whether one has ARRIVED; written last */
+  u32 lap;       /* how often this place was written, times 4, and whether one has ARRIVED or all is CLOSED; last */
 };
 
 BPF_HASH(listeners, u64, struct listener, LISTENERS);
@@ -47,12 +49,14 @@ static inline u32 longest_wait(u64 sk, u64 now_us) {
   u64 first = READ(u64, sk, INET_CONNECTION_SOCK_RSKQ_ACCEPT_HEAD);
   if (!first) return NOBODY_WAITS;
   u64 since = READ(u64, READ(u64, first, REQUEST_SOCK_SK), TCP_SOCK_TIME); /* see accept_wait */
-  u64 waited = since && since < now_us ? now_us - since : 0; /* without a time: it is being queued */
-  return waited < NOBODY_WAITS ? waited : NOBODY_WAITS - 1;
+  if (!since || READ(u64, sk, INET_CONNECTION_SOCK_RSKQ_ACCEPT_HEAD) != first)
+    return UNKNOWN; /* it is being queued, or was taken as we looked */
+  u64 waited = since < now_us ? now_us - since : 0;
+  return waited < LONGEST ? waited : LONGEST;
 }
 
-/* arrived: 0 or ARRIVED. alone: it is known to be the only one. */
-static inline void note(u64 sk, u64 inode, u32 arrived, int alone) {
+/* what: 0, ARRIVED or CLOSED. alone: the one that has come is known to be the only one. */
+static inline void note(u64 sk, u64 inode, u32 what, int alone) {
   int zero = 0;
   u64 *count = looked.lookup(&zero);
   if (!count) return;
@@ -64,10 +68,12 @@ static inline void note(u64 sk, u64 inode, u32 arrived, int alone) {
   to->time_us = now_us;
   to->waited_us = alone ? 0 : longest_wait(sk, now_us);
   asm volatile("" ::: "memory");
-  to->lap = (before / LOOKS + 1) << 1 | arrived;
+  to->lap = (before / LOOKS + 1) << 2 | what;
 }
 
-static inline void look(u64 sk, struct listener *to) {
+static inline void look(u64 sk, u64 inode, struct listener *to) {
+  struct counts *mine = counts.lookup(&inode);
+  to->enqueued = mine ? mine->enqueued : 0; /* before the depth: so what has left the queue is no more than that */
   to->depth = READ(u32, sk, SOCK_SK_ACK_BACKLOG);
   to->capacity = READ(u32, sk, SOCK_SK_MAX_ACK_BACKLOG) + 1;
   to->drops = READ(u32, sk, SOCK_SK_DROPS);
@@ -134,7 +140,7 @@ static inline void add_place(u64 sk) {}
 static inline void meet(u64 sk, u64 inode, u32 uncounted) {
   struct listener listener = {.sk = sk};
   read_endpoint(sk, &listener.at);
-  look(sk, &listener);
+  look(sk, inode, &listener);
   listener.first_depth = listener.depth - (listener.depth ? uncounted : 0);
   listener.first_drops = listener.drops;
   int failed = listeners.insert(&inode, &listener);
@@ -177,9 +183,9 @@ RAW_TRACEPOINT(data_ready) {
 static inline void closing(u64 sk, u64 inode) {
   struct listener *listener = listeners.lookup(&inode);
   if (!listener) return;
-  look(sk, listener); /* for the last time: what waits now will never be accepted */
+  look(sk, inode, listener); /* for the last time: what waits now will never be accepted */
   listener->closed = 1;
-  note(sk, inode, 0, 0);
+  note(sk, inode, CLOSED, 0);
 }
 
 RAW_TRACEPOINT(set_state) {
@@ -226,8 +232,10 @@ RAW_TRACEPOINT(refresh) {
     listener->closed = 1; /* and its memory is another socket's */
     return 0;
   }
-  look(sk, listener);
-  note(sk, inode, 0, 0);
+  u64 enqueued = listener->enqueued;
+  u32 depth = listener->depth;
+  look(sk, inode, listener);
+  if (depth || listener->depth || listener->enqueued != enqueued) note(sk, inode, 0, 0);
   if (!listener->at.port) { /* listen(2) without bind(2) finds a port after the state has changed */
     read_endpoint(sk, &listener->at);
     add_place(sk);

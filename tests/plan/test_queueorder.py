@@ -30,7 +30,9 @@ def played(events: Sequence[Event]) -> tuple[list[tuple[int, int]], list[int]]:
             queue.append((now, kind == "arrived"))
         if kind != "unseen":
             oldest = queue[0][0] if queue else now + 1
-            found += order.look(now, oldest, arrived=kind == "arrived")
+            if kind == "arrived":
+                order.arrived(now)
+            found += order.look(now, oldest)
     return found, taken
 
 
@@ -69,12 +71,21 @@ def test_nobody_is_told_before_a_look_says_so() -> None:
 
 def test_who_is_gone_as_it_arrives_has_waited_no_time() -> None:
     order = QueueOrder()
-    assert list(order.look(100, 101, arrived=True)) == [(0, 0)]
+    order.arrived(100)
+    assert order.look(100, 101) == [(0, 0)]
 
 
 def test_looks_that_come_out_of_order_give_no_wait_below_zero() -> None:
     """From several CPUs they may, by a microsecond or two."""
     order = QueueOrder()
-    assert list(order.look(100, 100, arrived=True)) == []
-    assert list(order.look(99, 99, arrived=True)) == []
-    assert list(order.look(98, 200, arrived=False)) == [(0, 0), (0, 0)]
+    for time_us in (100, 99):
+        order.arrived(time_us)
+        assert order.look(time_us, time_us) == []
+    assert order.look(98, 200) == [(0, 0), (0, 0)]
+
+
+def test_who_waits_as_the_listener_is_closed_is_never_told() -> None:
+    order = QueueOrder()
+    order.arrived(100)
+    order.closed()
+    assert order.look(200, 201) == []

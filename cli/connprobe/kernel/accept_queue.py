@@ -6,7 +6,7 @@ namespaces and of a port that is used again are never mixed up; `summed` adds up
 
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from connprobe.kernel.btf import Field
@@ -23,12 +23,14 @@ from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Hook, Probe, Rung
 from connprobe.plan.histogram import BUCKETS
 
-_LISTENER = struct.Struct(f"Q{ENDPOINT.size}s6I")
+_LISTENER = struct.Struct(f"Q{ENDPOINT.size}sQ6I")
 _DEPTHS = 11 * 64
 _COUNTS = struct.Struct(f"Q{PEAK}{_DEPTHS}I")
 _NONE = bytes(_COUNTS.size)
 _LOOK = struct.Struct("2Q2I")
-_NOBODY_WAITS = (1 << 32) - 1
+_LONGEST, _UNKNOWN, _NOBODY_WAITS = range((1 << 32) - 3, 1 << 32)
+_ARRIVED, _CLOSED = 1, 2
+_UNSETTLED = 256  # of the newest looks, those that may be in the making
 _FIELDS = (
     *SOCKET_FIELDS,
     Field("sock", "sk_ack_backlog", 4),
@@ -115,42 +117,55 @@ class AcceptQueues:
 class Look(NamedTuple):
     """One moment of a listener's queue, by the monotonic clock.
 
-    arrived: a connection has just come into it; not so when it was read, or closed. oldest_us: when the one
-    who waited longest had come; a microsecond later than the look where nobody waited.
+    oldest_us: when the one that has waited longest had come; a microsecond later than the look where none
+    waits, 0 where it came more than an hour before, None: not known. arrived: a connection has just come into
+    the queue. closed: those that wait will never be accepted.
     """
 
     inode: int
     time_us: int
-    oldest_us: int
+    oldest_us: int | None
     arrived: bool
+    closed: bool
 
 
 class Looks:
-    """Reads what a live `accept_queue` saw of its queues from now on. OSError."""
+    """Reads what a live `accept_queue` sees of its queues from now on. OSError."""
 
     def __init__(self, live: Live) -> None:
         self._count = live.maps["looked"]
         self._room = live.maps["looks"].max_entries
         self._ring = live.maps["looks"].mapped()
         self._next = self._written()
+        self._begun = False
 
-    def read(self) -> tuple[list[Look], int]:
-        """(Those since the reading before, how many more there were that were written over)."""
+    def read(self, wanted: Container[int]) -> tuple[list[Look], int]:
+        """(those since the reading before, how many more there were that were written over).
+
+        wanted: inodes of listeners; the others' are left out. Before the first reading none is missed.
+        """
         written = self._written()
         first = max(self._next, written - self._room)
-        raw = self._copied(first, written)
-        begin = min(
-            max(first, self._written() - self._room), written
-        )  # no sooner: written over as it was copied
+        laps = self._copied(first, written)
+        fields = self._copied(
+            first, written
+        )  # after the laps: where one is right, so is what stands before it
+        begin = min(max(first, self._written() - self._room), written)
+        lost = begin - self._next if self._begun else 0
+        self._next, self._begun = written, True
+        at = (begin - first) * _LOOK.size
         found = []
-        for number, (inode, time_us, waited_us, lap) in enumerate(
-            _LOOK.iter_unpack(raw[(begin - first) * _LOOK.size :]), begin
+        for number, (*_, lap), (inode, time_us, waited_us, _) in zip(
+            range(begin, written), _LOOK.iter_unpack(laps[at:]), _LOOK.iter_unpack(fields[at:]), strict=True
         ):
-            if lap >> 1 != (number // self._room + 1) % (1 << 31):
-                break  # one that is just being written: next time
-            oldest_us = time_us + 1 if waited_us == _NOBODY_WAITS else time_us - waited_us
-            found.append(Look(inode, time_us, oldest_us, bool(lap & 1)))
-        lost, self._next = begin - self._next, begin + len(found)
+            if lap >> 2 != (number // self._room + 1) % (1 << 30):
+                if written - number <= _UNSETTLED:  # it is just being written: next time
+                    self._next = number
+                    break
+                lost += 1
+            elif inode in wanted:
+                oldest_us = _oldest(time_us, waited_us)
+                found.append(Look(inode, time_us, oldest_us, bool(lap & _ARRIVED), bool(lap & _CLOSED)))
         return found, lost
 
     def _written(self) -> int:
@@ -161,6 +176,11 @@ class Looks:
         size = self._room * _LOOK.size
         at, stop = (number * _LOOK.size for number in (first % self._room, first % self._room + end - first))
         return self._ring[at : min(stop, size)] + self._ring[: max(0, stop - size)]
+
+
+def _oldest(time_us: int, waited_us: int) -> int | None:
+    special = {_NOBODY_WAITS: time_us + 1, _LONGEST: 0, _UNKNOWN: None}
+    return special[waited_us] if waited_us in special else time_us - waited_us
 
 
 def summed(queues: Iterable[AcceptQueue]) -> list[AcceptQueue]:
@@ -188,7 +208,7 @@ def _sum(at: Endpoint, group: Sequence[AcceptQueue]) -> AcceptQueue:
 
 
 def _decode(inode: int, raw: bytes, counts: Sequence[bytes], interval: int) -> AcceptQueue:
-    _, at, depth, capacity, drops, first_depth, first_drops, closed = _LISTENER.unpack(raw)
+    _, at, enqueued_then, depth, capacity, drops, first_depth, first_drops, closed = _LISTENER.unpack(raw)
     enqueued, odd, even, *depths = _COUNTS.unpack(counts[0] if counts else _NONE)
     return AcceptQueue(
         at=decode_endpoint(at),
@@ -197,7 +217,7 @@ def _decode(inode: int, raw: bytes, counts: Sequence[bytes], interval: int) -> A
         depth_max=max(highest((odd, even), interval), depth),
         capacity=capacity,
         enqueued=enqueued,
-        accepted=max(0, first_depth + enqueued - depth),
+        accepted=max(0, first_depth + enqueued_then - depth),
         overflows=(drops - first_drops) % (1 << 32),
         drops=drops,
         depths=(*depths, *[0] * (BUCKETS - _DEPTHS)),

@@ -198,7 +198,7 @@ class ListenerFigures(Record, frozen=True):
     """One listening address: a socket, or an SO_REUSEPORT group summed, whose `sockets` are told apart.
 
     depth_max: most connections seen waiting to be accepted. capacity: how many may wait, backlog + 1.
-    wait_ms: exact, by each accept, where wait_least_ms is None. Else no hook showed these accepts, and it
+    wait_ms: exact, by each accept, where wait_least_ms is None. Else the accepts were not seen, and it
     comes from the queue's first-in-first-out order: each waited at most wait_ms, at least wait_least_ms.
     """
 

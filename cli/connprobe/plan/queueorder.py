@@ -1,7 +1,6 @@
 """How long connections waited in a queue that is first in, first out: from looks at who waits longest."""
 
 from collections import deque
-from collections.abc import Iterator
 
 
 class QueueOrder:
@@ -11,17 +10,25 @@ class QueueOrder:
         self._waiting: deque[int] = deque()  # when they came
         self._last_us: int | None = None
 
-    def look(self, time_us: int, oldest_us: int, *, arrived: bool) -> Iterator[tuple[int, int]]:
+    def arrived(self, time_us: int) -> None:
+        """One has come. What the queue looks like then is told to `look`, next."""
+        self._waiting.append(time_us)
+
+    def look(self, time_us: int, oldest_us: int) -> list[tuple[int, int]]:
         """(at least, at most) so long waited each connection that came, and is found to be gone by now.
 
-        arrived: one has just come. oldest_us: when the one came that has waited longest; later than time_us
-        where none waits. One that is gone was still there at the look before.
+        oldest_us: when the one came that has waited longest; later than time_us where none waits. One that
+        is gone was still there at the look before.
         """
-        if arrived:
-            self._waiting.append(time_us)
-        while self._waiting and self._waiting[0] < oldest_us:
-            came_us = self._waiting.popleft()
+        waiting, found = self._waiting, []
+        while waiting and waiting[0] < oldest_us:
+            came_us = waiting.popleft()
             most = max(0, time_us - came_us)
-            seen_us = came_us if self._last_us is None else self._last_us
-            yield min(most, max(0, seen_us - came_us)), most
+            least = 0 if self._last_us is None else self._last_us - came_us
+            found.append((min(most, max(0, least)), most))
         self._last_us = time_us
+        return found
+
+    def closed(self) -> None:
+        """Those that wait are thrown away."""
+        self._waiting.clear()

@@ -53,8 +53,8 @@ def inference(listener: ListenerFigures) -> str | None:
     if listener.wait_least_ms is None:
         return None
     return (
-        f"{listener.address}: no hook showed its accepts (io_uring's, MPTCP's); its waits, at least and at "
-        "most, are from the queue's first-in-first-out order"
+        f"{listener.address}: its accepts were not seen one by one; its waits, at least and at most, are "
+        "from the queue's first-in-first-out order"
     )
 
 

@@ -46,13 +46,13 @@ def test_no_stall_no_limit(stall_s: float) -> None:
     assert burst(None, stall_s, 511) is None
 
 
-def test_a_stall_that_is_inferred_is_as_long_as_it_was_at_least() -> None:
+def test_a_stall_that_is_inferred_is_between_two() -> None:
     most, least = (
         Distribution(count=7, mean=each, p50=each, p90=each, p99=each, max=each) for each in (900, 100)
     )
     listener = ListenerFigures("127.0.0.1:80", 3, 512, 0, most, "a test", wait_least_ms=least)
     (limit,) = burst_limits([listener], 1000)
-    assert (limit.per_connection, limit.connections) == (0.1, 5120)
+    assert (limit.per_connection, limit.low, limit.connections, limit.high) == (0.9, 568, 568, 5120)
 
 
 def test_messages_fill_a_cpu() -> None:

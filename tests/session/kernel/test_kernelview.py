@@ -281,7 +281,7 @@ def test_waits_until_their_probe_was_torn_away_are_kept(fresh: Loaded, sockets: 
     assert found.wait_ms is not None
     assert found.wait_ms.count == 5
     use = uses(view)["accept_wait"]
-    assert use.source == "first-in-first-out order, by accept_queue"
+    assert use.source is None
     assert "torn away in the run" in (use.reason or "")
 
 
@@ -342,6 +342,43 @@ def test_waits_that_no_hook_shows_come_from_the_order(fresh: Loaded, sockets: So
     assert found.wait_ms.p50 - found.wait_least_ms.p50 <= 1.05 * max(gaps)
     assert (seen.wait_p50_ms, seen.wait_p50_least_ms) == (found.wait_ms.p50, found.wait_least_ms.p50)
     assert uses(view)["accept_wait"].lost == {"accepted unseen": 35}
+
+
+def test_waits_of_mptcp_come_from_the_order(fresh: Loaded, sockets: Sockets) -> None:
+    listener = sockets.listen(64, protocol=socket.IPPROTO_MPTCP)
+    view = KernelView(on_ports_of(listener), fresh)
+    view.read()
+    sockets.connect(listener, 9, protocol=socket.IPPROTO_MPTCP)
+    time.sleep(0.05)
+    for _ in range(9):
+        sockets.accept(listener)
+    for _ in range(3):
+        view.read()
+    found = figures_of(view, name_of(listener))
+    assert found.wait_ms is not None
+    assert found.wait_least_ms is not None
+    assert found.wait_ms.count == 9
+    assert found.wait_ms.p50 >= 50
+
+
+def test_inferred_waits_stay_where_the_queues_probe_was_torn_away(fresh: Loaded, sockets: Sockets) -> None:
+    listener = sockets.listen(64)
+    without_waits = Loaded({**fresh.probes, "accept_wait": Unavailable("accept_wait", "refused")})
+    view = KernelView(on_ports_of(listener), without_waits)
+    view.read()
+    sockets.connect(listener, 7)
+    for _ in range(5):
+        sockets.accept(listener)
+    for _ in range(3):
+        view.read()
+    probe = live(fresh, "accept_queue")
+    os.close(probe.hooks[next(label for label in probe.hooks if label.startswith("raw"))])
+    assert sample_of(view, listener).wait_p50_least_ms is not None
+    found = figures_of(view, name_of(listener))
+    assert found.source == "sock_diag"
+    assert found.wait_ms is not None
+    assert found.wait_least_ms is not None
+    assert found.wait_ms.count == 5
 
 
 def test_without_its_probe_the_order_answers(fresh: Loaded, sockets: Sockets) -> None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from msgspec.structs import replace
+
 from connprobe.model import Interval, Limit, ListenerFigures, Trial
 from connprobe.plan.limits.stages import SHORTEST_S
 
@@ -49,19 +51,22 @@ def burst_limits(listeners: Sequence[ListenerFigures], rate_per_s: float | None)
     """Of each listener in which connections were seen to wait, at the longest that one waited."""
     found = []
     for listener in listeners:
-        wait = listener.wait_least_ms or listener.wait_ms
-        if wait is None or listener.capacity is None:
+        if listener.wait_ms is None or listener.capacity is None:
             continue
-        stall = burst_limit(
-            rate_per_s,
-            wait.max / 1000,
-            listener.capacity,
-            scope=f"listener {listener.address}",
-            source="backlog + 1, and the longest that a connection waited for accept",
-            fix="a larger backlog in listen(2), and net.core.somaxconn",
+        longest = (listener.wait_ms, listener.wait_least_ms or listener.wait_ms)
+        sure, likely = (
+            burst_limit(
+                rate_per_s,
+                wait.max / 1000,
+                listener.capacity,
+                scope=f"listener {listener.address}",
+                source="backlog + 1, and the longest that a connection waited for accept",
+                fix="a larger backlog in listen(2), and net.core.somaxconn",
+            )
+            for wait in longest
         )
-        if stall is not None:
-            found.append(stall)
+        if sure is not None:
+            found.append(replace(sure, high=likely.high if likely is not None else MOST))
     return found
 
 

@@ -49,7 +49,7 @@ class KernelView:
         self._order = Order()
         self._overwritten = 0  # looks at queues that the order lacks
         self._taken: Mapping[str, int] | None = None  # out of each address' queues, at the reading before
-        self._unseen: Mapping[str, int] = {}  # of these, by no accept that the probe saw
+        self._unseen: dict[str, int] = {}  # of these, by no accept that the probe saw
         self._inferred: Set[str] = frozenset()  # addresses whose waits come from the queue's order
         self._missed: Mapping[str, int] | None = None  # of these, while the probes were attached
         self._listeners: Sequence[ListenSocket] = ()
@@ -61,8 +61,7 @@ class KernelView:
         self._listen_sockets = self._source()
         self._looks: accept_queue.Looks | None = None
         self._queue = Asked("accept_queue", self._probe("accept_queue"), self._queue_reader, below=_BELOW)
-        below = _ORDER if self._queue.serves else None
-        self._wait = Asked("accept_wait", self._probe("accept_wait"), _wait_reader, below=below)
+        self._wait = Asked("accept_wait", self._probe("accept_wait"), _wait_reader, below=None)
         self.traffic = Traffic(loaded, self._netns)
         self.read()
 
@@ -87,7 +86,7 @@ class KernelView:
         waits = self._wait.read()
         if waits is not None:
             self._waits.take(waits.listeners, self._mine)
-        if queues is not None:
+        if queues is not None and self._wait.torn is None:
             self._compare()
         established, half_open = self.traffic.read(self._ports)
         cpu, before = cpu_times(), self._cpu
@@ -109,17 +108,18 @@ class KernelView:
         unseen = self._waits.unseen(before)
         if self._missed is None:
             self._missed = unseen
-        missed = self._missed
-        self._unseen = {at: max(0, number - missed.get(at, 0)) for at, number in unseen.items()}
-        self._inferred = {at for at, number in self._unseen.items() if number > _NOTICED * before[at]}
+        self._unseen = {  # a lower bound each time: of all the highest
+            at: max(self._unseen.get(at, 0), number - self._missed.get(at, 0))
+            for at, number in unseen.items()
+        }
+        self._inferred = {at for at, number in self._unseen.items() if number > _NOTICED * max(0, before[at])}
         if self._looks is not None and any(self._unseen.values()):
-            with suppress(OSError):  # the map is closed: the probe is torn away, and says so when it is read
-                looks, overwritten = self._looks.read()
-                self._order.take(looks)
-                self._overwritten += overwritten
+            looks, overwritten = self._looks.read(self._order.wanted)
+            self._order.take(looks)
+            self._overwritten += overwritten
 
     def _wait_at(self, address: str) -> Wait | None:
-        """By each accept; from the queue's order where too many of them were not seen."""
+        """By each accept; from the queue's order where too many were not seen."""
         inferred = self._order.at(address) if address in self._inferred else None
         return inferred or self._waits.at(address)
 
@@ -141,7 +141,7 @@ class KernelView:
     def _queue_samples(self) -> list[QueueSample]:
         known = self._queues.samples(self._wait_at) if self._queue.serves else []
         return known + [
-            with_wait(_sampled(each), self._waits.at(each.address))
+            with_wait(_sampled(each), self._wait_at(each.address))
             for each in self._unknown_to_probe()
             if each.depth is not None
         ]
@@ -159,7 +159,8 @@ class KernelView:
         ]
 
     def _queue_reader(self, live: Live) -> Callable[[], accept_queue.Reading]:
-        self._looks = accept_queue.Looks(live)
+        with suppress(OSError):  # the map cannot be mapped: without the order what it tells is not known
+            self._looks = accept_queue.Looks(live)
         return accept_queue.AcceptQueues(live).read
 
     def _probe(self, name: str) -> Live | Unavailable:
@@ -180,7 +181,9 @@ class KernelView:
     def listeners(self) -> tuple[ListenerFigures, ...]:
         """One for each listening address, over the whole run."""
         below = tuple(
-            replace(each, wait_ms=wait.most) if (wait := self._waits.at(each.address)) else each
+            replace(each, wait_ms=wait.most, wait_least_ms=wait.least)
+            if (wait := self._wait_at(each.address))
+            else each
             for each in self._unknown_to_probe()
         )
         if not self._queue.serves:
@@ -196,9 +199,11 @@ class KernelView:
     def probes(self) -> tuple[ProbeUse, ...]:
         """Which rung answered each question, and why not a better one."""
         wait = self._wait.use()
-        more = {"looks overwritten": self._overwritten}
-        if self._wait.serves:
+        more = {"looks overwritten": self._overwritten if self._inferred else 0}
+        if wait.source is not None:
             more["accepted unseen"] = sum(self._unseen.values())
+        elif self._inferred:
+            wait = replace(wait, source=_ORDER)
         wait = replace(wait, lost=wait.lost | {cause: number for cause, number in more.items() if number})
         return (self._queue.use(), wait, *self.traffic.probes())
 

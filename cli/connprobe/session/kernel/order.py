@@ -1,6 +1,7 @@
 """Time in the accept queue from its order, by listening address: what no hook shows as it is accepted."""
 
-from collections.abc import Iterable, Set
+from collections import Counter
+from collections.abc import Container, Iterable, Set
 from typing import Final
 
 from connprobe.kernel.accept_queue import AcceptQueue, Look
@@ -18,10 +19,11 @@ class _Bound:
         self.counts = [0] * BUCKETS
         self.total_us = self.longest_us = 0
 
-    def add(self, microseconds: int) -> None:
-        self.counts[bucket(microseconds)] += 1
-        self.total_us += microseconds
-        self.longest_us = max(self.longest_us, microseconds)
+    def add(self, microseconds: list[int]) -> None:
+        for value, times in Counter(microseconds).items():
+            self.counts[bucket(value)] += times
+        self.total_us += sum(microseconds)
+        self.longest_us = max(self.longest_us, *microseconds)
 
 
 class Order:
@@ -33,8 +35,13 @@ class Order:
         self._queues: dict[int, QueueOrder] = {}
         self._bounds: dict[str, tuple[_Bound, _Bound]] = {}
 
+    @property
+    def wanted(self) -> Container[int]:
+        """The inodes of those whose looks are meant."""
+        return self._address
+
     def meet(self, queues: Iterable[AcceptQueue], mine: Set[int]) -> None:
-        """One reading: whose looks are meant."""
+        """One reading: who listens where."""
         self._closed = {inode: ago + 1 for inode, ago in self._closed.items()}
         for inode in [inode for inode, ago in self._closed.items() if ago == _READINGS]:
             del self._closed[inode], self._address[inode]
@@ -51,16 +58,20 @@ class Order:
             del self._bounds[address]
 
     def take(self, looks: Iterable[Look]) -> None:
+        """What was seen since the call before, of all that are meant."""
+        gone: dict[int, list[tuple[int, int]]] = {}
         for look in looks:
-            address = self._address.get(look.inode)
-            if address is None:
-                continue
             order = self._queues.setdefault(look.inode, QueueOrder())
-            for bounds in order.look(look.time_us, look.oldest_us, arrived=look.arrived):
-                for bound, microseconds in zip(
-                    self._bounds.setdefault(address, (_Bound(), _Bound())), bounds, strict=True
-                ):
-                    bound.add(microseconds)
+            if look.arrived:
+                order.arrived(look.time_us)
+            if look.oldest_us is not None and (found := order.look(look.time_us, look.oldest_us)):
+                gone.setdefault(look.inode, []).extend(found)
+            if look.closed:
+                order.closed()
+        for inode, found in gone.items():
+            least, most = self._bounds.setdefault(self._address[inode], (_Bound(), _Bound()))
+            least.add([bound for bound, _ in found])
+            most.add([bound for _, bound in found])
 
     def at(self, address: str) -> Wait | None:
         """None: nobody is known to have left that queue."""

@@ -94,7 +94,6 @@ class Queues:
         self._mine: set[int] = set()
         self._others_live: dict[int, int] = {}
         self._others_closed = 0
-        self._enqueued: dict[str, int] = {}
 
     def take(self, queues: Iterable[AcceptQueue], mine: Set[int]) -> None:
         """One reading: all listeners that the probe knows, of every network namespace."""
@@ -121,15 +120,8 @@ class Queues:
         return self._mine
 
     def taken(self) -> dict[str, int]:
-        """By address, out of its queues over the whole run: at least so many, in whatever way.
-
-        Without those enqueued since the last call: they came while the queues were read, or may wait.
-        """
-        before = self._enqueued
-        self._enqueued = {at: each.enqueued for at, each in self._addresses.items()}
-        return {
-            at: each.accepted - (each.enqueued - before.get(at, 0)) for at, each in self._addresses.items()
-        }
+        """By address, out of its queues over the whole run: at least so many, in whatever way."""
+        return {at: each.accepted for at, each in self._addresses.items()}
 
     def samples(self, wait_at: Callable[[str], Wait | None]) -> list[QueueSample]:
         """One for each address where something listens now."""
