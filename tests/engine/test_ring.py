@@ -49,7 +49,7 @@ class Opened:
     def open(self, number: int) -> list[int]:
         """The outcomes."""
         assert self.ring is not None
-        fds, outcomes = self.ring.open([self.request] * number, [self.source] * number)
+        fds, outcomes = self.ring.open(self.request * number, [self.source] * number)
         self.fds += [fd for fd in fds if fd >= 0]
         return outcomes
 

@@ -47,9 +47,7 @@ class Bursts:
                 self.serves = False
         return self.serves
 
-    def open(
-        self, requests: Sequence[bytes], sources: Sequence[Source]
-    ) -> tuple[list[int], list[int]] | None:
+    def open(self, requests: bytes, sources: Sequence[Source]) -> tuple[list[int], list[int]] | None:
         """(descriptors, outcomes) of all: see Ring.open. None: it cannot, and nothing was begun."""
         assert self._ring is not None
         try:

@@ -133,19 +133,19 @@ class Flights:
 
     def _open_burst(self, number: int) -> Begun | None:
         """The same by io_uring. None: it cannot, and nothing was begun."""
-        began, asked = time.monotonic(), self._opening.requests(number)
-        if not self.bursts.ready(len(asked[0][0])):
+        began, (requests, expected) = time.monotonic(), self._opening.burst(number)
+        size = len(requests) // number
+        if not self.bursts.ready(size):
             return None
-        sources = list(islice(self._sources, number))
-        requests, expected = zip(*asked, strict=True)
-        opened = self.bursts.open(requests, sources)
+        opened = self.bursts.open(requests, list(islice(self._sources, number)))
         if opened is None:
             return None
         fds, sent = opened
-        if sent.count(len(requests[0])) == number and not self.bursts.late:
+        if sent.count(size) == number and not self.bursts.late:
             self.asked.update(zip(fds, [(None, each, began) for each in expected], strict=True))
             return fds, []
-        return self._begun(zip(fds, sent, requests, expected, strict=True), began)
+        each = [requests[at : at + size] for at in range(0, len(requests), size)]
+        return self._begun(zip(fds, sent, each, expected, strict=True), began)
 
     def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked

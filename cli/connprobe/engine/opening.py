@@ -30,6 +30,9 @@ class Opening(Protocol):
     def requests(self, number: int) -> list[tuple[bytes, bytes]]:
         """(what to send first, what to expect in the answer) of each of `number` connections."""
 
+    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
+        """(the requests of `number` connections, of one length, one behind the other; what each expects)."""
+
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
 
@@ -41,6 +44,9 @@ class TcpOpening:
 
     def requests(self, number: int) -> list[tuple[bytes, bytes]]:
         return [(b"", b"")] * number
+
+    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
+        return b"", [b""] * number
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         return data
@@ -61,6 +67,9 @@ class HttpOpening:
 
     def requests(self, number: int) -> list[tuple[bytes, bytes]]:
         return [(self._request, b"")] * number
+
+    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
+        return self._request * number, [b""] * number
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         if pending.reader is None and self.known == (data, b""):
@@ -107,9 +116,17 @@ class WebSocketOpening:
         self.known: tuple[bytes, bytes] | None = None
 
     def requests(self, number: int) -> list[tuple[bytes, bytes]]:
-        before, after, random = self._before, self._after, os.urandom(16 * number)
-        keys = [key_from(random[i : i + 16]) for i in range(0, len(random), 16)]
-        return [(before + key + after, accept_for(key)) for key in keys]
+        before, after = self._before, self._after
+        return [(before + key + after, accept_for(key)) for key in self._keys(number)]
+
+    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
+        keys = self._keys(number)
+        between = self._after + self._before
+        return self._before + between.join(keys) + self._after, [accept_for(key) for key in keys]
+
+    def _keys(self, number: int) -> list[bytes]:
+        random = os.urandom(16 * number)
+        return [key_from(random[i : i + 16]) for i in range(0, len(random), 16)]
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         # Answers of one server differ in the accept key alone: what was parsed once need not be parsed again.

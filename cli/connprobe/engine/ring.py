@@ -155,22 +155,24 @@ class Ring:
             option=value,
         )
 
-    def open(self, requests: Sequence[bytes], sources: Sequence[bytes]) -> tuple[list[int], list[int]]:
+    def open(self, requests: bytes, sources: Sequence[bytes]) -> tuple[list[int], list[int]]:
         """(descriptors, outcomes) of all, `MOST` at most. Descriptors are the caller's; -1: there is none.
 
+        requests: one behind the other.
         outcome: bytes of the request that were sent, or -errno. EINPROGRESS: none yet. Unless it is another,
-        epoll waits for input. sources: the sockaddr of each, where they are bound.
+        epoll waits for input. sources: the sockaddr of each, empty where none is bound.
         Raises OSError when the ring itself fails: what was begun is closed.
         """
-        number = len(requests)
+        number, size = len(sources), self._length
         self._submit(MOST * self._steps, number)
-        made = self._results(number, number)[_MADE : _MADE + number]
-        if min(made) >= 0:
-            slots: Sequence[int] = range(number)
-        else:
+        data, made = come = self._come()
+        if data != list(range(_MADE, _MADE + number)):
+            made = self._results(number, number, come)[_MADE : _MADE + number]
+        if min(made) < 0:
             slots = [slot for slot, fd in enumerate(made) if fd >= 0]
-            requests, sources = [requests[i] for i in slots], [sources[i] for i in slots]
-        fds = array("I", [made[slot] for slot in slots])
+            requests = b"".join(requests[slot * size : (slot + 1) * size] for slot in slots)
+            sources = [sources[slot] for slot in slots]
+        fds = array("I", [fd for fd in made if fd >= 0])
         try:
             outcomes = self._speak(fds, requests, sources)
         except OSError:
@@ -216,7 +218,7 @@ class Ring:
     def close(self) -> None:
         os.close(self._fd)
 
-    def _speak(self, fds: "array[int]", requests: Sequence[bytes], sources: Sequence[bytes]) -> list[int]:
+    def _speak(self, fds: "array[int]", requests: bytes, sources: Sequence[bytes]) -> list[int]:
         number, size = len(fds), self._steps * _WORDS
         for step in range(self._steps - 1):
             self._fields[step * _WORDS + _FD : number * size : size] = fds
@@ -224,7 +226,7 @@ class Ring:
         self._events[_EVENT_FD : number * _EVENT_WORDS : _EVENT_WORDS] = fds
         self._put(_REQUESTS_AT, requests)
         if self._binds:
-            self._put(_SOURCES_AT, sources)
+            self._put(_SOURCES_AT, b"".join(sources))
         self._submit(0, number * self._steps)
         self.late = {}
         data, answers = come = self._come()
@@ -252,9 +254,8 @@ class Ring:
             self._usual = [*chain.from_iterable(steps), *range(_CONNECTED, _CONNECTED + number)]
         return self._usual
 
-    def _put(self, at: int, values: Sequence[bytes]) -> None:
-        joined = b"".join(values)
-        self._memory[at : at + len(joined)] = joined
+    def _put(self, at: int, values: bytes) -> None:
+        self._memory[at : at + len(values)] = values
 
     def _results(self, completions: int, number: int, come: Come | None = None) -> list[int]:
         """Of `number` connections, by user_data. What is still under way is cancelled: that leaves TCP alone.
