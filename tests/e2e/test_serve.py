@@ -14,7 +14,9 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request, TextMessage
 from wsproto.events import Event as WsEvent
 
+from connprobe.serve.together import Together
 from running import Command, Listening, eventually
+from servers import RESET
 
 Serves = Callable[..., Listening]
 
@@ -140,6 +142,73 @@ def test_websocket_idle_echo_stream(serve: Serves) -> None:
         welcome = next(client.events)
         assert isinstance(welcome, TextMessage)
         assert welcome.data == "welcome"
+
+
+def request() -> tuple[WSConnection, bytes]:
+    peer = WSConnection(ConnectionType.CLIENT)
+    return peer, peer.send(Request(host="localhost", target="/"))
+
+
+def upgraded(client: Client, peer: WSConnection) -> None:
+    """It is answered, and alive."""
+    peer.receive_data(client.sock.recv(4096))
+    assert isinstance(next(peer.events()), AcceptConnection)
+    client.sock.sendall(peer.send(Ping(payload=b"23")))
+    peer.receive_data(client.sock.recv(4096))
+    assert isinstance(next(peer.events()), Pong)
+
+
+@pytest.mark.parametrize("odd", ["none", "half", "nothing", "more", "another", "no key", "closed", "reset"])
+def test_many_that_come_at_once(serve: Serves, odd: str) -> None:
+    """While the server stands still: of 60 the first of each five is odd."""
+    server = serve("--mode", "idle")
+    pid = server.command.named("connprobe-s-0")
+    with ExitStack() as stack:
+        stack.enter_context(WebSocketClient(server))  # by which it knows what is asked
+        os.kill(pid, signal.SIGSTOP)
+        clients = []
+        for index in range(60):
+            client, (peer, asked) = stack.enter_context(Client(server)), request()
+            is_odd = odd != "none" and index % 5 == 0
+            sent = asked
+            if is_odd:
+                sent = {
+                    "half": asked[:40],
+                    "nothing": b"",
+                    "more": asked + b"\x89\x80mask",  # a ping without a payload
+                    "another": asked[:-2] + b"Origin: http://elsewhere\r\n\r\n",
+                    "no key": asked.replace(b"==\r\n", b"=!\r\n"),
+                }.get(odd, asked)
+            client.sock.sendall(sent)
+            clients.append((client, peer, asked, is_odd))
+            if is_odd and odd in ("closed", "reset"):
+                if odd == "reset":
+                    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                client.sock.close()
+        os.kill(pid, signal.SIGCONT)
+        for client, peer, asked, is_odd in clients:
+            if not is_odd or odd == "another":
+                upgraded(client, peer)
+            elif odd in ("half", "nothing"):
+                client.sock.sendall(asked[40:] if odd == "half" else asked)
+                upgraded(client, peer)
+            elif odd == "more":
+                got = client.sock.recv(4096)
+                while not got.endswith(b"\x8a\x00"):
+                    got += client.sock.recv(4096)
+                assert got.startswith(b"HTTP/1.1 101 ")
+            elif odd == "no key":
+                assert client.expect_end().startswith(b"HTTP/1.1 400 ")
+        rings = [fd for fd in Path(f"/proc/{pid}/fd").iterdir() if "io_uring" in str(fd.readlink())]
+        try:
+            Together(0).close()
+        except OSError:
+            assert rings == []
+        else:
+            assert rings
+    stopped = server.stop()
+    assert stopped.returncode == 0
+    assert "accepted 61 connections" in stopped.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,6 +12,7 @@ from connprobe.wire.websocket import (
     TEXT,
     FrameReader,
     accept_for,
+    are_keys,
     close_payload,
     frame,
     is_key,
@@ -20,7 +21,7 @@ from connprobe.wire.websocket import (
 )
 
 LARGEST_MESSAGE = 1 << 20
-KEY_LENGTH = 24
+KEY_LENGTH, ACCEPT_LENGTH = 24, 28
 _KEEP_ALIVE = response_bytes(200, "OK", [("Content-Type", "text/plain")], b"ok\n")
 _STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
@@ -51,6 +52,21 @@ class Upgrades:
         if not is_key(key):
             return None
         return self._answer[0] + accept_for(key) + self._answer[1]
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Of such a request, and of its answer; (-1, -1): none is known."""
+        return self._length, sum(map(len, self._answer)) + ACCEPT_LENGTH if self._length >= 0 else -1
+
+    def answers(self, data: bytes) -> bytes | None:
+        """The answers to such requests, one behind the other as these are; None where one is another."""
+        before, after = self._known
+        begin = len(before)
+        keys = [data[at : at + KEY_LENGTH] for at in range(begin, len(data), self._length)]
+        if data != before + (after + before).join(keys) + after or not are_keys(b"".join(keys)):
+            return None
+        first, last = self._answer
+        return first + (last + first).join([accept_for(key) for key in keys]) + last
 
     def learn(self, data: bytes, answer: bytes) -> None:
         """`data`, alone and whole, was answered with this."""

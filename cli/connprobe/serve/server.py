@@ -16,8 +16,9 @@ from typing import Any
 from connprobe.serve import task as columns
 from connprobe.serve.protocol import Conversation, Frames, Http, Tcp, Upgrades
 from connprobe.serve.task import Task
+from connprobe.serve.together import LEAST, LONGEST, MOST, Together
 
-ACCEPTS_PER_TURN = 64
+ACCEPTS_PER_TURN = MOST
 FREE, FRESH, OPEN = 0, 1, 2  # FRESH: nothing was answered yet
 READ_BYTES = 16384  # of one connection in one turn
 PAUSE_S = 0.1  # before accepting again, after descriptors ran out
@@ -45,6 +46,8 @@ class Server:
         self.context = context
         self.upgrades = Upgrades()
         self.learns = task.protocol == "ws" and task.mode != "stream"
+        self.together: Together | None = None
+        self.tries_together = self.learns and context is None
 
     def listen(self) -> None:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,6 +69,7 @@ class Server:
                     self._accept()
                 elif fd == control_fd:
                     if self._told_to_quit():
+                        self._publish()
                         return
                 elif fd in self.unsent and events & select.EPOLLOUT:
                     self._flush(fd)
@@ -76,7 +80,13 @@ class Server:
                 self.epoll.modify(listener_fd, select.EPOLLIN)
 
     def _accept(self) -> None:
-        listener_fd, watch, state = self.listener.fileno(), self.epoll.register, self.state
+        fds: list[int] = []
+        self._take(fds)
+        self._greet(fds)
+
+    def _take(self, fds: list[int]) -> None:
+        """As many as wait, and may be taken in one turn."""
+        listener_fd, state = self.listener.fileno(), self.state
         for _ in range(ACCEPTS_PER_TURN):
             fd = _accept4(listener_fd, None, None, _ACCEPT_FLAGS)
             if fd < 0:
@@ -90,6 +100,20 @@ class Server:
             if fd >= len(state):
                 state.extend(bytes(len(state)))
             state[fd] = FRESH
+            fds.append(fd)
+
+    def _greet(self, fds: list[int]) -> None:
+        if self.tries_together and len(fds) >= LEAST and max(self.upgrades.lengths) in range(LONGEST + 1):
+            try:
+                self.together = self.together or Together(self.epoll.fileno())
+                sizes, data = self.together.read(fds, self.upgrades.lengths[0])
+            except OSError:  # an old kernel, seccomp, kernel.io_uring_disabled
+                self.tries_together = False
+            else:
+                self._answer_together(self.together, fds, sizes, data)
+                return
+        watch = self.epoll.register
+        for fd in fds:
             if self.context is not None:
                 self._wrap(fd)
             watch(fd, select.EPOLLIN)
@@ -97,6 +121,35 @@ class Server:
                 self._send(fd, b"welcome\n", False)
             elif self.context is None and self.task.protocol != "tcp":
                 self._receive(fd)  # on a quick network the request is there already
+
+    def _answer_together(self, together: Together, fds: list[int], sizes: list[int], data: bytes) -> None:
+        """Where the request of each is there, and like one before."""
+        length, answer_length = self.upgrades.lengths
+        answers = self.upgrades.answers(data) if sizes.count(length) == len(fds) else None
+        if answers is None:
+            self._receive_each(fds, sizes, data, length)
+            return
+        state = self.state
+        for index, (fd, sent) in enumerate(zip(fds, together.answer(fds, answers), strict=True)):
+            state[fd] = OPEN
+            if sent < answer_length:
+                rest = answers[index * answer_length + max(sent, 0) : (index + 1) * answer_length]
+                self._unsent(fd, rest, sent)
+
+    def _unsent(self, fd: int, rest: bytes, outcome: int) -> None:
+        if outcome < 0 and outcome != -errno.EAGAIN:
+            self._close(fd)
+            return
+        self.unsent[fd] = (rest, False)
+        self.epoll.modify(fd, select.EPOLLOUT)
+
+    def _receive_each(self, fds: list[int], sizes: list[int], data: bytes, length: int) -> None:
+        for index, (fd, size) in enumerate(zip(fds, sizes, strict=True)):
+            self.epoll.register(fd, select.EPOLLIN)
+            if size > 0:
+                self._received(fd, data[index * length : index * length + size])
+            elif size != -errno.EAGAIN:
+                self._close(fd)
 
     def _wrap(self, fd: int) -> None:
         sock = socket.socket(self.task.family, socket.SOCK_STREAM, 0, fd)
@@ -114,6 +167,10 @@ class Server:
         if not data:
             self._close(fd)
             return
+        self._received(fd, data)
+
+    def _received(self, fd: int, data: bytes) -> None:
+        fresh = self.state[fd] == FRESH and fd not in self.conversations
         if fresh and (reply := self.upgrades.answer(data)) is not None:
             self.state[fd] = OPEN
             self._send(fd, reply, False)

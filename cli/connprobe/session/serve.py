@@ -27,7 +27,7 @@ def serve_until_told(
             err.print(f"listening on {shown}", markup=False)
             while interrupts.by is None and not fleet.lost:
                 fleet.poll(0.2)
-            accepted, open_now = fleet.table.total(columns.ACCEPTED), fleet.table.total(columns.OPEN)
+    accepted, open_now = fleet.table.total(columns.ACCEPTED), fleet.table.total(columns.OPEN)
     err.print(f"accepted {accepted:,} connections, {open_now:,} were open at the end", markup=False)
     for how in fleet.lost.values():
         err.print(f"a process of the server {how}", markup=False)

@@ -39,6 +39,7 @@ __all__ = [
     "FrameReader",
     "FrameViolation",
     "accept_for",
+    "are_keys",
     "close_payload",
     "frame",
     "is_key",
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 _key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
+_keys = re.compile(rb"(?:[A-Za-z0-9+/]{22}==)*").fullmatch
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_REASON = 60  # characters of a peer's reason phrase that are repeated to the user
 
@@ -109,6 +111,11 @@ def refusal(
 def _printable(text: str) -> str:
     trimmed = text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
     return "".join(letter if " " <= letter <= "~" else "?" for letter in trimmed)
+
+
+def are_keys(joined: bytes) -> bool:
+    """Whether these are nothing but keys, one behind the other."""
+    return _keys(joined) is not None
 
 
 def is_key(key: bytes) -> bool:

@@ -1,0 +1,182 @@
+"""io_uring: many system calls in one, from Python, without a library.
+
+Only for what is done at once: nothing stays in a ring between two calls of its owner.
+Source of the layout and the numbers: include/uapi/linux/io_uring.h. BIND is the latest of them (6.11).
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+
+_SETUP, _ENTER, _REGISTER = 425, 426, 427  # system calls
+_SUBMIT_ALL, _COOP_TASKRUN, _SINGLE_ISSUER = 1 << 7, 1 << 8, 1 << 12
+_GETEVENTS, _REGISTER_PROBE = 1, 8
+_ENTRIES_AT = 0x10000000
+_ENTRY = struct.Struct("=BBHiQQIIQHHiQQ")
+SKIP_SUCCESS = 1 << 6
+CANCEL, CONNECT, SEND, RECV, EPOLL_CTL, SOCKET, COMMAND, BIND = 14, 16, 26, 27, 29, 45, 46, 56
+EPOLL_CTL_ADD, EPOLLIN = 1, 1
+WORDS, FD, OFFSET = 16, 1, 2  # of an entry, in 32 bits
+EVENT_WORDS, EVENT_FD = (3, 1) if os.uname().machine == "x86_64" else (4, 2)  # struct epoll_event
+# Here, since enumerations do it: in each worker that code would dirty 100 kB, and a ctypes array as much.
+AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # of SEND and RECV: nothing is left to wait for
+_U32 = 0xFFFFFFFF
+
+Come = tuple[list[int], list[int]]  # user_data and results of completions, in the order of these
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+class Uring:
+    """A ring with `memory` for what its entries point to. `base`: the address of that.
+
+    latest: the operation it needs that came last. Raises OSError where the kernel has no io_uring, forbids
+    it, or has too little of it.
+    """
+
+    def __init__(self, entries: int, memory: int, latest: int) -> None:
+        if sys.byteorder != "little":
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        # Not of the heap, which never gives back what others were put on top of.
+        self.memory = mmap.mmap(-1, memory)
+        self.base = ctypes.addressof(
+            ctypes.c_char.from_buffer(self.memory)
+        )  # which stays: nothing resizes it
+        self._reads = (-1, -1)  # what the entries of `read` are prepared for
+        parameters = bytearray(120)  # struct io_uring_params
+        struct.pack_into("=III", parameters, 0, 0, 0, _SUBMIT_ALL | _COOP_TASKRUN | _SINGLE_ISSUER)
+        self._fd = _called(_SETUP, entries, _pointer(parameters))
+        try:
+            self._probe(latest)
+            self._map(parameters)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _probe(self, latest: int) -> None:
+        answer = bytearray(16 + 256 * 8)  # struct io_uring_probe
+        _called(_REGISTER, self._fd, _REGISTER_PROBE, _pointer(answer), 256)
+        if answer[0] < latest or not answer[16 + 8 * latest + 2] & 1:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def _map(self, parameters: bytearray) -> None:
+        entries, completions = struct.unpack_from("=II", parameters)
+        _, tail, _, _, _, _, order = struct.unpack_from("=7I", parameters, 40)  # struct io_sqring_offsets
+        head, come, _, _, _, completed = struct.unpack_from("=6I", parameters, 80)  # struct io_cqring_offsets
+        self._queues = mmap.mmap(self._fd, max(order + entries * 4, completed + completions * 16))
+        self._entries = mmap.mmap(self._fd, entries * _ENTRY.size, offset=_ENTRIES_AT)
+        self._words = memoryview(self._queues).cast("I")
+        self.fields = memoryview(self._entries).cast("I")
+        self._order = self._words[order // 4 : order // 4 + entries]
+        self._tail_at, self._tail, self._mask = tail // 4, 0, entries - 1
+        self._head_at, self._come_at, self._head = head // 4, come // 4, 0
+        self._its_mask = completions - 1
+        ring = memoryview(self._queues)[completed : completed + completions * 16]  # of struct io_uring_cqe
+        self._data, self._answers = ring.cast("Q"), ring.cast("i")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def write(
+        self,
+        entry: int,
+        data: int,
+        *,
+        opcode: int,
+        flags: int = 0,
+        fd: int = -1,
+        offset: int = 0,
+        address: int = 0,
+        length: int = 0,
+        operation: int = 0,
+        option_bytes: int = 0,
+        option: int = 0,
+    ) -> None:
+        """An entry; data: its user_data."""
+        _ENTRY.pack_into(
+            self._entries, entry * _ENTRY.size,
+            opcode, flags, 0, fd, offset, address, length, operation, data, 0, 0, option_bytes, option, 0,
+        )  # fmt: skip
+
+    def submit(self, first: int, number: int) -> None:
+        """These entries. What needs no waiting is done, and its completion there, when this returns."""
+        at, end = self._tail & self._mask, self._mask + 1
+        order = array("I", range(first, first + number))
+        self._order[at : at + number] = order[: end - at]
+        self._order[: max(0, at + number - end)] = order[end - at :]
+        self._tail += number
+        self._words[self._tail_at] = self._tail & _U32
+        while number:
+            number -= _called(_ENTER, self._fd, number, 0, 0, None, 0)
+
+    def come(self) -> Come:
+        """The completions since the last call."""
+        first, number = self._head & self._its_mask, (self._words[self._come_at] - self._head) & _U32
+        self._head += number
+        data: list[int] = []
+        answers: list[int] = []
+        for start, end in ((first, first + number), (0, first + number - self._its_mask - 1)):
+            end = min(end, self._its_mask + 1)
+            if start < end:
+                data += self._data[2 * start : 2 * end : 2].tolist()
+                answers += self._answers[4 * start + 2 : 4 * end : 4].tolist()
+        self._words[self._head_at] = self._head & _U32
+        return data, answers
+
+    def wait(self) -> None:
+        """Until there is a completion that was not given yet."""
+        _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)
+
+    def all_of(self, number: int) -> Come:
+        """So many completions, which are waited for."""
+        data, answers = self.come()
+        while len(data) < number:
+            self.wait()
+            more = self.come()
+            data, answers = data + more[0], answers + more[1]
+        return data, answers
+
+    def read_at_once(
+        self, fds: Sequence[int], length: int, *, entries: int, most: int, place: int
+    ) -> tuple[list[int], bytes]:
+        """(bytes read from each, or -errno; all of it, that of each from its index times `length` on).
+
+        length: no more is read of one. EAGAIN: nothing was there. entries: the first of `most` that are meant
+        for this, place: where in the memory there is room.
+        """
+        if self._reads != (length, place):
+            self._reads = length, place
+            for slot in range(most):
+                at = self.base + place + slot * length
+                self.write(entries + slot, slot, opcode=RECV, address=at, length=length, operation=AT_ONCE)
+        number, begin = len(fds), entries * WORDS
+        self.fields[begin + FD : begin + number * WORDS : WORDS] = array("I", fds)
+        self.submit(entries, number)
+        data, answers = self.all_of(number)
+        if data != list(range(number)):
+            answers = [answer for _, answer in sorted(zip(data, answers, strict=True))]
+        return answers, self.memory[place : place + number * length]
+
+    def spoilt(self) -> None:
+        """The entries of `read_at_once` were used for something else."""
+        self._reads = (-1, -1)
+
+
+def _pointer(buffer: bytearray) -> object:
+    return ctypes.byref(ctypes.c_char.from_buffer(buffer))
+
+
+def _called(number: int, *arguments: object) -> int:
+    """Raises OSError."""
+    while (result := _syscall(number, *arguments)) < 0:
+        if (code := ctypes.get_errno()) != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+    return int(result)
