@@ -22,6 +22,8 @@ struct listener {
   u32 first_depth; /* as found: those were not counted as enqueued */
   u32 first_drops;
   u32 closed;
+  u32 quiet; /* nobody waited at the last reading */
+  u32 none;
 };
 
 struct counts {
@@ -34,8 +36,8 @@ struct counts {
 struct look_at {
   u64 inode;
   u64 time_us;
-  u32 waited_us; /* the one who waits longest, so far */
-  u32 lap;       /* how often this place was written, times 4, and whether one has ARRIVED or all is CLOSED; last */
+  u64 lap; /* how often this place was written, times 4, what was seen (ARRIVED, CLOSED); and in the lower half for
+            * how many microseconds the one who waits longest has waited. Written last */
 };
 
 BPF_HASH(listeners, u64, struct listener, LISTENERS);
@@ -55,20 +57,21 @@ static inline u32 longest_wait(u64 sk, u64 now_us) {
   return waited < LONGEST ? waited : LONGEST;
 }
 
-/* what: 0, ARRIVED or CLOSED. alone: the one that has come is known to be the only one. */
-static inline void note(u64 sk, u64 inode, u32 what, int alone) {
+/* what: 0, ARRIVED or CLOSED. alone: the one that has come is known to be the only one. 1: nobody waits. */
+static inline u32 note(u64 sk, u64 inode, u32 what, int alone) {
   int zero = 0;
   u64 *count = looked.lookup(&zero);
-  if (!count) return;
+  if (!count) return 0;
   u64 before = ADD(*count, 1), now_us = bpf_ktime_get_ns() / 1000;
   u32 place = before % LOOKS;
   struct look_at *to = looks.lookup(&place);
-  if (!to) return;
+  if (!to) return 0;
+  u32 waited_us = alone ? 0 : longest_wait(sk, now_us);
   to->inode = inode;
   to->time_us = now_us;
-  to->waited_us = alone ? 0 : longest_wait(sk, now_us);
-  asm volatile("" ::: "memory");
-  to->lap = (before / LOOKS + 1) << 2 | what;
+  u64 old = to->lap, lap = (before / LOOKS + 1) << 2 | what;
+  __sync_val_compare_and_swap(&to->lap, old, lap << 32 | waited_us); /* for every CPU after what is above it */
+  return waited_us == NOBODY_WAITS;
 }
 
 static inline void look(u64 sk, u64 inode, struct listener *to) {
@@ -233,9 +236,9 @@ RAW_TRACEPOINT(refresh) {
     return 0;
   }
   u64 enqueued = listener->enqueued;
-  u32 depth = listener->depth;
   look(sk, inode, listener);
-  if (depth || listener->depth || listener->enqueued != enqueued) note(sk, inode, 0, 0);
+  if (!listener->quiet || listener->depth || listener->enqueued != enqueued)
+    listener->quiet = note(sk, inode, 0, 0);
   if (!listener->at.port) { /* listen(2) without bind(2) finds a port after the state has changed */
     read_endpoint(sk, &listener->at);
     add_place(sk);

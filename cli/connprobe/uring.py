@@ -50,7 +50,8 @@ class Uring:
         self.base = ctypes.addressof(
             ctypes.c_char.from_buffer(self.memory)
         )  # which stays: nothing resizes it
-        self._reads = (-1, -1)  # what the entries of `read` are prepared for
+        self._reads = (-1, -1)  # what the entries of `read_at_once` are prepared for
+        self._broken = False
         parameters = bytearray(120)  # struct io_uring_params
         struct.pack_into("=III", parameters, 0, 0, 0, _SUBMIT_ALL | _COOP_TASKRUN | _SINGLE_ISSUER)
         self._fd = _called(_SETUP, entries, _pointer(parameters))
@@ -108,6 +109,8 @@ class Uring:
 
     def submit(self, first: int, number: int) -> None:
         """These entries. What needs no waiting is done, and its completion there, when this returns."""
+        if self._broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         at, end = self._tail & self._mask, self._mask + 1
         order = array("I", range(first, first + number))
         self._order[at : at + number] = order[: end - at]
@@ -135,11 +138,24 @@ class Uring:
         """Until there is a completion that was not given yet."""
         _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)
 
-    def all_of(self, number: int) -> Come:
-        """So many completions, which are waited for."""
-        data, answers = self.come()
-        while len(data) < number:
-            self.wait()
+    def done(self, first: int, number: int) -> Come:
+        """Submits entries that complete one by one, and waits for all.
+
+        Where the ring fails on the way, those that were done by then: the next call says so.
+        """
+        data: list[int] = []
+        answers: list[int] = []
+        try:
+            self.submit(first, number)
+            data, answers = self.come()
+            while len(data) < number:
+                self.wait()
+                more = self.come()
+                data, answers = data + more[0], answers + more[1]
+        except OSError:
+            if self._broken:
+                raise
+            self._broken = True
             more = self.come()
             data, answers = data + more[0], answers + more[1]
         return data, answers
@@ -159,10 +175,12 @@ class Uring:
                 self.write(entries + slot, slot, opcode=RECV, address=at, length=length, operation=AT_ONCE)
         number, begin = len(fds), entries * WORDS
         self.fields[begin + FD : begin + number * WORDS : WORDS] = array("I", fds)
-        self.submit(entries, number)
-        data, answers = self.all_of(number)
+        data, answers = self.done(entries, number)
         if data != list(range(number)):
-            answers = [answer for _, answer in sorted(zip(data, answers, strict=True))]
+            sizes = [-errno.EAGAIN] * number
+            for slot, size in zip(data, answers, strict=True):
+                sizes[slot] = size
+            answers = sizes
         return answers, self.memory[place : place + number * length]
 
     def spoilt(self) -> None:

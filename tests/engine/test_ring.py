@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import servers
-from connprobe import causes
+from connprobe import causes, uring
 from connprobe.engine import counters
 from connprobe.engine.bursts import MOST
 from connprobe.engine.ring import Ring, _is_late, _outcome
@@ -132,6 +132,48 @@ def test_answers_are_read_at_once(opened: Any, listener: socket.socket) -> None:
             assert data[:19] == b"answer-0answer-1ans"
             assert os.read(made.fds[1], 64) == b" and more"
             made.open(3)  # of what is prepared for reads it leaves all
+
+
+def test_answers_are_read_after_others_were_cancelled(opened: Any) -> None:
+    """Both use the same entries of the ring."""
+    with socket.create_server(("127.0.0.1", 0), backlog=20) as listener:
+        listener.settimeout(10)
+        made = opened(listener.getsockname())
+        assert made.ring is not None
+        assert made.open(7) == [len(REQUEST)] * 7
+        assert made.ring.read(made.fds, 4)[0] == [-errno.EAGAIN] * 7
+        outcomes = made.open(30)
+        assert outcomes.count(-errno.EINPROGRESS) == 16  # backlog + 1 wait
+        assert made.ring.read(made.fds[:21], 4)[0] == [-errno.EAGAIN] * 21
+
+
+def test_a_ring_that_fails_half_way_tells_what_was_done(
+    opened: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = opened(listener.getsockname())
+    assert made.ring is not None
+    assert made.open(4) == [len(REQUEST)] * 4
+    with ExitStack() as closing:
+        for _ in range(4):
+            closing.enter_context(listener.accept()[0]).sendall(b"answer")
+        while len(made.epoll.poll(5, 64)) < 4:
+            os.sched_yield()
+        called = uring._called
+
+        def two_alone(number: int, fd: int, entries: int, *rest: Any) -> int:
+            if number != uring._ENTER:
+                return called(number, fd, entries, *rest)
+            if entries < 4:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return called(number, fd, 2, *rest)
+
+        monkeypatch.setattr(uring, "_called", two_alone)
+        sizes, data = made.ring.read(made.fds, 6)
+        assert sorted(sizes) == [-errno.EAGAIN] * 2 + [6, 6]
+        assert data[:12] == b"answer" * 2
+        with pytest.raises(OSError, match="Input/output error"):
+            made.ring.read(made.fds, 6)
+        assert [os.read(fd, 64) for fd in made.fds[2:]] == [b"answer"] * 2
 
 
 def test_the_kernel_chooses_the_address_and_ipv6(opened: Any) -> None:

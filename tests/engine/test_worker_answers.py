@@ -1,5 +1,7 @@
 """Answers that are as those before, or are not, read by a worker whole."""
 
+import errno
+import os
 import socket
 import threading
 from base64 import b64encode
@@ -162,8 +164,11 @@ def unmasked(ping: bytes) -> bytes:
 def test_the_ring_that_fails_is_done_without(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from connprobe.engine import ring
 
+    refused = []
+
     def refuse(*_: object) -> None:
-        raise OSError(12, "Cannot allocate memory")
+        refused.append(True)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(ring.Ring, "read", refuse)
     with ExitStack() as closing:
@@ -179,4 +184,8 @@ def test_the_ring_that_fails_is_done_without(run: Run, monkeypatch: pytest.Monke
         with TURN:
             for each in asked[1:]:
                 right(*each)
-        assert running.until(lambda totals: totals.held == 97).failures == {}
+        totals = running.until(lambda totals: totals.held == 97)
+        assert totals.failures == {}
+        if not totals.ring_opened:
+            pytest.skip("this kernel has no io_uring for sockets (6.11), or forbids it")
+        assert refused == [True]

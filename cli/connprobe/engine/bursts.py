@@ -1,4 +1,4 @@
-"""Whether io_uring opens the connections of a worker, and what it says when it does.
+"""Whether io_uring opens the connections of a worker and reads their answers, and what it says when it does.
 
 It does for first attempts, many at a time, that begin with a request over plain TCP from a port that the
 kernel chooses; where it is there at all; and as long as most handshakes of TCP are over at once: far away

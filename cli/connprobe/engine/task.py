@@ -42,4 +42,4 @@ class Task(NamedTuple):
     # The fields of a TlsTask and of a VisitsTask: marshal takes no class of our own.
     tls: tuple[Any, ...] | None
     visits: tuple[Any, ...] | None = None  # None: connections are held
-    bursts: bool = False  # whether io_uring may open them
+    bursts: bool = False  # whether io_uring may open them, and read their first answers

@@ -23,11 +23,11 @@ from connprobe.kernel.live import Live
 from connprobe.kernel.probe import Hook, Probe, Rung
 from connprobe.plan.histogram import BUCKETS
 
-_LISTENER = struct.Struct(f"Q{ENDPOINT.size}sQ6I")
+_LISTENER = struct.Struct(f"Q{ENDPOINT.size}sQ6I8x")
 _DEPTHS = 11 * 64
 _COUNTS = struct.Struct(f"Q{PEAK}{_DEPTHS}I")
 _NONE = bytes(_COUNTS.size)
-_LOOK = struct.Struct("2Q2I")
+_LOOK = struct.Struct("3Q")
 _LONGEST, _UNKNOWN, _NOBODY_WAITS = range((1 << 32) - 3, 1 << 32)
 _ARRIVED, _CLOSED = 1, 2
 _UNSETTLED = 256  # of the newest looks, those that may be in the making
@@ -155,9 +155,10 @@ class Looks:
         self._next, self._begun = written, True
         at = (begin - first) * _LOOK.size
         found = []
-        for number, (*_, lap), (inode, time_us, waited_us, _) in zip(
+        for number, (*_, settled), (inode, time_us, last) in zip(
             range(begin, written), _LOOK.iter_unpack(laps[at:]), _LOOK.iter_unpack(fields[at:]), strict=True
         ):
+            lap, waited_us = settled >> 32, last & 0xFFFFFFFF
             if lap >> 2 != (number // self._room + 1) % (1 << 30):
                 if written - number <= _UNSETTLED:  # it is just being written: next time
                     self._next = number

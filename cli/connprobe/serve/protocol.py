@@ -40,7 +40,7 @@ class Upgrades:
     def __init__(self) -> None:
         self._known = (b"", b"")  # what stands before and after the key; never in a request
         self._length = -1
-        self.read_bytes = 1 << 12  # at most, of what may be such a request
+        self.read_bytes = 1 << 14  # at most, of what may be such a request
         self._answer = (b"", b"")
 
     def answer(self, data: bytes) -> bytes | None:

@@ -43,9 +43,8 @@ class Together(Uring):
         self.fields[begin + uring.FD : end : size] = descriptors
         self.fields[begin + WORDS + uring.OFFSET : end : size] = descriptors
         self._events[EVENT_FD : number * EVENT_WORDS : EVENT_WORDS] = descriptors
-        self.submit(_SENDS_AT, 2 * number)
-        outcomes = [0] * (2 * number)
-        for data, result in zip(*self.all_of(2 * number), strict=True):
+        outcomes = [-errno.ECANCELED] * (2 * number)
+        for data, result in zip(*self.done(_SENDS_AT, 2 * number), strict=True):
             outcomes[data] = result
         sent, watched = outcomes[::2], outcomes[1::2]
         if any(watched):

@@ -3,6 +3,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from connprobe.model import Distribution, Interval, Limit, ListenerFigures, Reading, Trial
 from connprobe.plan.acceptqueue import capacity
@@ -52,7 +53,12 @@ def test_a_stall_that_is_inferred_is_between_two() -> None:
     )
     listener = ListenerFigures("127.0.0.1:80", 3, 512, 0, most, "a test", wait_least_ms=least)
     (limit,) = burst_limits([listener], 1000)
-    assert (limit.per_connection, limit.low, limit.connections, limit.high) == (0.9, 568, 568, 5120)
+    assert (limit.per_connection, limit.low, limit.connections, limit.high) == (0.1, 568, 5120, 5120)
+    assert limit.source.endswith(", at least")
+    assert limit.note is not None
+    assert "100 ms" in limit.note
+    none = replace(most, max=0.0)
+    assert burst_limits([replace(listener, wait_least_ms=none)], 1000) == []
 
 
 def test_messages_fill_a_cpu() -> None:

@@ -54,19 +54,20 @@ def burst_limits(listeners: Sequence[ListenerFigures], rate_per_s: float | None)
         if listener.wait_ms is None or listener.capacity is None:
             continue
         longest = (listener.wait_ms, listener.wait_least_ms or listener.wait_ms)
-        sure, likely = (
+        about = ", at least" if listener.wait_least_ms is not None else ""
+        most, least = (
             burst_limit(
                 rate_per_s,
                 wait.max / 1000,
                 listener.capacity,
                 scope=f"listener {listener.address}",
-                source="backlog + 1, and the longest that a connection waited for accept",
+                source=f"backlog + 1, and the longest that a connection waited for accept{about}",
                 fix="a larger backlog in listen(2), and net.core.somaxconn",
             )
             for wait in longest
         )
-        if sure is not None:
-            found.append(replace(sure, high=likely.high if likely is not None else MOST))
+        if least is not None:  # or it is not known that one waited at all
+            found.append(replace(least, low=most.low if most is not None else 0))
     return found
 
 

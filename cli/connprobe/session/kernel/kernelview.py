@@ -1,6 +1,7 @@
 """All that a run asks the kernel: probes by eBPF where they serve, sock_diag and /proc below them.
 
-One second's reading costs a few milliseconds, however many connections there are.
+One second's reading costs a few milliseconds, however many connections there are; where waits come from the
+queue's order, some microseconds more for each connection that came.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -51,7 +52,7 @@ class KernelView:
         self._taken: Mapping[str, int] | None = None  # out of each address' queues, at the reading before
         self._unseen: dict[str, int] = {}  # of these, by no accept that the probe saw
         self._inferred: Set[str] = frozenset()  # addresses whose waits come from the queue's order
-        self._missed: Mapping[str, int] | None = None  # of these, while the probes were attached
+        self._missed: Mapping[str, int] = {}  # of these at most, between the attaching of the two probes
         self._listeners: Sequence[ListenSocket] = ()
         self._mine: frozenset[int] = frozenset()
         self._ports: frozenset[int] = frozenset()
@@ -79,13 +80,17 @@ class KernelView:
         self._ports = frozenset(entry.port for entry in mine)
         self.has_listeners |= bool(mine)
         self._sampled.sample(mine)
+        first = self._taken is None
+        if first:  # so that of what left the queues till then too few were seen, rather than too many
+            self._read_waits()
         queues = self._queue.read()
         if queues is not None:
             self._queues.take(queues.listeners, self._mine)
             self._order.meet(queues.listeners, self._mine)
-        waits = self._wait.read()
-        if waits is not None:
-            self._waits.take(waits.listeners, self._mine)
+        if first:
+            self._missed = self._waits.unseen(self._queues.taken())
+        else:
+            self._read_waits()
         if queues is not None and self._wait.torn is None:
             self._compare()
         established, half_open = self.traffic.read(self._ports)
@@ -101,20 +106,24 @@ class KernelView:
             counters={name: moved for name, moved in self.counters().items() if moved},
         )
 
+    def _read_waits(self) -> None:
+        waits = self._wait.read()
+        if waits is not None:
+            self._waits.take(waits.listeners, self._mine)
+
     def _compare(self) -> None:
         before, self._taken = self._taken, self._queues.taken()
         if before is None:
             return
         unseen = self._waits.unseen(before)
-        if self._missed is None:
-            self._missed = unseen
         self._unseen = {  # a lower bound each time: of all the highest
             at: max(self._unseen.get(at, 0), number - self._missed.get(at, 0))
             for at, number in unseen.items()
         }
         self._inferred = {at for at, number in self._unseen.items() if number > _NOTICED * max(0, before[at])}
-        if self._looks is not None and any(self._unseen.values()):
-            looks, overwritten = self._looks.read(self._order.wanted)
+        some_unseen = {at for at, number in self._unseen.items() if number}
+        if self._looks is not None and some_unseen:
+            looks, overwritten = self._looks.read(self._order.wanted(some_unseen))
             self._order.take(looks)
             self._overwritten += overwritten
 
@@ -200,9 +209,9 @@ class KernelView:
         """Which rung answered each question, and why not a better one."""
         wait = self._wait.use()
         more = {"looks overwritten": self._overwritten if self._inferred else 0}
-        if wait.source is not None:
+        if wait.source is not None or self._wait.torn is not None:
             more["accepted unseen"] = sum(self._unseen.values())
-        elif self._inferred:
+        elif any(self._order.at(address) is not None for address in self._inferred):
             wait = replace(wait, source=_ORDER)
         wait = replace(wait, lost=wait.lost | {cause: number for cause, number in more.items() if number})
         return (self._queue.use(), wait, *self.traffic.probes())
