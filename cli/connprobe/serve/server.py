@@ -103,15 +103,9 @@ class Server:
             fds.append(fd)
 
     def _greet(self, fds: list[int]) -> None:
-        if self.tries_together and len(fds) >= LEAST and max(self.upgrades.lengths) in range(LONGEST + 1):
-            try:
-                self.together = self.together or Together(self.epoll.fileno())
-                sizes, data = self.together.read(fds, self.upgrades.lengths[0])
-            except OSError:  # an old kernel, seccomp, kernel.io_uring_disabled
-                self.tries_together = False
-            else:
-                self._answer_together(self.together, fds, sizes, data)
-                return
+        if len(fds) >= LEAST and (read := self._read_together(fds)) is not None:
+            self._answer_together(fds, *read)
+            return
         watch = self.epoll.register
         for fd in fds:
             if self.context is not None:
@@ -122,32 +116,62 @@ class Server:
             elif self.context is None and self.task.protocol != "tcp":
                 self._receive(fd)  # on a quick network the request is there already
 
-    def _answer_together(self, together: Together, fds: list[int], sizes: list[int], data: bytes) -> None:
+    def _read_together(self, fds: list[int]) -> tuple[list[int], bytes] | None:
+        """As long a request of each as those before were. None: it cannot be done, and nothing was read."""
+        length = self.upgrades.lengths[0]
+        if not self.tries_together or max(self.upgrades.lengths) not in range(LONGEST + 1):
+            return None
+        try:
+            self.together = self.together or Together(self.epoll.fileno())
+            return self.together.read(fds, length)
+        except (
+            OSError
+        ) as error:  # an old kernel, seccomp, kernel.io_uring_disabled; or there is too little now
+            self.tries_together = error.errno in _EXHAUSTED
+            if self.together is not None:
+                self.together.close()
+            self.together = None
+            return None
+
+    def _answer_together(self, fds: list[int], sizes: list[int], data: bytes) -> None:
         """Where the request of each is there, and like one before."""
         length, answer_length = self.upgrades.lengths
         answers = self.upgrades.answers(data) if sizes.count(length) == len(fds) else None
-        if answers is None:
+        if answers is None or self.together is None:
             self._receive_each(fds, sizes, data, length)
             return
+        try:
+            outcomes = self.together.answer(fds, answers)
+        except OSError:  # it had failed as it read
+            outcomes = [(None, None)] * len(fds)
         state = self.state
-        for index, (fd, sent) in enumerate(zip(fds, together.answer(fds, answers), strict=True)):
+        for index, (fd, (sent, failed)) in enumerate(zip(fds, outcomes, strict=True)):
             state[fd] = OPEN
-            if sent < answer_length:
-                rest = answers[index * answer_length + max(sent, 0) : (index + 1) * answer_length]
-                self._unsent(fd, rest, sent)
+            if sent != answer_length or failed != 0:
+                self._answer_again(
+                    fd, answers[index * answer_length : (index + 1) * answer_length], sent, failed
+                )
 
-    def _unsent(self, fd: int, rest: bytes, outcome: int) -> None:
-        if outcome < 0 and outcome != -errno.EAGAIN:
+    def _answer_again(self, fd: int, answer: bytes, sent: int | None, failed: int | None) -> None:
+        """What the ring has not done, or not the whole of it."""
+        if failed is None:
+            self.epoll.register(fd, select.EPOLLIN)
+        if failed or (sent is not None and sent < 0 and sent != -errno.EAGAIN):
+            self.state[fd] = FRESH  # so that it counts as failed
             self._close(fd)
-            return
-        self.unsent[fd] = (rest, False)
-        self.epoll.modify(fd, select.EPOLLOUT)
+        elif sent != len(answer):
+            self._send(fd, answer[max(0, sent or 0) :], False)
 
     def _receive_each(self, fds: list[int], sizes: list[int], data: bytes, length: int) -> None:
         for index, (fd, size) in enumerate(zip(fds, sizes, strict=True)):
             self.epoll.register(fd, select.EPOLLIN)
             if size > 0:
-                self._received(fd, data[index * length : index * length + size])
+                begun = data[index * length : index * length + size]
+                if size == length and not begun.endswith(
+                    b"\r\n\r\n"
+                ):  # it is a longer one: whole it can be learnt
+                    begun += self._read(fd, READ_BYTES) or b""
+                self._received(fd, begun)
             elif size != -errno.EAGAIN:
                 self._close(fd)
 

@@ -1,6 +1,5 @@
 """New connections that all ask for the same, read and answered many at a time by io_uring."""
 
-import errno
 from array import array
 from collections.abc import Sequence
 
@@ -28,10 +27,11 @@ class Together(Uring):
         """(bytes read from each, or -errno; all of it, that of each from its index times `length` on)."""
         return self.read_at_once(fds, length, entries=0, most=MOST, place=0)
 
-    def answer(self, fds: Sequence[int], answers: bytes) -> list[int]:
+    def answer(self, fds: Sequence[int], answers: bytes) -> list[tuple[int | None, int | None]]:
         """Sends each its answer, which are of one length, and has epoll watch it for input.
 
-        Gives what was sent of each, or -errno. ECANCELED: epoll does not watch it.
+        Gives of each (bytes that were sent or -errno, 0 where epoll watches it or -errno); None: not tried,
+        as the ring has failed.
         """
         number = len(fds)
         length = len(answers) // number
@@ -43,13 +43,10 @@ class Together(Uring):
         self.fields[begin + uring.FD : end : size] = descriptors
         self.fields[begin + WORDS + uring.OFFSET : end : size] = descriptors
         self._events[EVENT_FD : number * EVENT_WORDS : EVENT_WORDS] = descriptors
-        outcomes = [-errno.ECANCELED] * (2 * number)
+        outcomes: list[int | None] = [None] * (2 * number)
         for data, result in zip(*self.done(_SENDS_AT, 2 * number), strict=True):
             outcomes[data] = result
-        sent, watched = outcomes[::2], outcomes[1::2]
-        if any(watched):
-            return [-errno.ECANCELED if failed else each for each, failed in zip(sent, watched, strict=True)]
-        return sent
+        return list(zip(outcomes[::2], outcomes[1::2], strict=True))
 
     def _prepare(self, length: int) -> None:
         self._prepared = length

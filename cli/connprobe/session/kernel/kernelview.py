@@ -120,10 +120,15 @@ class KernelView:
             at: max(self._unseen.get(at, 0), number - self._missed.get(at, 0))
             for at, number in unseen.items()
         }
-        self._inferred = {at for at, number in self._unseen.items() if number > _NOTICED * max(0, before[at])}
-        some_unseen = {at for at, number in self._unseen.items() if number}
-        if self._looks is not None and some_unseen:
-            looks, overwritten = self._looks.read(self._order.wanted(some_unseen))
+        self._inferred = {
+            at
+            for at, number in self._unseen.items()
+            if number > _NOTICED * max(0, before[at] - self._missed.get(at, 0))
+        }
+        if self._looks is not None and any(
+            self._unseen.values()
+        ):  # of all: others' may be known as unseen late
+            looks, overwritten = self._looks.read(self._order.wanted)
             self._order.take(looks)
             self._overwritten += overwritten
 

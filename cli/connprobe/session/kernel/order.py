@@ -35,9 +35,10 @@ class Order:
         self._queues: dict[int, QueueOrder] = {}
         self._bounds: dict[str, tuple[_Bound, _Bound]] = {}
 
-    def wanted(self, addresses: Container[str]) -> Container[int]:
-        """The inodes of those that listen there, or did a while ago."""
-        return {inode for inode, address in self._address.items() if address in addresses}
+    @property
+    def wanted(self) -> Container[int]:
+        """The inodes of those whose looks are meant: that listen, or did a while ago."""
+        return self._address.keys()
 
     def meet(self, queues: Iterable[AcceptQueue], mine: Set[int]) -> None:
         """One reading: who listens where."""
