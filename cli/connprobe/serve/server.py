@@ -126,7 +126,7 @@ class Server:
             return self.together.read(fds, length)
         except (
             OSError
-        ) as error:  # an old kernel, seccomp, kernel.io_uring_disabled; or there is too little now
+        ) as error:  # an old kernel, seccomp, kernel.io_uring_disabled; or too little is left now
             self.tries_together = error.errno in _EXHAUSTED
             if self.together is not None:
                 self.together.close()
@@ -167,9 +167,8 @@ class Server:
             self.epoll.register(fd, select.EPOLLIN)
             if size > 0:
                 begun = data[index * length : index * length + size]
-                if size == length and not begun.endswith(
-                    b"\r\n\r\n"
-                ):  # it is a longer one: whole it can be learnt
+                longer = size == length and not begun.endswith(b"\r\n\r\n")
+                if longer:  # whole it can be learnt
                     begun += self._read(fd, READ_BYTES) or b""
                 self._received(fd, begun)
             elif size != -errno.EAGAIN:

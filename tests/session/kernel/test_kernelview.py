@@ -361,7 +361,8 @@ def test_waits_of_mptcp_come_from_the_order(fresh: Loaded, sockets: Sockets) -> 
     assert found.wait_ms.p50 >= 50
 
 
-def test_inferred_waits_stay_where_the_queues_probe_was_torn_away(fresh: Loaded, sockets: Sockets) -> None:
+def view_without_waits(fresh: Loaded, sockets: Sockets) -> tuple[KernelView, socket.socket]:
+    """A view without accept_wait, and its listener, to which seven connected, of which five were accepted."""
     listener = sockets.listen(64)
     without_waits = Loaded({**fresh.probes, "accept_wait": Unavailable("accept_wait", "refused")})
     view = KernelView(on_ports_of(listener), without_waits)
@@ -371,6 +372,11 @@ def test_inferred_waits_stay_where_the_queues_probe_was_torn_away(fresh: Loaded,
         sockets.accept(listener)
     for _ in range(3):
         view.read()
+    return view, listener
+
+
+def test_inferred_waits_stay_where_the_queues_probe_was_torn_away(fresh: Loaded, sockets: Sockets) -> None:
+    view, listener = view_without_waits(fresh, sockets)
     probe = live(fresh, "accept_queue")
     os.close(probe.hooks[next(label for label in probe.hooks if label.startswith("raw"))])
     assert sample_of(view, listener).wait_p50_least_ms is not None
@@ -382,15 +388,7 @@ def test_inferred_waits_stay_where_the_queues_probe_was_torn_away(fresh: Loaded,
 
 
 def test_without_its_probe_the_order_answers(fresh: Loaded, sockets: Sockets) -> None:
-    listener = sockets.listen(64)
-    without_waits = Loaded({**fresh.probes, "accept_wait": Unavailable("accept_wait", "refused")})
-    view = KernelView(on_ports_of(listener), without_waits)
-    view.read()
-    sockets.connect(listener, 7)
-    for _ in range(5):
-        sockets.accept(listener)
-    for _ in range(3):
-        view.read()
+    view, listener = view_without_waits(fresh, sockets)
     found = figures_of(view, name_of(listener))
     assert found.wait_ms is not None
     assert found.wait_least_ms is not None
