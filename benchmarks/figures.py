@@ -104,8 +104,13 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
-def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: Sequence[int]) -> list[Row]:
-    """The lines on ramps. `seen` has for each of PAIRS and each size a list per round, in the order taken."""
+def ramp_rows(
+    seen: dict[tuple[str, int], list[list[Ramp]]], sizes: Sequence[int], spread: dict[str, list[list[Ramp]]]
+) -> list[Row]:
+    """The lines on ramps. `seen` has for each of PAIRS and each size a list per round, in the order taken.
+
+    spread: the same of the smallest size, with as many server processes as the largest has. May be empty.
+    """
     rows = []
     for size in sizes:
         flat = {pair: [ramp for turn in seen[pair, size] for ramp in turn] for pair in PAIRS}
@@ -130,6 +135,10 @@ def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: Sequence[int
     what = f"{largest:,}: PSS per connection"
     rows.append(Row(f"{what}, workers", workers_each, "B", 1, most=90 if judged else None))
     rows.append(Row(f"{what}, whole command", each, "B", 1, most=200 if judged else None))
+    beside = f"with the server processes of {largest:,}"
+    for pair, turns in spread.items():
+        per_s = tuple(ramp.per_s for turn in turns for ramp in turn)
+        rows.append(Row(f"{smallest:,}, {beside}: {PAIRS[pair]}", per_s, "/s"))
     if smallest < largest:
         what = f"cost of a connection at {largest:,} over {smallest:,}"
         for pair, who, most in (
@@ -137,8 +146,12 @@ def ramp_rows(seen: dict[tuple[str, int], list[list[Ramp]]], sizes: Sequence[int
             ("hold", "connprobe hold", 1.15),
             ("floor", "C client", None),
         ):
-            grew = growth(seen[pair, smallest], seen[pair, largest])
-            rows.append(Row(f"{what}, {who}", grew, digits=3, most=most if judged else None))
+            for small, condition in ((seen[pair, smallest], ""), (spread.get(pair), f", {beside}")):
+                if small is not None:
+                    grew = growth(small, seen[pair, largest])
+                    rows.append(
+                        Row(f"{what}{condition}, {who}", grew, digits=3, most=most if judged else None)
+                    )
     return rows
 
 

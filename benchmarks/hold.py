@@ -33,6 +33,7 @@ README = Path(__file__).with_name("README.md")
 
 SMALL = 100_000  # below this a ramp takes about a second, and is repeated within a round
 REPEATS = 5
+SPREAD = ("floor", "client", "hold")  # measured at the smallest size also beside the largest one's server
 MARGINAL_WORKERS = 8
 MARGINAL_SIZES = (40_000, 150_000)
 
@@ -49,13 +50,14 @@ class Bench:
         self.results = results
         self.base = processes.sockets()
 
-    def ramp(self, pair: str, count: int) -> Ramp:
-        with processes.server("connprobe" if pair == "serve" else "floor", count) as port:
+    def ramp(self, pair: str, count: int, room: int = 0) -> Ramp:
+        """room: as many server processes and C clients as that many connections take; 0: `count`."""
+        with processes.server("connprobe" if pair == "serve" else "floor", room or count) as port:
             if pair in ("client", "hold"):
                 more = ("--no-bpf",) if pair == "client" else ()
                 ramp = processes.connprobe_client(port, count, self.concurrency, self.results, *more)
             else:
-                ramp = processes.floor_client(port, count, self.concurrency)
+                ramp = processes.floor_client(port, count, self.concurrency, room)
         self.say(
             f"{pair:6} {count:>9,} in {ramp.ramp_s:7.3f} s = {ramp.per_s:,.0f}/s, {ramp.workers} workers"
         )
@@ -69,7 +71,8 @@ class Bench:
 def ramps(bench: Bench) -> list[Row]:
     """Rates and memory of both clients and both servers at every size, and how cost grows with size."""
     bench.ramp("floor", max(bench.sizes))  # uncounted: the first run faults in the memory of a fresh machine
-    pairs = list(PAIRS)
+    pairs, smallest, largest = list(PAIRS), min(bench.sizes), max(bench.sizes)
+    spread: dict[str, list[list[Ramp]]] = {pair: [] for pair in SPREAD if smallest < largest}
     seen: dict[tuple[str, int], list[list[Ramp]]] = {
         (pair, size): [] for pair in PAIRS for size in bench.sizes
     }
@@ -81,7 +84,13 @@ def ramps(bench: Bench) -> list[Row]:
                 first = (turn + repeat) % len(PAIRS)  # nobody always runs first
                 for pair in pairs[first:] + pairs[:first]:
                     seen[pair, size][turn].append(bench.ramp(pair, size))
-    return ramp_rows(seen, bench.sizes)
+        for turns in spread.values():
+            turns.append([])
+        for repeat in range(REPEATS if spread else 0):
+            first = (turn + repeat) % len(SPREAD)
+            for pair in SPREAD[first:] + SPREAD[:first]:
+                spread[pair][turn].append(bench.ramp(pair, smallest, room=largest))
+    return ramp_rows(seen, bench.sizes, spread)
 
 
 def marginal(bench: Bench) -> list[Row]:

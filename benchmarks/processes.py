@@ -87,9 +87,9 @@ def output(command: Sequence[str], timeout_s: float, accepted: Sequence[int] = (
 
 
 @contextmanager
-def server(kind: str, count: int) -> Iterator[int]:
-    """A WebSocket server, "floor" or "connprobe", with processes enough for `count`. Yields its port."""
-    port, processes = free_port(), str(shares(count))
+def server(kind: str, room: int) -> Iterator[int]:
+    """A WebSocket server, "floor" or "connprobe", with processes enough for `room`. Yields its port."""
+    port, processes = free_port(), str(shares(room))
     command = [str(FLOOR / "bin/server"), str(port), processes, "ws"]
     if kind == "connprobe":
         listen = f"127.0.0.1:{port}"
@@ -113,9 +113,10 @@ def server(kind: str, count: int) -> Iterator[int]:
             process.stderr.close()
 
 
-def floor_client(port: int, count: int, concurrency: int) -> Ramp:
+def floor_client(port: int, count: int, concurrency: int, room: int = 0) -> Ramp:
+    """With workers enough for `room` connections, where that is more than `count`."""
     # One a CPU, as connprobe has: at 19,000 a second worker makes the floor about 30 % faster.
-    workers = max(os.cpu_count() or 1, shares(count))
+    workers = max(os.cpu_count() or 1, shares(max(count, room)))
     arguments = map(str, (port, count, concurrency, workers, 0))
     command = [str(FLOOR / "bin/client"), *arguments, "ws"]
     return from_floor(output(command, patience_s(count)))

@@ -90,7 +90,8 @@ def test_ramps_are_compared_within_their_round_and_judged_by_their_goals(figures
         ("hold", 400_000): turns(400_000, 20, 40, bytes_each=91),
         ("serve", 400_000): turns(400_000, 25, 50),
     }
-    rows = {row.what: row for row in figures.ramp_rows(seen, [19_000, 400_000])}
+    spread = {"client": turns(19_000, 1.25, 2.5), "floor": turns(19_000, 1, 2)}
+    rows = {row.what: row for row in figures.ramp_rows(seen, [19_000, 400_000], spread)}
     judged = {what: (row.values, row.met) for what, row in rows.items() if row.met is not None}
     assert judged == {
         "19,000: rate, connprobe hold --no-bpf over C client": ((1, 1), True),
@@ -105,6 +106,8 @@ def test_ramps_are_compared_within_their_round_and_judged_by_their_goals(figures
             pytest.approx((25 * 0.0475, 25 * 0.0475)),
             False,
         ),
+        "cost of a connection at 400,000 over 19,000, with the server processes of 400,000, "
+        "connprobe hold --no-bpf": (pytest.approx((0.95, 0.95)), True),
         "cost of a connection at 400,000 over 19,000, connprobe hold": (pytest.approx((0.76, 0.76)), True),
     }
     assert rows["cost of a connection at 400,000 over 19,000, connprobe hold"].most == 1.15
@@ -112,7 +115,7 @@ def test_ramps_are_compared_within_their_round_and_judged_by_their_goals(figures
 
 def test_a_small_trial_has_no_goals(figures: ModuleType) -> None:
     ramp = figures.Ramp(997, 1, 2, 10**9, 10**9)
-    rows = figures.ramp_rows({(pair, 997): [[ramp]] for pair in figures.PAIRS}, [997])
+    rows = figures.ramp_rows({(pair, 997): [[ramp]] for pair in figures.PAIRS}, [997], {})
     assert {row.met for row in rows} == {None}
 
 

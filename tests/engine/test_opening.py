@@ -56,7 +56,7 @@ def verdict(opening: Opening, expected: bytes, *pieces: bytes) -> object:
 
 
 def request(opening: Opening) -> tuple[bytes, bytes]:
-    sent, expected = opening.requests(1)[0]
+    sent, (expected,) = opening.requests(1)
     assert sent.startswith(b"GET /ws HTTP/1.1\r\nHost: server:80\r\n")
     assert sent.endswith(END)
     return sent, expected
@@ -132,7 +132,7 @@ def test_a_refusal_is_no_connection() -> None:
 
 def test_given_headers_replace_the_defaults() -> None:
     opening = opening_for(TASK._replace(headers=(("host", "other"), ("Origin", "http://x"))))
-    sent, _ = opening.requests(1)[0]
+    sent, _ = opening.requests(1)
     assert sent.lower().count(b"\r\nhost:") == 1
     assert b"\r\nOrigin: http://x\r\n" in sent
 
@@ -180,4 +180,4 @@ def test_who_waits_for_no_answer() -> None:
     tcp = opening_for(TASK._replace(protocol="tcp"))
     assert isinstance(tcp, TcpOpening)
     assert not tcp.answers
-    assert tcp.requests(1)[0] == (b"", b"")
+    assert tcp.requests(2) == (b"", [b"", b""])

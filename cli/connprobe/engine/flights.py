@@ -103,9 +103,9 @@ class Flights:
                 connected.append((attempt, connect(next(sources)), began))
             except Refusal as refusal:
                 failed.append((attempt, refusal))
-        speaks, watch, requests = self._speaks_first, self._epoll.register, self._opening.requests
-        for (attempt, sock, began), (request, expected) in zip(
-            connected, requests(len(connected)), strict=True
+        speaks, watch = self._speaks_first, self._epoll.register
+        for (attempt, sock, began), request, expected in zip(
+            connected, *_each(*self._opening.requests(len(connected))), strict=True
         ):
             fd = sock.fileno()
             try:
@@ -133,7 +133,7 @@ class Flights:
 
     def _open_burst(self, number: int) -> Begun | None:
         """The same by io_uring. None: it cannot, and nothing was begun."""
-        began, (requests, expected) = time.monotonic(), self._opening.burst(number)
+        began, (requests, expected) = time.monotonic(), self._opening.requests(number)
         size = len(requests) // number
         if not self.bursts.ready(size):
             return None
@@ -144,8 +144,7 @@ class Flights:
         if sent.count(size) == number and not self.bursts.late:
             self.asked.update(zip(fds, [(None, each, began) for each in expected], strict=True))
             return fds, []
-        each = [requests[at : at + size] for at in range(0, len(requests), size)]
-        return self._begun(zip(fds, sent, each, expected, strict=True), began)
+        return self._begun(zip(fds, sent, *_each(requests, expected), strict=True), began)
 
     def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked
@@ -337,3 +336,9 @@ class Flights:
             if isinstance(error, ssl.SSLError):
                 return causes.TLS, reason(error)
         return cause_of(error.errno or 0)
+
+
+def _each(requests: bytes, expected: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The requests one by one, as what they expect is."""
+    size = len(requests) // max(1, len(expected))
+    return [requests[index * size : (index + 1) * size] for index in range(len(expected))], expected

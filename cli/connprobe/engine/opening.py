@@ -25,27 +25,22 @@ class Pending(Protocol):
 class Opening(Protocol):
     answers: bool  # False: established as soon as connected and the request is sent
     stays_open: bool  # the response goes on after that
+    may_be_followed: bool  # what comes behind an answer is no part of it, and can be read later
     known: tuple[bytes, bytes] | None  # what stood before and after what was expected, in a good answer
 
-    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
-        """(what to send first, what to expect in the answer) of each of `number` connections."""
-
-    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
-        """(the requests of `number` connections, of one length, one behind the other; what each expects)."""
+    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
+        """Of `number` connections: (what each sends first, of one length, one behind the other; what each
+        expects in its answer)."""
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
 
 
 class TcpOpening:
-    answers = False
-    stays_open = False
+    answers = stays_open = may_be_followed = False
     known: tuple[bytes, bytes] | None = None
 
-    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
-        return [(b"", b"")] * number
-
-    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
+    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
         return b"", [b""] * number
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
@@ -58,6 +53,7 @@ class HttpOpening:
     def __init__(self, task: Task) -> None:
         self.answers = task.http_mode != "longpoll"
         self._stream = self.stays_open = task.http_mode == "stream"
+        self.may_be_followed = False
         accept = "text/event-stream" if self._stream else "*/*"
         given = {name.lower() for name, _ in task.headers}
         defaults = (("Host", task.host), ("User-Agent", "connprobe"), ("Accept", accept))
@@ -65,10 +61,7 @@ class HttpOpening:
         self._request = request_bytes("GET", task.path, [*headers, *task.headers])
         self.known: tuple[bytes, bytes] | None = None
 
-    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
-        return [(self._request, b"")] * number
-
-    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
+    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
         return self._request * number, [b""] * number
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
@@ -103,7 +96,7 @@ class HttpOpening:
 
 class WebSocketOpening:
     def __init__(self, task: Task) -> None:
-        self.answers, self.stays_open = True, False
+        self.answers, self.stays_open, self.may_be_followed = True, False, True
         marker = "connprobe-key-marker-here"
         given = {name.lower(): value for name, value in task.headers}
         upgrade = [
@@ -115,11 +108,7 @@ class WebSocketOpening:
         self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
         self.known: tuple[bytes, bytes] | None = None
 
-    def requests(self, number: int) -> list[tuple[bytes, bytes]]:
-        before, after = self._before, self._after
-        return [(before + key + after, accept_for(key)) for key in self._keys(number)]
-
-    def burst(self, number: int) -> tuple[bytes, list[bytes]]:
+    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
         keys = self._keys(number)
         between = self._after + self._before
         return self._before + between.join(keys) + self._after, [accept_for(key) for key in keys]

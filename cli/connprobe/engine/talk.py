@@ -172,5 +172,5 @@ def talk_for(
     if task.protocol == "ws":
         return WebSocketTalk(payload, varied=varied, strict=strict)
     if task.protocol == "http":
-        return HttpTalk(opening.requests(1)[0][0], strict=strict)
+        return HttpTalk(opening.requests(1)[0], strict=strict)
     return TcpTalk(payload, varied=varied)

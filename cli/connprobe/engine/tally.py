@@ -15,6 +15,7 @@ class Tally:
     def __init__(self, row: memoryview) -> None:
         self.started = self.established = self.failed = 0
         self.reconnect_attempts = self.reconnected = self.given_up = 0
+        self.took_us: list[int] = []  # handshakes of this turn, in microseconds
         self.failure_details: Details = {}
         self.drop_details: Details = {}
         self._row = row
@@ -25,12 +26,16 @@ class Tally:
         self._messages = array("Q")  # BUCKETS of them with the first message
         self._message_sum_us = self._message_max_us = 0
 
-    def handshakes(self, took_us: list[int]) -> None:
-        counts = self._handshakes
+    def count_handshakes(self) -> None:
+        """Those of this turn."""
+        took_us, counts = self.took_us, self._handshakes
+        if not took_us:
+            return
         for value, times in Counter(took_us).items():  # those of one burst are answered at the same moment
             counts[bucket(value)] += times
         self._handshake_sum_us += sum(took_us)
         self._handshake_max_us = max(self._handshake_max_us, *took_us)
+        took_us.clear()
 
     def message(self, took_us: int) -> None:
         """One that was answered as it had to be."""

@@ -93,20 +93,20 @@ class Visitor(Worker):
         return 1  # as many as may be are open at any time
 
     def _answered(self, fd: int, asked: Asked) -> None:
-        before = len(self.took_us)
+        before = len(self.tally.took_us)
         super()._answered(fd, asked)
         self._begin(fd, before)
 
     def _advance(self, fd: int, flight: Flight, data: bytes | None = None) -> None:
-        before = len(self.took_us)
+        before = len(self.tally.took_us)
         super()._advance(fd, flight, data)
         self._begin(fd, before)
 
     def _begin(self, fd: int, before: int) -> None:
         """The visit, where the handshake of `fd` is among those that were timed since there were `before`."""
-        if len(self.took_us) == before:
+        if len(self.tally.took_us) == before:
             return
-        self.took_us[-1] += self.late_us.pop(fd, 0)
+        self.tally.took_us[-1] += self.late_us.pop(fd, 0)
         if self.held.state[fd] == HELD and fd not in self.visits:
             try:
                 self.visits.begin(fd)

@@ -5,22 +5,17 @@ Numbers go to the worker's row of shared counters after every turn of the loop, 
 socket.
 """
 
-import errno
 import marshal
-import os
 import select
 import socket
 import time
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from connprobe.engine import counters
+from connprobe.engine.answers import Answers
 from connprobe.engine.backoff import Backoff
-from connprobe.engine.bursts import LEAST, MOST
 from connprobe.engine.failure import Refusal, cause_of
-from connprobe.engine.flights import ANSWER_BYTES, Asked, Flight, Flights
+from connprobe.engine.flights import Asked, Flight, Flights
 from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost
 from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.pings import Pings
@@ -68,9 +63,9 @@ class Worker:
         self.unread = 0  # connections that may have something to report that came before the check
         self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
         self.arrived = 0.0  # when epoll told what this turn reads
-        self.known: tuple[bytes, bytes] | None = None  # the opening's, whose answer is as long as is read
-        self.answer_bytes = ANSWER_BYTES
-        self.took_us: list[int] = []  # handshakes of this turn, in microseconds
+        self.answers = Answers(
+            self.flights, opening, self.held, self.tally, otherwise=self._advance, failed=self._failed
+        )
         self.quitting = False
 
     def run(self) -> None:
@@ -95,7 +90,7 @@ class Worker:
                 self._talk(self.held.messages)
             self._publish()
             ready = self._events()
-            for fd, _ in self._answered_together(ready):
+            for fd, _ in self.answers.read_together(ready, self.arrived):
                 if fd == control_fd:
                     self._obey()
                 elif state[fd] == IN_FLIGHT:
@@ -108,9 +103,7 @@ class Worker:
                         self.held.readable(fd)
                     except Lost as lost:
                         self._drop(fd, lost.cause, lost.detail)
-            if self.took_us:
-                self.tally.handshakes(self.took_us)
-                self.took_us.clear()
+            self.tally.count_handshakes()
             all_read = len(ready) < EVENTS_PER_TURN
             self.unread = 0 if all_read else self.unread - len(ready)
             # Nobody is too late whose answer lies here unread: none does that came before `since`. epoll goes
@@ -181,85 +174,8 @@ class Worker:
             due += 1
         return due
 
-    def _answered_together(self, ready: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-        """The shortest way: many that are as one before, read at once. The events that are not of these.
-
-        Of a WebSocket alone: what follows an answer there is no part of it, and can be read later.
-        """
-        asked, known = self.flights.asked, self.opening.known
-        if not self.websocket or known is None or len(ready) < LEAST:
-            return ready
-        together = [fd for fd, _ in ready if fd in asked]
-        if len(together) < LEAST:
-            return ready
-        rest = [event for event in ready if event[0] not in asked] if len(together) < len(ready) else []
-        length = len(known[0]) + len(asked[together[0]][1]) + len(known[1])
-        for start in range(0, len(together), MOST):
-            if not self.flights.bursts.reads(length):
-                return rest + [event for event in ready if event[0] in asked]
-            fds = together[start : start + MOST]
-            self._read_together(fds, [asked.pop(fd) for fd in fds], length)
-        return rest
-
-    def _read_together(self, fds: list[int], asked: list[Asked], length: int) -> None:
-        read = self.flights.bursts.read(fds, length)
-        if read is None:
-            self.flights.asked.update(zip(fds, asked, strict=True))
-            return
-        sizes, data = read
-        socks, expected, began = zip(*asked, strict=True)
-        before, after = self.opening.known or (b"", b"")
-        if data == before + (after + before).join(expected) + after and sizes.count(length) == len(fds):
-            for since, times in Counter(began).items():
-                self.took_us += [int((self.arrived - since) * 1e6)] * times
-            self.tally.established += len(fds)
-            for sock in filter(None, socks):
-                sock.detach()
-            self.held.take_all(fds)
-            return
-        for index, (fd, each, size) in enumerate(zip(fds, asked, sizes, strict=True)):
-            if size < 0:
-                self._unread(fd, each, -size)
-            else:
-                self._judge(fd, each, data[index * length : index * length + size], length)
-
     def _answered(self, fd: int, asked: Asked) -> None:
-        """The short way: the same answer as one that was judged before, whole."""
-        known = self.opening.known
-        if known is not self.known:
-            assert known is not None
-            self.known = known
-            # A little more, to see that nothing follows; much more would cost an allocation of that size.
-            self.answer_bytes = len(known[0]) + len(asked[1]) + len(known[1]) + 16
-        try:
-            data = os.read(fd, self.answer_bytes)
-        except OSError as error:
-            self._unread(fd, asked, error.errno or 0)
-        else:
-            self._judge(fd, asked, data, self.answer_bytes)
-
-    def _unread(self, fd: int, asked: Asked, number: int) -> None:
-        if number == errno.EAGAIN:
-            self.flights.long_way(fd, asked)
-            return
-        self.held.state[fd] = FREE
-        self.flights.end(fd, asked)
-        self._failed(0, Refusal(*cause_of(number)))
-
-    def _judge(self, fd: int, asked: Asked, data: bytes, most: int) -> None:
-        """most: as much as was read at most."""
-        sock, expected, began = asked
-        known = self.opening.known
-        if known is not None and data == known[0] + expected + known[1]:
-            self.took_us.append(int((self.arrived - began) * 1e6))
-            self.tally.established += 1
-            self.held.take(fd, sock)
-            return
-        if len(data) == most < ANSWER_BYTES:  # this one is longer, and the next may be
-            self.answer_bytes = ANSWER_BYTES
-            with suppress(OSError):  # which the next read will meet again, or the check
-                data += os.read(fd, ANSWER_BYTES - len(data))
-        self._advance(fd, self.flights.long_way(fd, asked), data)
+        self.answers.read(fd, asked, self.arrived)
 
     def _advance(self, fd: int, flight: Flight, data: bytes | None = None) -> None:
         try:
@@ -270,7 +186,7 @@ class Worker:
             return
         if leftover is None:
             return
-        self.took_us.append(int((self.arrived - flight.began) * 1e6))
+        self.tally.took_us.append(int((self.arrived - flight.began) * 1e6))
         if flight.attempt:
             self.tally.reconnected += 1
             self.reborn[fd] = (flight.attempt, time.monotonic())
