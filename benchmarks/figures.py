@@ -109,15 +109,15 @@ def ramp_rows(
 ) -> list[Row]:
     """The lines on ramps. `seen` has for each of PAIRS and each size a list per round, in the order taken.
 
-    spread: the same of the smallest size, with as many server processes as the largest has. May be empty.
+    spread: the same of the smallest size, with as many processes of the server, and of the C client, as the
+    largest has. May be empty.
     """
     rows = []
     for size in sizes:
         flat = {pair: [ramp for turn in seen[pair, size] for ramp in turn] for pair in PAIRS}
         rate = {pair: tuple(ramp.per_s for ramp in flat[pair]) for pair in PAIRS}
         for pair, what in PAIRS.items():
-            workers = " or ".join(str(n) for n in sorted({ramp.workers for ramp in flat[pair]}))
-            rows.append(Row(f"{size:,}: {what}", rate[pair], "/s", note=f"client workers: {workers}"))
+            rows.append(rates(f"{size:,}: {what}", flat[pair]))
         over = {pair: ratios(rate[pair], rate["floor"]) for pair in PAIRS}
         goals = (0.95, 0.9) if size >= RATE_GOALS_FROM else (None, None)
         for pair, what, least in (
@@ -137,8 +137,8 @@ def ramp_rows(
     rows.append(Row(f"{what}, whole command", each, "B", 1, most=200 if judged else None))
     beside = f"with the server processes of {largest:,}"
     for pair, turns in spread.items():
-        per_s = tuple(ramp.per_s for turn in turns for ramp in turn)
-        rows.append(Row(f"{smallest:,}, {beside}: {PAIRS[pair]}", per_s, "/s"))
+        flat_turns = [ramp for turn in turns for ramp in turn]
+        rows.append(rates(f"{smallest:,}, {beside}: {PAIRS[pair]}", flat_turns))
     if smallest < largest:
         what = f"cost of a connection at {largest:,} over {smallest:,}"
         for pair, who, most in (
@@ -153,6 +153,11 @@ def ramp_rows(
                         Row(f"{what}{condition}, {who}", grew, digits=3, most=most if judged else None)
                     )
     return rows
+
+
+def rates(what: str, seen: Sequence[Ramp]) -> Row:
+    workers = " or ".join(str(n) for n in sorted({ramp.workers for ramp in seen}))
+    return Row(what, tuple(ramp.per_s for ramp in seen), "/s", note=f"client workers: {workers}")
 
 
 def growth(small: Sequence[Sequence[Ramp]], large: Sequence[Sequence[Ramp]]) -> tuple[float, ...]:

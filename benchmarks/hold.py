@@ -33,7 +33,8 @@ README = Path(__file__).with_name("README.md")
 
 SMALL = 100_000  # below this a ramp takes about a second, and is repeated within a round
 REPEATS = 5
-SPREAD = ("floor", "client", "hold")  # measured at the smallest size also beside the largest one's server
+# Measured at the smallest size also beside the largest one's server; the C client as it is there, too.
+SPREAD = ("floor", "client", "hold")
 MARGINAL_WORKERS = 8
 MARGINAL_SIZES = (40_000, 150_000)
 
@@ -68,11 +69,17 @@ class Bench:
         print(text, file=sys.stderr, flush=True)
 
 
+def repeats(size: int) -> int:
+    """Within a round."""
+    return REPEATS if size < SMALL else 1
+
+
 def ramps(bench: Bench) -> list[Row]:
     """Rates and memory of both clients and both servers at every size, and how cost grows with size."""
     bench.ramp("floor", max(bench.sizes))  # uncounted: the first run faults in the memory of a fresh machine
     pairs, smallest, largest = list(PAIRS), min(bench.sizes), max(bench.sizes)
-    spread: dict[str, list[list[Ramp]]] = {pair: [] for pair in SPREAD if smallest < largest}
+    differ = processes.shares(smallest) < processes.shares(largest)
+    spread: dict[str, list[list[Ramp]]] = {pair: [] for pair in SPREAD if differ}
     seen: dict[tuple[str, int], list[list[Ramp]]] = {
         (pair, size): [] for pair in PAIRS for size in bench.sizes
     }
@@ -80,13 +87,13 @@ def ramps(bench: Bench) -> list[Row]:
         for size in bench.sizes:
             for pair in PAIRS:
                 seen[pair, size].append([])
-            for repeat in range(REPEATS if size < SMALL else 1):
+            for repeat in range(repeats(size)):
                 first = (turn + repeat) % len(PAIRS)  # nobody always runs first
                 for pair in pairs[first:] + pairs[:first]:
                     seen[pair, size][turn].append(bench.ramp(pair, size))
         for turns in spread.values():
             turns.append([])
-        for repeat in range(REPEATS if spread else 0):
+        for repeat in range(repeats(smallest) if spread else 0):
             first = (turn + repeat) % len(SPREAD)
             for pair in SPREAD[first:] + SPREAD[:first]:
                 spread[pair][turn].append(bench.ramp(pair, smallest, room=largest))

@@ -90,8 +90,12 @@ def test_ramps_are_compared_within_their_round_and_judged_by_their_goals(figures
         ("hold", 400_000): turns(400_000, 20, 40, bytes_each=91),
         ("serve", 400_000): turns(400_000, 25, 50),
     }
-    spread = {"client": turns(19_000, 1.25, 2.5), "floor": turns(19_000, 1, 2)}
+    spread = {"client": turns(19_000, 1.25, 2.5), "floor": turns(19_000, 2, 4)}
     rows = {row.what: row for row in figures.ramp_rows(seen, [19_000, 400_000], spread)}
+    beside = "19,000, with the server processes of 400,000: connprobe hold --no-bpf, C server"
+    assert (rows[beside].values, rows[beside].note) == ((15_200, 7_600), "client workers: 2")
+    grew = "cost of a connection at 400,000 over 19,000, with the server processes of 400,000, C client"
+    assert rows[grew].values == pytest.approx((0.95 / 2, 0.95 / 2))
     judged = {what: (row.values, row.met) for what, row in rows.items() if row.met is not None}
     assert judged == {
         "19,000: rate, connprobe hold --no-bpf over C client": ((1, 1), True),

@@ -340,5 +340,6 @@ class Flights:
 
 def _each(requests: bytes, expected: list[bytes]) -> tuple[list[bytes], list[bytes]]:
     """The requests one by one, as what they expect is."""
-    size = len(requests) // max(1, len(expected))
-    return [requests[index * size : (index + 1) * size] for index in range(len(expected))], expected
+    number = len(expected)
+    size = len(requests) // max(1, number)
+    return [requests[index * size : (index + 1) * size] for index in range(number)], expected
