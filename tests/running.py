@@ -148,6 +148,7 @@ def check(run: Run, code: int) -> Run:
     """What every run owes: its exit code, no traceback, and counts that add up."""
     assert run.returncode == code, run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
+    assert "internal error" not in run.stderr
     if run.directory is None or not (run.directory / "run.json").exists():
         return run
     assert (run.directory / "workers.log").read_text() == ""

@@ -318,19 +318,37 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def once_all_are_open(
-    number: int, chosen: Callable[[int], bool], end: Callable[[Connection], None]
+    number: int,
+    chosen: Callable[[int], bool],
+    end: Callable[[Connection], None],
+    begin: Callable[[Connection], None] = Connection.upgrade,
 ) -> Behaviour:
-    """A good WebSocket server that ends the `chosen` connections with `end` once `number` are open."""
+    """A good server that ends the `chosen` connections with `end` once `number` are open.
+
+    begin: what makes one open, and counts it; without it a server of WebSockets.
+    """
 
     def behave(connection: Connection) -> None:
-        connection.upgrade()
+        begin(connection)
         if chosen(connection.index):
             connection.server.wait("open", number)
             end(connection)
-        else:
+        elif begin is Connection.upgrade:
             pong_each_ping(connection)
+        else:
+            connection.drain()
 
     return behave
+
+
+def answer_once(connection: Connection) -> None:
+    connection.read_head()
+    connection.sock.sendall(OK)
+    connection.server.count("open")
+
+
+def answer_nothing(connection: Connection) -> None:
+    connection.server.count("open")
 
 
 def say_goodbye(connection: Connection) -> None:

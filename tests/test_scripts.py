@@ -216,3 +216,22 @@ def test_the_second_of_two_installations_waits_for_the_first(bare: Path) -> None
         assert "".join(said).count("installing with apt-get") == 1
     finally:
         system.end()
+
+
+@pytest.mark.skipif(not (CHECKOUT / ".venv").exists(), reason="needs what it sets up: scripts/setup dev")
+def test_the_demo_from_another_directory(tmp_path: Path) -> None:
+    """Set up before, it installs nothing and says so by silence."""
+    demo = [str(CHECKOUT / "scripts/demo"), "--count", "997", "--for", "300ms", "--no-bpf"]
+    ran = subprocess.run(
+        [*demo, "--results", str(tmp_path / "results")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert not re.search(r"install|pip|apt", ran.stderr)
+    (run,) = (tmp_path / "results").iterdir()
+    assert f"{run.name}/report" in "".join(ran.stdout.split())
+    assert ran.stdout.startswith("Held 997 of 997 WebSocket connections")

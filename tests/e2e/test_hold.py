@@ -1,8 +1,10 @@
 """`connprobe hold` against servers that behave: what is held, how it is counted, and what is left behind."""
 
 import json
+import os
 import random
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -219,6 +221,18 @@ def test_source_ports_are_kept_to(hold: Holds, subnet: str) -> None:
     assert refused.says("source ports")
 
 
+def test_the_server_that_is_named_by_its_pid(hold: Holds, start: Start, serve: Serves) -> None:
+    """Not the one that listens, which is found where none is named."""
+    server, another = serve("--protocol", "tcp"), serve("--protocol", "tcp")
+    given = ("--target", server.target, "--protocol", "tcp", "--count", "23", "--for", "1s")
+    found = hold(*given).record.server
+    named = hold(*given, "--pid", str(another.command.pid)).record.server
+    assert found is not None
+    assert named is not None
+    assert found.pids == (server.command.named("connprobe-s-0"),)
+    assert set(named.pids) == set(another.command.processes())  # with its children
+
+
 def test_ipv6(hold: Holds) -> None:
     if not Path("/proc/net/if_inet6").exists() or "lo" not in Path("/proc/net/if_inet6").read_text():
         pytest.skip("::1 is missing: sysctl -w net.ipv6.conf.lo.disable_ipv6=0")
@@ -363,6 +377,27 @@ def test_added_addresses_go_after_ctrl_c(
     command.interrupt()
     check(command.finish(timeout_s=5), 130)
     assert home.run("ip", "-o", "addr") == before
+
+
+@pytest.mark.parametrize("error", ["nothing listens", "its workers are killed"])
+def test_added_addresses_go_after_an_error(
+    start: Start, serve: Serves, namespace: Callable[[str], Namespace], error: str
+) -> None:
+    home = namespace(HOME)
+    before = home.run("ip", "-o", "addr")
+    server = serve("--protocol", "tcp", address="10.9.1.1", prefix=home.prefix)
+    if error == "nothing listens":
+        server.stop()
+    command = start("hold", "--target", server.target, *ALIASED, "--workers", "1", prefix=home.prefix)
+    if error == "its workers are killed":
+        command.sampled("hold")
+        assert addresses(home) >= SIX
+        os.kill(command.named("connprobe-w-0"), signal.SIGKILL)
+    record = check(command.finish(), 4).record
+    assert (record.failed, record.dropped) == ((47, 0) if error == "nothing listens" else (0, 47))
+    assert set(record.plan.alias_addresses) == SIX
+    assert home.run("ip", "-o", "addr") == before
+    assert home.run("ls", "-A", "/run/connprobe") == ""
 
 
 def test_restore_after_a_killed_run(
@@ -565,6 +600,27 @@ def test_certificates_that_do_not_fit(
     assert record.failures == {"tls": 23}
     assert detail in next(iter(record.failure_details["tls"]))
     assert run.says(fix)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "expected"),
+    [
+        ("127.0.0.1", ("--sni", "elsewhere.test"), "elsewhere.test"),
+        ("localhost", (), "localhost"),
+        ("127.0.0.1", (), None),  # RFC 6066: no literal address
+    ],
+)
+def test_the_name_that_the_server_is_told(
+    hold: Holds, pem: Path, target: str, options: tuple[str, ...], expected: str | None
+) -> None:
+    told: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem / "cert.pem")
+    context.sni_callback = lambda _sock, name, _context: told.append(name)
+    with OddServer(servers.websocket, tls=context) as server:
+        given = ("--target", f"{target}:{server.port}", "--tls", "--insecure", "--count", "23", *options)
+        assert hold(*given, *SHORT).record.held == 23
+    assert told == [expected] * 23
 
 
 def test_insecure_takes_any_certificate(hold: Holds, serve: Serves, pem: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -209,6 +210,26 @@ def test_many_that_come_at_once(serve: Serves, odd: str) -> None:
     stopped = server.stop()
     assert stopped.returncode == 0
     assert "accepted 61 connections" in stopped.stderr
+
+
+def test_processes_and_backlog(start: Callable[..., Command], free_port: Callable[[], int]) -> None:
+    """Each process has a listener of its own, with the backlog that was asked for."""
+    port = free_port()
+    given = ("serve", "--listen", f"127.0.0.1:{port}", "--processes", "3", "--backlog", "17")
+    server = Listening(start(*given))
+    found = subprocess.run(["ss", "-ltnH", f"sport = :{port}"], check=True, capture_output=True, text=True)
+    assert [line.split()[2] for line in found.stdout.splitlines()] == ["17"] * 3
+    names = server.command.processes().values()
+    assert {f"connprobe-s-{number}" for number in range(3)} <= set(names)
+    assert server.stop().returncode == 0
+
+
+def test_a_process_for_each_cpu(start: Callable[..., Command], free_port: Callable[[], int]) -> None:
+    server = Listening(start("serve", "--listen", f"127.0.0.1:{free_port()}", "--processes", "auto"))
+    names = [name for name in server.command.processes().values() if name.startswith("connprobe-s-")]
+    workers = [name for name in names if name.rpartition("-")[2].isdigit()]
+    assert len(workers) == len(os.sched_getaffinity(0))
+    assert server.stop().returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
