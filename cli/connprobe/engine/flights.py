@@ -104,8 +104,9 @@ class Flights:
             except Refusal as refusal:
                 failed.append((attempt, refusal))
         speaks, watch = self._speaks_first, self._epoll.register
+        requests, answers = self._opening.requests(len(connected))
         for (attempt, sock, began), request, expected in zip(
-            connected, *_each(*self._opening.requests(len(connected))), strict=True
+            connected, _each(requests, len(connected)), answers, strict=True
         ):
             fd = sock.fileno()
             try:
@@ -144,7 +145,7 @@ class Flights:
         if sent.count(size) == number and not self.bursts.late:
             self.asked.update(zip(fds, [(None, each, began) for each in expected], strict=True))
             return fds, []
-        return self._begun(zip(fds, sent, *_each(requests, expected), strict=True), began)
+        return self._begun(zip(fds, sent, _each(requests, number), expected, strict=True), began)
 
     def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked
@@ -338,8 +339,7 @@ class Flights:
         return cause_of(error.errno or 0)
 
 
-def _each(requests: bytes, expected: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """The requests one by one, as what they expect is."""
-    number = len(expected)
+def _each(requests: bytes, number: int) -> list[bytes]:
+    """So many requests of one length, one by one."""
     size = len(requests) // max(1, number)
-    return [requests[index * size : (index + 1) * size] for index in range(number)], expected
+    return [requests[index * size : (index + 1) * size] for index in range(number)]

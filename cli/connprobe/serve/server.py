@@ -124,9 +124,8 @@ class Server:
         try:
             self.together = self.together or Together(self.epoll.fileno())
             return self.together.read(fds, length)
-        except (
-            OSError
-        ) as error:  # an old kernel, seccomp, kernel.io_uring_disabled; or too little is left now
+        except OSError as error:
+            # An old kernel, seccomp, kernel.io_uring_disabled; or too little is left now.
             self.tries_together = error.errno in _EXHAUSTED
             if self.together is not None:
                 self.together.close()

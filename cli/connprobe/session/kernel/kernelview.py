@@ -125,9 +125,8 @@ class KernelView:
             for at, number in self._unseen.items()
             if number > _NOTICED * max(0, before[at] - self._missed.get(at, 0))
         }
-        if self._looks is not None and any(
-            self._unseen.values()
-        ):  # of all: others' may be known as unseen late
+        if self._looks is not None and any(self._unseen.values()):
+            # Of all: others' may be known as unseen late.
             looks, overwritten = self._looks.read(self._order.wanted)
             self._order.take(looks)
             self._overwritten += overwritten
