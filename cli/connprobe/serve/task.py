@@ -9,6 +9,9 @@ class Task(NamedTuple):
     protocol: str  # tcp, http, ws
     mode: str  # idle, echo, stream
     backlog: int
+    place: int  # among the listeners, in the order in which they begin
+    listeners: int
+    at_a_time: int  # to so many of them connections go
     certificate: str | None  # PEM files; None: no TLS
     key: str | None
 

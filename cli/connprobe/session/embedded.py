@@ -45,8 +45,23 @@ def start_server(
         except OSError as error:
             raise _refused(address, port, error.strerror or str(error)) from error
         port = reserved.getsockname()[1]
-        task = Task(int(family), (address, port), protocol, mode, backlog, certificate, key)
-        fleet = Fleet("connprobe.serve.server", "connprobe-s", [task] * processes, columns.COLUMNS, log)
+        at_a_time = min(processes, len(os.sched_getaffinity(0)))
+        tasks = [
+            Task(
+                int(family),
+                (address, port),
+                protocol,
+                mode,
+                backlog,
+                place,
+                processes,
+                at_a_time,
+                certificate,
+                key,
+            )
+            for place in range(processes)
+        ]
+        fleet = Fleet("connprobe.serve.server", "connprobe-s", tasks, columns.COLUMNS, log)
         try:
             _wait_until_listening(fleet, processes, address, port)
         except RunFailed:
@@ -69,8 +84,10 @@ def _check_free(family: int, address: str, port: int) -> None:
 
 
 def _wait_until_listening(fleet: Fleet, processes: int, address: str, port: int) -> None:
+    """One after the other."""
     listening = 0
     while listening < processes:
+        fleet.tell(listening, "listen")
         messages: Sequence[tuple[int, tuple[object, ...]]] = fleet.poll(START_S)
         if fleet.lost:
             raise RunFailed(f"a process of the embedded server {next(iter(fleet.lost.values()))}")
