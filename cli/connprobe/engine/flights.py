@@ -76,8 +76,6 @@ class Flights:
         self._sources = each_source(task.sources, int(task.target[3]) if len(task.target) == 4 else 0)
         # Without TLS the C type that socket.socket wraps will do: half the cost of making one.
         self._socket_type = socket.SocketType if task.tls is None else socket.socket
-        # The request then carries the last ACK of the TCP handshake, a packet less
-        # (tcp_rcv_synsent_state_process: no ACK by itself where data is about to follow).
         self._speaks_first = task.protocol != "tcp" and context is None and opening.answers
         self.bursts = Bursts(task, epoll.fileno(), speaks_first=self._speaks_first)
 
@@ -195,8 +193,6 @@ class Flights:
         sock = self._socket_type(self._task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             source.bind(sock)
-            if self._speaks_first:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             number = sock.connect_ex(self._task.target)
             if number not in (0, errno.EINPROGRESS):
                 raise OSError(number, os.strerror(number))

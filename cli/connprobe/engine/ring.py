@@ -24,10 +24,10 @@ LONGEST_REQUEST = 4096
 LEAST_ROOM = 256  # of an answer
 
 _SETSOCKOPT = 3  # a COMMAND of sockets
-_STEPS = 6  # of a connection, where it is bound
+_STEPS = 5  # of a connection, where it is bound
 _OTHERS_AT, _ENTRIES = MOST * (_STEPS + 1), MOST * (_STEPS + 2)  # others: cancels, or reads
 _SOCKADDR_BYTES = 28
-_YES, _NO, _SOURCES_AT = 32, 36, 40  # in our memory; the target is at 0
+_YES, _SOURCES_AT = 32, 36  # in our memory; the target is at 0
 _EVENTS_AT = _SOURCES_AT + MOST * _SOCKADDR_BYTES
 _REQUESTS_AT = _EVENTS_AT + MOST * EVENT_WORDS * 4
 # user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then.
@@ -35,7 +35,7 @@ _FAILED, _CONNECTED, _SENT, _WATCHED, _MADE, _CANCELLED, _KINDS = (MOST * kind f
 _UNDER_WAY = 1
 _NO_ERROR = (0, -errno.ECANCELED, -errno.ECONNABORTED)  # of a connect
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-_SOL_IP, _TCP, _TCP_QUICKACK = int(socket.SOL_IP), int(socket.IPPROTO_TCP), int(socket.TCP_QUICKACK)
+_SOL_IP = int(socket.SOL_IP)
 
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
 
@@ -58,7 +58,7 @@ class Ring(Uring):
         super().__init__(_ENTRIES, _REQUESTS_AT + MOST * self.room + 3 & ~3, uring.BIND)
         words = memoryview(self.memory)
         words[: len(target)] = target
-        words[_YES : _YES + 8] = struct.pack("=ii", 1, 0)
+        words[_YES : _YES + 4] = struct.pack("=i", 1)
         self._events = words.cast("I")[_EVENTS_AT // 4 : _REQUESTS_AT // 4]
         self._events[::EVENT_WORDS] = array("I", [uring.EPOLLIN] * MOST)
         self._prepare(family, epoll_fd)
@@ -70,16 +70,24 @@ class Ring(Uring):
         for slot in range(MOST):
             at = slot * self._steps
             if self._binds:
-                self._option(at, slot, _SOL_IP, IP_BIND_ADDRESS_NO_PORT, base + _YES)
+                self.write(
+                    at,
+                    slot,
+                    opcode=uring.COMMAND,
+                    flags=uring.SKIP_SUCCESS,
+                    offset=_SETSOCKOPT,
+                    address=_SOL_IP | IP_BIND_ADDRESS_NO_PORT << 32,
+                    option_bytes=4,
+                    option=base + _YES,
+                )
                 source = base + _SOURCES_AT + slot * _SOCKADDR_BYTES
                 self.write(
                     at + 1, slot, opcode=uring.BIND, flags=uring.SKIP_SUCCESS, address=source, offset=size
                 )
                 at += 2
-            self._option(at, slot, _TCP, _TCP_QUICKACK, base + _NO)
-            self.write(at + 1, _CONNECTED + slot, opcode=uring.CONNECT, address=base, offset=size)
+            self.write(at, _CONNECTED + slot, opcode=uring.CONNECT, address=base, offset=size)
             self.write(
-                at + 2,
+                at + 1,
                 _SENT + slot,
                 opcode=uring.SEND,
                 address=base + _REQUESTS_AT + slot * self._length,
@@ -88,7 +96,7 @@ class Ring(Uring):
             )
             event = base + _EVENTS_AT + slot * EVENT_WORDS * 4
             self.write(
-                at + 3,
+                at + 2,
                 _WATCHED + slot,
                 opcode=uring.EPOLL_CTL,
                 fd=epoll_fd,
@@ -96,19 +104,6 @@ class Ring(Uring):
                 length=uring.EPOLL_CTL_ADD,
             )
             self.write(MOST * self._steps + slot, _MADE + slot, opcode=uring.SOCKET, fd=family, offset=_KIND)
-
-    def _option(self, entry: int, slot: int, level: int, name: int, value: int) -> None:
-        """setsockopt(2) of an int."""
-        self.write(
-            entry,
-            slot,
-            opcode=uring.COMMAND,
-            flags=uring.SKIP_SUCCESS,
-            offset=_SETSOCKOPT,
-            address=level | name << 32,
-            option_bytes=4,
-            option=value,
-        )
 
     def open(self, requests: bytes, sources: Sequence[bytes]) -> tuple[list[int], list[int]]:
         """(descriptors, outcomes) of all, `MOST` at most. Descriptors are the caller's; -1: there is none.
