@@ -43,7 +43,7 @@ def test_reuseport_listeners_have_room_for_six_deviations(count: int, nofile: in
 
 
 def test_listeners_are_not_many_more_than_needed() -> None:
-    assert server_processes_for(1_000_000, 20_000, 2) in range(53, 57)
+    assert server_processes_for(1_000_000, 20_000, 2) in range(55, 61)
     assert server_processes_for(100, 20_000, 8) == 1
     assert server_processes_for(100_000, 200_000, 8) == 8
 

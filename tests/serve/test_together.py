@@ -33,7 +33,7 @@ class Standing:
     """A server that does not run: its turns are taken here."""
 
     def __init__(self, stack: ExitStack) -> None:
-        task = Task(int(socket.AF_INET), ("127.0.0.1", 0), "ws", "idle", 128, 0, 1, 1, None, None)
+        task = Task(int(socket.AF_INET), ("127.0.0.1", 0), "ws", "idle", 128, 0, 1, 1, 1000, None, None)
         self.table = SharedTable(1, columns.COLUMNS)
         stack.callback(os.close, self.table.fd)
         control, self._theirs = (stack.enter_context(each) for each in socket.socketpair())

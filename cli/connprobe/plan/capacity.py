@@ -10,6 +10,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from connprobe.model import Capacity, HostFacts
+from connprobe.plan.turns import LEAST_ROOM, MOST_AHEAD
 
 FD_RESERVE = 64  # descriptors of a process that are not connections
 KERNEL_BYTES_PAIR = 8300  # both ends on this host; measured at 200,000 sockets, see docs/measuring.md
@@ -56,8 +57,12 @@ def processes_for(count: int, nofile: int) -> int:
 
 
 def server_processes_for(count: int, nofile: int, cpus: int) -> int:
-    """The same for SO_REUSEPORT listeners, which share by hash: room for six standard deviations."""
+    """The same for SO_REUSEPORT listeners, which share by hash: room for six standard deviations.
+
+    Where they take turns, for what may come to one before it has passed its turn on, too.
+    """
     room = max(1, nofile - FD_RESERVE)
+    room -= MOST_AHEAD if room >= LEAST_ROOM else 0
     processes = max(1, min(cpus, math.ceil(count / 100)))
     while processes < count and count / processes + 6 * math.sqrt(count / processes) > room:
         processes += max(1, processes // 50)

@@ -15,7 +15,7 @@ from typing import Any
 
 from connprobe.serve import task as columns
 from connprobe.serve.protocol import Conversation, Frames, Http, Tcp, Upgrades
-from connprobe.serve.steering import Steering, shared_round
+from connprobe.serve.steering import Steering, shared_turns
 from connprobe.serve.task import Task
 from connprobe.serve.together import LEAST, LONGEST, MOST, Together
 
@@ -60,7 +60,7 @@ class Server:
         self.listener.listen(self.task.backlog)
         task = self.task
         if task.at_a_time < task.listeners:
-            self.steering = Steering(self.listener, task.place, task.listeners, task.at_a_time, self.turns)
+            self.steering = Steering(self.listener, task.place, task.listeners, task.room, self.turns)
         self.row[columns.LISTENING] = self.listener.getsockname()[1]
         self.epoll.register(self.listener.fileno(), select.EPOLLIN)
 
@@ -311,10 +311,10 @@ def prepare(task: tuple[Any, ...]) -> tuple[Any, memoryview]:
     """What all processes have in common: the TLS context or None, and whose turn it is to accept."""
     first = Task(*task)
     if first.certificate is None:
-        return None, shared_round()
+        return None, shared_turns(first.at_a_time)
     from connprobe.serve.tls import server_context
 
-    return server_context(first.certificate, first.key), shared_round()
+    return server_context(first.certificate, first.key), shared_turns(first.at_a_time)
 
 
 def run(

@@ -12,6 +12,7 @@ class Task(NamedTuple):
     place: int  # among the listeners, in the order in which they begin
     listeners: int
     at_a_time: int  # to so many of them connections go
+    room: int  # connections that a process may have
     certificate: str | None  # PEM files; None: no TLS
     key: str | None
 

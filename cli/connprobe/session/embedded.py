@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import socket
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from typing import IO
 
 from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
+from connprobe.plan.capacity import FD_RESERVE
+from connprobe.plan.turns import at_a_time
 from connprobe.serve import task as columns
 from connprobe.serve.task import Task
 from connprobe.session.certificate import Certificate, make_certificate
@@ -45,21 +48,11 @@ def start_server(
         except OSError as error:
             raise _refused(address, port, error.strerror or str(error)) from error
         port = reserved.getsockname()[1]
-        at_a_time = min(processes, len(os.sched_getaffinity(0)))
+        room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FD_RESERVE
+        steered = at_a_time(processes, room, len(os.sched_getaffinity(0)))
+        listen = (int(family), (address, port), protocol, mode, backlog)
         tasks = [
-            Task(
-                int(family),
-                (address, port),
-                protocol,
-                mode,
-                backlog,
-                place,
-                processes,
-                at_a_time,
-                certificate,
-                key,
-            )
-            for place in range(processes)
+            Task(*listen, place, processes, steered, room, certificate, key) for place in range(processes)
         ]
         fleet = Fleet("connprobe.serve.server", "connprobe-s", tasks, columns.COLUMNS, log)
         try:
