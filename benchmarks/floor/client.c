@@ -7,8 +7,8 @@
  * with CONCURRENCY handshakes in flight over all of them. Once all are held, prints one line of JSON:
  * count, ramp_s, per_s, workers, pss_bytes (of the workers). The first failure ends it, with exit 1.
  *
- * A worker's descriptors belong to its thread, as those of connprobe's workers do: whoever looks through
- * /proc/PID/fd of all processes meanwhile finds as few of either, and slows neither down by it.
+ * Beyond MOST_PROCESSES a worker's descriptors belong to a thread of its own, as those of connprobe's do:
+ * whoever looks through /proc/PID/fd of all processes meanwhile finds as many of either.
  */
 #define _GNU_SOURCE
 #include "common.h"
@@ -37,6 +37,7 @@ enum { NONE, CONNECTING, ASKED, HELD };
  * and more, instead of 20. */
 #define PORTS_PER_SOURCE 14000
 #define OWN_DESCRIPTORS 16
+#define MOST_PROCESSES 8 /* as plan/hold.py has it */
 
 struct progress {
 	_Alignas(64) _Atomic int held; /* a cache line each: the workers share nothing */
@@ -53,6 +54,7 @@ static unsigned char *state;
 
 struct share {
 	int index, port, count, concurrency, descriptors, release;
+	bool apart;
 	struct progress *progress;
 };
 
@@ -157,7 +159,7 @@ static void *work(void *of_share)
 {
 	const struct share *share = of_share;
 	char byte;
-	if (unshare(CLONE_FILES))
+	if (share->apart && unshare(CLONE_FILES))
 		die("unshare");
 	ramp(share->index, share->port, share->count, share->concurrency, share->progress);
 	if (read(share->release, &byte, 1) < 0)
@@ -253,9 +255,14 @@ int main(int argc, char **argv)
 				     .concurrency = in_flight ? in_flight : 1,
 				     .descriptors = descriptors,
 				     .release = release[0],
+				     .apart = workers > MOST_PROCESSES,
 				     .progress = &progress[i]};
 		pthread_t thread;
-		_exit(pthread_create(&thread, NULL, work, &mine) || pthread_join(thread, NULL));
+		if (!mine.apart)
+			work(&mine);
+		else if ((errno = pthread_create(&thread, NULL, work, &mine)) || (errno = pthread_join(thread, NULL)))
+			die("thread");
+		_exit(0);
 	}
 	double ramp_s = (double)(wait_for(progress, workers) - start_ns) / 1e9;
 	long long pss = 0;

@@ -11,9 +11,11 @@ from connprobe.model import HostFacts
 from connprobe.plan.capacity import (
     FD_RESERVE,
     PROCESS_BYTES,
+    UNEVEN,
     Shape,
     bytes_per_connection,
     capacities,
+    is_steered,
     pid_max_fix,
     ports_per_source,
     processes_for,
@@ -39,7 +41,14 @@ def test_reuseport_listeners_have_room_for_six_deviations(count: int, nofile: in
     processes = server_processes_for(count, nofile, cpus)
     mean = count / processes
     assert processes >= 1
-    assert processes >= count or mean + 6 * math.sqrt(mean) <= max(1, nofile - FD_RESERVE)
+    uneven = UNEVEN if is_steered(processes, nofile, cpus) else 0
+    assert processes >= count or mean + 6 * math.sqrt(mean) + uneven <= max(1, nofile - FD_RESERVE)
+
+
+def test_listeners_are_steered_where_there_are_many_with_much_room() -> None:
+    assert is_steered(23, 20_000, 2)
+    assert not is_steered(2, 20_000, 2)  # one a CPU: nothing is spread that could be together
+    assert not is_steered(23, 1024, 2)
 
 
 def test_listeners_are_not_many_more_than_needed() -> None:

@@ -14,7 +14,7 @@ import pytest
 from connprobe import uring
 from connprobe.fleet.shared import SharedTable
 from connprobe.serve import task as columns
-from connprobe.serve.server import FRESH, OPEN, Server, prepare
+from connprobe.serve.server import FRESH, OPEN, Server
 from connprobe.serve.task import Task
 from connprobe.serve.together import Together
 from connprobe.wire.websocket import accept_for
@@ -33,11 +33,11 @@ class Standing:
     """A server that does not run: its turns are taken here."""
 
     def __init__(self, stack: ExitStack) -> None:
-        task = Task(int(socket.AF_INET), ("127.0.0.1", 0), "ws", "idle", 128, 0, 1, 1, 1000, None, None)
+        task = Task(int(socket.AF_INET), ("127.0.0.1", 0), "ws", "idle", 128, 0, None, None)
         self.table = SharedTable(1, columns.COLUMNS)
         stack.callback(os.close, self.table.fd)
         control, self._theirs = (stack.enter_context(each) for each in socket.socketpair())
-        self.server = Server(task, self.table.row(0), control, prepare(task))
+        self.server = Server(task, self.table.row(0), control, None)
         stack.enter_context(self.server.listener)
         stack.callback(self.server.epoll.close)
         self.server.listen()

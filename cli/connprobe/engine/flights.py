@@ -83,10 +83,7 @@ class Flights:
         return len(self.by_fd) + len(self.asked)
 
     def open(self, attempts: list[int]) -> Begun:
-        """Begins a connection for each of `attempts` (0: a first one).
-
-        All connect before the first speaks: what wakes a server are requests, and it finds many.
-        """
+        """Begins a connection for each of `attempts` (0: a first one): all connect, then all speak."""
         if len(attempts) >= LEAST and self.bursts.serves and not any(attempts):
             begun = self._open_burst(len(attempts))
             if begun is not None:

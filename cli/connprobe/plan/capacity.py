@@ -10,9 +10,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from connprobe.model import Capacity, HostFacts
-from connprobe.plan.turns import LEAST_ROOM, MOST_AHEAD
 
 FD_RESERVE = 64  # descriptors of a process that are not connections
+STEERED_NOFILE, UNEVEN = 8192, 1024
 KERNEL_BYTES_PAIR = 8300  # both ends on this host; measured at 200,000 sockets, see docs/measuring.md
 KERNEL_BYTES_REMOTE = 4300
 USER_BYTES = 200  # of one end, in user space, in connprobe's own processes
@@ -57,16 +57,23 @@ def processes_for(count: int, nofile: int) -> int:
 
 
 def server_processes_for(count: int, nofile: int, cpus: int) -> int:
-    """The same for SO_REUSEPORT listeners, which share by hash: room for six standard deviations.
-
-    Where they take turns, for what may come to one before it has passed its turn on, too.
-    """
+    """The same for SO_REUSEPORT listeners, which share by hash: room for six standard deviations. For more
+    where each gets the connections of neighbouring ports."""
     room = max(1, nofile - FD_RESERVE)
-    room -= MOST_AHEAD if room >= LEAST_ROOM else 0
     processes = max(1, min(cpus, math.ceil(count / 100)))
-    while processes < count and count / processes + 6 * math.sqrt(count / processes) > room:
+    while processes < count and _largest(count / processes, is_steered(processes, nofile, cpus)) > room:
         processes += max(1, processes // 50)
     return processes
+
+
+def is_steered(listeners: int, nofile: int, cpus: int) -> bool:
+    """Whether each gets the connections of neighbouring ports: a burst then wakes few processes. It comes out
+    less even, so only where each has much room."""
+    return listeners > cpus and nofile >= STEERED_NOFILE
+
+
+def _largest(mean: float, steered: bool) -> float:
+    return mean + 6 * math.sqrt(mean) + (UNEVEN if steered else 0)
 
 
 def capacities(facts: HostFacts, nofile: int, shape: Shape, asked: int) -> tuple[Capacity, ...]:

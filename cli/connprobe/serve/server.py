@@ -15,7 +15,7 @@ from typing import Any
 
 from connprobe.serve import task as columns
 from connprobe.serve.protocol import Conversation, Frames, Http, Tcp, Upgrades
-from connprobe.serve.steering import Steering, shared_turns
+from connprobe.serve.steering import steer
 from connprobe.serve.task import Task
 from connprobe.serve.together import LEAST, LONGEST, MOST, Together
 
@@ -33,9 +33,7 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Server:
-    def __init__(
-        self, task: Task, row: memoryview, control: socket.socket, shared: tuple[Any, memoryview]
-    ) -> None:
+    def __init__(self, task: Task, row: memoryview, control: socket.socket, context: Any) -> None:
         self.task, self.row, self.control = task, row, control
         self.epoll = select.epoll()
         self.listener = socket.socket(task.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -46,21 +44,19 @@ class Server:
         self.shaking: set[int] = set()
         self.accepted = self.open = self.failed = self.shed = 0
         self.resume_at: float | None = None
-        self.context, self.turns = shared
-        self.steering: Steering | None = None
+        self.context = context
         self.upgrades = Upgrades()
         self.learns = task.protocol == "ws" and task.mode != "stream"
         self.together: Together | None = None
-        self.tries_together = self.learns and self.context is None
+        self.tries_together = self.learns and context is None
 
     def listen(self) -> None:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self.listener.bind(self.task.address)
         self.listener.listen(self.task.backlog)
-        task = self.task
-        if task.at_a_time < task.listeners:
-            self.steering = Steering(self.listener, task.place, task.listeners, task.room, self.turns)
+        if self.task.steers:
+            steer(self.listener, self.task.steers)
         self.row[columns.LISTENING] = self.listener.getsockname()[1]
         self.epoll.register(self.listener.fileno(), select.EPOLLIN)
 
@@ -89,8 +85,6 @@ class Server:
     def _accept(self) -> None:
         fds: list[int] = []
         self._take(fds)
-        if self.steering is not None:
-            self.steering.accepted(self.accepted, full=self.resume_at is not None)
         self._greet(fds)
 
     def _take(self, fds: list[int]) -> None:
@@ -307,24 +301,18 @@ class Server:
         row[columns.FAILED], row[columns.SHED] = self.failed, self.shed
 
 
-def prepare(task: tuple[Any, ...]) -> tuple[Any, memoryview]:
-    """What all processes have in common: the TLS context or None, and whose turn it is to accept."""
+def prepare(task: tuple[Any, ...]) -> Any:
+    """The TLS context of all processes, or None."""
     first = Task(*task)
     if first.certificate is None:
-        return None, shared_turns(first.at_a_time)
+        return None
     from connprobe.serve.tls import server_context
 
-    return server_context(first.certificate, first.key), shared_turns(first.at_a_time)
+    return server_context(first.certificate, first.key)
 
 
-def run(
-    task: tuple[Any, ...], row: memoryview, control: socket.socket, shared: tuple[Any, memoryview]
-) -> None:
-    """Listens when it is told to: in which order they do is what connections are steered by."""
-    data = control.recv(1 << 12)
-    if not data or marshal.loads(data)[0] != "listen":
-        return
-    server = Server(Task(*task), row, control, shared)
+def run(task: tuple[Any, ...], row: memoryview, control: socket.socket, context: Any) -> None:
+    server = Server(Task(*task), row, control, context)
     try:
         server.listen()
     except OSError as error:

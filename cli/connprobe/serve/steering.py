@@ -1,74 +1,66 @@
-"""Has the kernel choose the listener of each next connection, where there are many on one port."""
+"""Has the kernel give what comes from neighbouring ports to one of many listeners.
+
+A client that opens a burst of connections takes its ports one after the other. The kernel's own hash spreads
+these over all listeners, where each process is woken for a few.
+"""
 
 import ctypes
-import mmap
 import socket
 import struct
 
-from connprobe.plan.turns import Turns, passed_on
-
+NEIGHBOURS_BITS = 9  # ports that differ in these alone are neighbours
 _SO_ATTACH_REUSEPORT_CBPF = 51
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, if false, constant
 _PROGRAM = struct.Struct("@HP")  # struct sock_fprog: length, address
-_LOAD, _ADD, _MODULO, _RETURN = 0x20, 0x04, 0x94, 0x16  # BPF_LD | BPF_W | BPF_ABS, ..., BPF_RET | BPF_A
-_RANDOM = 0xFFFFF000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM
+_LOAD_BYTE, _LOAD_HALF, _LOAD_HALF_BEHIND_X = 0x30, 0x28, 0x48  # BPF_LD, with BPF_ABS, and BPF_IND
+_LOAD_X_HEADER_LENGTH, _TO_X, _ADD_X = 0xB1, 0x07, 0x0C  # BPF_LDX | BPF_MSH; BPF_TAX
+_SHIFT_RIGHT, _MODULO, _IS, _GO, _RETURN = 0x74, 0x94, 0x15, 0x05, 0x16
+_NETWORK = 0xFFF00000  # SKF_NET_OFF: what the program is shown begins behind the header of TCP
 
 
-def shared_turns(at_a_time: int) -> memoryview:
-    """`Turns` of all processes that are forked after this."""
-    turns = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")[:2]
-    turns[1] = at_a_time
-    return turns
+def steer(listener: socket.socket, listeners: int) -> bool:
+    """`listener`: one of the group. False: it is refused (seccomp, net.core.optmem_max), they share by hash.
+
+    Once, and before connections come: kernels without commit 18fc650ccd7f (CVE-2026-52910) free a program that
+    is replaced while another CPU may run it.
+    """
+    steps = selection(listeners)
+    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*step) for step in steps))
+    value = _PROGRAM.pack(len(steps), ctypes.addressof(program))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, value)
+    except OSError:
+        return False
+    return True
 
 
-class Steering:
-    """One listener's, which was the `place`-th to listen, of so many; its process has room for `room`."""
-
-    def __init__(
-        self, listener: socket.socket, place: int, listeners: int, room: int, turns: memoryview
-    ) -> None:
-        self._listener, self._turns = listener, turns
-        self._place, self._listeners, self._room = place, listeners, room
-        self._refused = False
-        if not place:
-            self._point()
-
-    def accepted(self, total: int, *, full: bool) -> None:
-        """See plan.turns.passed_on."""
-        passed = passed_on(self._now(), self._place, self._listeners, self._room, total, full=full)
-        if passed is not None and not self._refused:
-            self._turns[0], self._turns[1] = passed
-            self._point()
-
-    def _now(self) -> Turns:
-        first, having = self._turns
-        return first, having
-
-    def _point(self) -> None:
-        """Connections under way stay where they are: their listener was chosen by their SYN.
-
-        Where this is refused (seccomp, net.core.optmem_max) they spread by hash, as they do before.
-        """
-        pointed = None
-        while pointed != (turns := self._now()):  # another went on, and was overtaken by this
-            pointed = turns
-            program = ctypes.create_string_buffer(selection(pointed, self._listeners))
-            value = _PROGRAM.pack(len(program) // _INSTRUCTION.size, ctypes.addressof(program))
-            try:
-                self._listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, value)
-            except OSError:
-                self._refused = True
-                return
+def selection(listeners: int) -> list[tuple[int, int, int, int]]:
+    """A program of classic BPF. Which listener: the source port's higher bits and the bytes of the source
+    address (of IPv6, the halfwords of its interface identifier), summed, modulo their number."""
+    ipv4 = [
+        (_LOAD_X_HEADER_LENGTH, 0, 0, _NETWORK),
+        (_LOAD_HALF_BEHIND_X, 0, 0, _NETWORK),
+        (_SHIFT_RIGHT, 0, 0, NEIGHBOURS_BITS),
+        *_added(_LOAD_BYTE, range(12, 16)),
+    ]
+    ipv6 = [
+        (_LOAD_HALF, 0, 0, _NETWORK + 40),
+        (_SHIFT_RIGHT, 0, 0, NEIGHBOURS_BITS),
+        *_added(_LOAD_HALF, range(16, 24, 2)),
+    ]
+    return [
+        (_LOAD_BYTE, 0, 0, _NETWORK),
+        (_SHIFT_RIGHT, 0, 0, 4),
+        (_IS, len(ipv4) + 1, 0, 6),
+        *ipv4,
+        (_GO, 0, 0, len(ipv6)),
+        *ipv6,
+        (_MODULO, 0, 0, listeners),
+        (_RETURN, 0, 0, 0),
+    ]
 
 
-def selection(turns: Turns, listeners: int) -> bytes:
-    """A program of classic BPF: one of those that have their turn, at random."""
-    first, having = turns
-    steps = (
-        (_LOAD, _RANDOM),
-        (_MODULO, having),
-        (_ADD, first % listeners),
-        (_MODULO, listeners),
-        (_RETURN, 0),
-    )
-    return b"".join(_INSTRUCTION.pack(code, 0, 0, constant) for code, constant in steps)
+def _added(load: int, places: range) -> list[tuple[int, int, int, int]]:
+    """What stands in these places of the network header, added to the accumulator."""
+    steps = ((_TO_X, 0), (load, _NETWORK), (_ADD_X, 0))
+    return [(code, 0, 0, base + place if base else 0) for place in places for code, base in steps]

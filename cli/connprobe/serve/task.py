@@ -9,10 +9,7 @@ class Task(NamedTuple):
     protocol: str  # tcp, http, ws
     mode: str  # idle, echo, stream
     backlog: int
-    place: int  # among the listeners, in the order in which they begin
-    listeners: int
-    at_a_time: int  # to so many of them connections go
-    room: int  # connections that a process may have
+    steers: int  # so many listeners, of which this is one; 0: none, or another does
     certificate: str | None  # PEM files; None: no TLS
     key: str | None
 

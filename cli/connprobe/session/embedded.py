@@ -12,8 +12,7 @@ from typing import IO
 
 from connprobe.errors import RunFailed
 from connprobe.fleet.fleet import Fleet
-from connprobe.plan.capacity import FD_RESERVE
-from connprobe.plan.turns import at_a_time
+from connprobe.plan.capacity import is_steered
 from connprobe.serve import task as columns
 from connprobe.serve.task import Task
 from connprobe.session.certificate import Certificate, make_certificate
@@ -48,12 +47,10 @@ def start_server(
         except OSError as error:
             raise _refused(address, port, error.strerror or str(error)) from error
         port = reserved.getsockname()[1]
-        room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FD_RESERVE
-        steered = at_a_time(processes, room, len(os.sched_getaffinity(0)))
-        listen = (int(family), (address, port), protocol, mode, backlog)
-        tasks = [
-            Task(*listen, place, processes, steered, room, certificate, key) for place in range(processes)
-        ]
+        task = Task(int(family), (address, port), protocol, mode, backlog, 0, certificate, key)
+        nofile, cpus = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.sched_getaffinity(0))
+        first = task._replace(steers=processes) if is_steered(processes, nofile, cpus) else task
+        tasks = [first, *[task] * (processes - 1)]
         fleet = Fleet("connprobe.serve.server", "connprobe-s", tasks, columns.COLUMNS, log)
         try:
             _wait_until_listening(fleet, processes, address, port)
@@ -77,10 +74,8 @@ def _check_free(family: int, address: str, port: int) -> None:
 
 
 def _wait_until_listening(fleet: Fleet, processes: int, address: str, port: int) -> None:
-    """One after the other."""
     listening = 0
     while listening < processes:
-        fleet.tell(listening, "listen")
         messages: Sequence[tuple[int, tuple[object, ...]]] = fleet.poll(START_S)
         if fleet.lost:
             raise RunFailed(f"a process of the embedded server {next(iter(fleet.lost.values()))}")
