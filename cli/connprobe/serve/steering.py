@@ -21,8 +21,8 @@ _NETWORK = 0xFFF00000  # SKF_NET_OFF: what the program is shown begins behind th
 def steer(listener: socket.socket, listeners: int) -> bool:
     """`listener`: one of the group. False: it is refused (seccomp, net.core.optmem_max), they share by hash.
 
-    Once, and before connections come: kernels without commit 18fc650ccd7f (CVE-2026-52910) free a program that
-    is replaced while another CPU may run it.
+    Once, and before connections come: kernels without commit 18fc650ccd7f (CVE-2026-52910) free a program
+    that is replaced while another CPU may run it.
     """
     steps = selection(listeners)
     program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*step) for step in steps))
