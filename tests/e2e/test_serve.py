@@ -15,6 +15,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request, TextMessage
 from wsproto.events import Event as WsEvent
 
+from connprobe.plan.capacity import STEERED_NOFILE
+from connprobe.serve.steering import NEIGHBOURS_BITS
 from connprobe.serve.together import Together
 from running import Command, Listening, eventually
 from servers import RESET
@@ -221,6 +223,37 @@ def test_processes_and_backlog(start: Callable[..., Command], free_port: Callabl
     assert [line.split()[2] for line in found.stdout.splitlines()] == ["17"] * 3
     names = server.command.processes().values()
     assert {f"connprobe-s-{number}" for number in range(3)} <= set(names)
+    assert server.stop().returncode == 0
+
+
+def test_neighbouring_ports_come_to_one_process(
+    start: Callable[..., Command], free_port: Callable[[], int]
+) -> None:
+    """Where there are more processes than CPUs: a burst wakes one of them."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < STEERED_NOFILE:
+        pytest.skip(f"processes with few descriptors share by hash: ulimit -Hn {STEERED_NOFILE}")
+    processes = len(os.sched_getaffinity(0)) + 1
+    given = ("--protocol", "tcp", "--processes", str(processes))
+    server = Listening(start("serve", "--listen", f"127.0.0.1:{free_port()}", *given))
+    names = server.command.processes().items()
+    pids = [pid for pid, name in names if name.startswith("connprobe-s-") and name[-1].isdigit()]
+    assert len(pids) == processes
+
+    def descriptors() -> list[int]:
+        return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids]
+
+    before, block = descriptors(), 1 << NEIGHBOURS_BITS
+    with ExitStack() as stack:
+        for port in range(20 * block, 20 * block + 30):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.settimeout(20)
+            client.bind(("127.4.3.2", port))
+            client.connect(server.address)
+        expected = [0] * (processes - 1) + [30]
+        assert eventually(
+            lambda: sorted(now - then for now, then in zip(descriptors(), before, strict=True)) == expected
+        )
     assert server.stop().returncode == 0
 
 
