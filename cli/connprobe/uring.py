@@ -12,13 +12,16 @@ import socket
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 _SETUP, _ENTER, _REGISTER = 425, 426, 427  # system calls
 _SUBMIT_ALL, _COOP_TASKRUN, _SINGLE_ISSUER = 1 << 7, 1 << 8, 1 << 12
 _GETEVENTS, _REGISTER_PROBE = 1, 8
 _ENTRIES_AT = 0x10000000
 _ENTRY = struct.Struct("=BBHiQQIIQHHiQQ")
+_COMPLETION = struct.Struct("=QiI")  # user_data, result, flags
+COMPLETION_BYTES = _COMPLETION.size
 SKIP_SUCCESS = 1 << 6
 CANCEL, CONNECT, SEND, RECV, EPOLL_CTL, SOCKET, COMMAND, BIND = 14, 16, 26, 27, 29, 45, 46, 56
 EPOLL_CTL_ADD, EPOLLIN = 1, 1
@@ -27,8 +30,6 @@ EVENT_WORDS, EVENT_FD = (3, 1) if os.uname().machine == "x86_64" else (4, 2)  # 
 # Here, since enumerations do it: in each worker that code would dirty 100 kB, and a ctypes array as much.
 AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # of SEND and RECV: nothing is left to wait for
 _U32 = 0xFFFFFFFF
-
-Come = tuple[list[int], list[int]]  # user_data and results of completions, in the order of these
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -51,6 +52,7 @@ class Uring:
             ctypes.c_char.from_buffer(self.memory)
         )  # which stays: nothing resizes it
         self._reads = (-1, -1)  # what the entries of `read_at_once` are prepared for
+        self._usual = b""  # its completions, where as much as is asked for is there of all
         self._broken = False
         parameters = bytearray(120)  # struct io_uring_params
         struct.pack_into("=III", parameters, 0, 0, 0, _SUBMIT_ALL | _COOP_TASKRUN | _SINGLE_ISSUER)
@@ -72,16 +74,17 @@ class Uring:
         entries, completions = struct.unpack_from("=II", parameters)
         _, tail, _, _, _, _, order = struct.unpack_from("=7I", parameters, 40)  # struct io_sqring_offsets
         head, come, _, _, _, completed = struct.unpack_from("=6I", parameters, 80)  # struct io_cqring_offsets
-        self._queues = mmap.mmap(self._fd, max(order + entries * 4, completed + completions * 16))
+        self._queues = mmap.mmap(
+            self._fd, max(order + entries * 4, completed + completions * COMPLETION_BYTES)
+        )
         self._entries = mmap.mmap(self._fd, entries * _ENTRY.size, offset=_ENTRIES_AT)
         self._words = memoryview(self._queues).cast("I")
         self.fields = memoryview(self._entries).cast("I")
         self._order = self._words[order // 4 : order // 4 + entries]
+        self._every = memoryview(array("I", range(entries)))
         self._tail_at, self._tail, self._mask = tail // 4, 0, entries - 1
         self._head_at, self._come_at, self._head = head // 4, come // 4, 0
-        self._its_mask = completions - 1
-        ring = memoryview(self._queues)[completed : completed + completions * 16]  # of struct io_uring_cqe
-        self._data, self._answers = ring.cast("Q"), ring.cast("i")
+        self._its_mask, self._completed_at = completions - 1, completed
 
     def close(self) -> None:
         os.close(self._fd)
@@ -112,7 +115,7 @@ class Uring:
         if self._broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         at, end = self._tail & self._mask, self._mask + 1
-        order = array("I", range(first, first + number))
+        order = self._every[first : first + number]
         self._order[at : at + number] = order[: end - at]
         self._order[: max(0, at + number - end)] = order[end - at :]
         self._tail += number
@@ -120,45 +123,40 @@ class Uring:
         while number:
             number -= _called(_ENTER, self._fd, number, 0, 0, None, 0)
 
-    def come(self) -> Come:
-        """The completions since the last call."""
+    def come(self) -> bytes:
+        """The completions since the last call, one behind the other: see `parsed`, and `completions`."""
         first, number = self._head & self._its_mask, (self._words[self._come_at] - self._head) & _U32
+        begin, size = self._completed_at + first * COMPLETION_BYTES, number * COMPLETION_BYTES
+        end = self._completed_at + (self._its_mask + 1) * COMPLETION_BYTES
+        come = self._queues[begin : min(end, begin + size)]
+        if begin + size > end:
+            come += self._queues[self._completed_at : self._completed_at + begin + size - end]
         self._head += number
-        data: list[int] = []
-        answers: list[int] = []
-        for start, end in ((first, first + number), (0, first + number - self._its_mask - 1)):
-            end = min(end, self._its_mask + 1)
-            if start < end:
-                data += self._data[2 * start : 2 * end : 2].tolist()
-                answers += self._answers[4 * start + 2 : 4 * end : 4].tolist()
         self._words[self._head_at] = self._head & _U32
-        return data, answers
+        return come
 
     def wait(self) -> None:
         """Until there is a completion that was not given yet."""
         _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)
 
-    def done(self, first: int, number: int) -> Come:
+    def done(self, first: int, number: int) -> bytes:
         """Submits entries that complete one by one, and waits for all.
 
         Where the ring fails on the way, those that were done by then: the next call says so.
         """
-        data: list[int] = []
-        answers: list[int] = []
+        come = b""
         try:
             self.submit(first, number)
-            data, answers = self.come()
-            while len(data) < number:
+            come = self.come()
+            while len(come) < number * COMPLETION_BYTES:
                 self.wait()
-                more = self.come()
-                data, answers = data + more[0], answers + more[1]
+                come += self.come()
         except OSError:
             if self._broken:
                 raise
             self._broken = True
-            more = self.come()
-            data, answers = data + more[0], answers + more[1]
-        return data, answers
+            come += self.come()
+        return come
 
     def read_at_once(
         self, fds: Sequence[int], length: int, *, entries: int, most: int, place: int
@@ -173,19 +171,37 @@ class Uring:
             for slot in range(most):
                 at = self.base + place + slot * length
                 self.write(entries + slot, slot, opcode=RECV, address=at, length=length, operation=AT_ONCE)
+            self._usual = completions(range(most), repeat(length))
         number, begin = len(fds), entries * WORDS
         self.fields[begin + FD : begin + number * WORDS : WORDS] = array("I", fds)
-        data, answers = self.done(entries, number)
-        if data != list(range(number)):
+        come = self.done(entries, number)
+        sizes = [length] * number
+        if come != self._usual[: number * COMPLETION_BYTES]:
             sizes = [-errno.EAGAIN] * number
-            for slot, size in zip(data, answers, strict=True):
+            for slot, size in parsed(come):
                 sizes[slot] = size
-            answers = sizes
-        return answers, self.memory[place : place + number * length]
+        return sizes, self.memory[place : place + number * length]
 
     def spoilt(self) -> None:
         """The entries of `read_at_once` were used for something else."""
         self._reads = (-1, -1)
+
+
+def completions(data: Iterable[int], results: Iterable[int]) -> bytes:
+    """What `come` gives of these: the user_data of each, and its result."""
+    return b"".join(_COMPLETION.pack(each, result, 0) for each, result in zip(data, results, strict=False))
+
+
+def parsed(come: bytes) -> list[tuple[int, int]]:
+    """(user_data, result) of each."""
+    words = memoryview(come)
+    return list(zip(words.cast("Q")[::2].tolist(), words.cast("i")[2::4].tolist(), strict=True))
+
+
+def results_of(come: bytes, data: "memoryview[int]") -> list[int] | None:
+    """The results of what `come` gave, in its order. None: their user_data is not `data`, of array("Q")."""
+    words = memoryview(come)
+    return words.cast("i")[2::4].tolist() if words.cast("Q")[::2] == data else None
 
 
 def _pointer(buffer: bytearray) -> object:

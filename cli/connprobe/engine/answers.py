@@ -67,7 +67,7 @@ class Answers:
         before, after = self._opening.known or (b"", b"")
         if data == before + (after + before).join(expected) + after and sizes.count(length) == len(fds):
             for since, times in Counter(began).items():
-                self._tally.took_us += [int((self._arrived - since) * 1e6)] * times
+                self._tally.handshakes(int((self._arrived - since) * 1e6), times)
             self._tally.established += len(fds)
             for sock in filter(None, socks):
                 sock.detach()

@@ -12,7 +12,7 @@ from connprobe.engine.failure import Refusal
 from connprobe.engine.task import Task
 from connprobe.errors import ProtocolViolation
 from connprobe.wire.http import ResponseReader, request_bytes
-from connprobe.wire.websocket import accept_for, key_from, refusal, upgrade_headers
+from connprobe.wire.websocket import NONCE_BYTES, accepts_for, keys_from, refusal, upgrade_headers
 
 
 class Pending(Protocol):
@@ -109,13 +109,9 @@ class WebSocketOpening:
         self.known: tuple[bytes, bytes] | None = None
 
     def requests(self, number: int) -> tuple[bytes, list[bytes]]:
-        keys = self._keys(number)
+        keys = keys_from(os.urandom(NONCE_BYTES * number))
         between = self._after + self._before
-        return self._before + between.join(keys) + self._after, [accept_for(key) for key in keys]
-
-    def _keys(self, number: int) -> list[bytes]:
-        random = os.urandom(16 * number)
-        return [key_from(random[i : i + 16]) for i in range(0, len(random), 16)]
+        return self._before + between.join(keys) + self._after, accepts_for(keys)
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         # Answers of one server differ in the accept key alone: what was parsed once need not be parsed again.

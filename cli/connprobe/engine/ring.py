@@ -13,12 +13,22 @@ import socket
 import struct
 from array import array
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, cycle, repeat
 
 from connprobe import uring
 from connprobe.engine.bursts import MOST
 from connprobe.engine.sources import IP_BIND_ADDRESS_NO_PORT
-from connprobe.uring import AT_ONCE, EVENT_FD, EVENT_WORDS, WORDS, Come, Uring
+from connprobe.uring import (
+    AT_ONCE,
+    COMPLETION_BYTES,
+    EVENT_FD,
+    EVENT_WORDS,
+    WORDS,
+    Uring,
+    completions,
+    parsed,
+    results_of,
+)
 
 LONGEST_REQUEST = 4096
 LEAST_ROOM = 256  # of an answer
@@ -52,7 +62,6 @@ class Ring(Uring):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._length, self._binds = request_bytes, binds
         self.room = max(request_bytes, LEAST_ROOM)  # of an answer that `read` reads
-        self._usual: list[int] = []
         self.late: dict[int, int] = {}  # of the last burst: descriptor -> errno that its connect took
         self._steps = _STEPS if binds else _STEPS - 2
         super().__init__(_ENTRIES, _REQUESTS_AT + MOST * self.room + 3 & ~3, uring.BIND)
@@ -62,6 +71,11 @@ class Ring(Uring):
         self._events = words.cast("I")[_EVENTS_AT // 4 : _REQUESTS_AT // 4]
         self._events[::EVENT_WORDS] = array("I", [uring.EPOLLIN] * MOST)
         self._prepare(family, epoll_fd)
+        self._makings = memoryview(array("Q", range(_MADE, _CANCELLED)))
+        # Completions where all goes well on loopback: connects come last, as each is asked for again.
+        kinds = chain.from_iterable(zip(range(_SENT, _WATCHED), range(_WATCHED, _MADE), strict=True))
+        self._spoken = completions(kinds, cycle((request_bytes, 0)))
+        self._connected = completions(range(_CONNECTED, _SENT), repeat(0))
 
     def _prepare(self, family: int, epoll_fd: int) -> None:
         """What is the same in every burst."""
@@ -115,8 +129,9 @@ class Ring(Uring):
         """
         number, size = len(sources), self._length
         self.submit(MOST * self._steps, number)
-        data, made = come = self.come()
-        if data != list(range(_MADE, _MADE + number)):
+        come = self.come()
+        made = results_of(come, self._makings[:number])
+        if made is None:
             made = self._results(number, number, come)[_MADE : _MADE + number]
         if min(made) < 0:
             slots = [slot for slot, fd in enumerate(made) if fd >= 0]
@@ -153,15 +168,9 @@ class Ring(Uring):
             self._put(_SOURCES_AT, b"".join(sources))
         self.submit(0, number * self._steps)
         self.late = {}
-        data, answers = come = self.come()
-        if data == self._usual_order(number):
-            sent, watched, connected = (
-                answers[: 2 * number : 2],
-                answers[1 : 2 * number : 2],
-                answers[2 * number :],
-            )
-            if sent == [self._length] * number and not any(watched) and not any(connected):
-                return sent
+        come, spoken, size = self.come(), self._spoken, number * COMPLETION_BYTES
+        if come == spoken[: 2 * size] + self._connected[:size]:
+            return [self._length] * number
         results = self._results(3 * number, number, come)
         kinds = [results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT, _WATCHED)]
         self.late = {
@@ -171,17 +180,10 @@ class Ring(Uring):
         }
         return [_outcome(*each) for each in zip(*kinds, strict=True)]
 
-    def _usual_order(self, number: int) -> list[int]:
-        """Of user_data, where all went well on loopback: connects come last, as each is asked for again."""
-        if len(self._usual) != 3 * number:
-            steps = zip(range(_SENT, _SENT + number), range(_WATCHED, _WATCHED + number), strict=True)
-            self._usual = [*chain.from_iterable(steps), *range(_CONNECTED, _CONNECTED + number)]
-        return self._usual
-
     def _put(self, at: int, values: bytes) -> None:
         self.memory[at : at + len(values)] = values
 
-    def _results(self, completions: int, number: int, come: Come | None = None) -> list[int]:
+    def _results(self, expected: int, number: int, come: bytes = b"") -> list[int]:
         """Of `number` connections, by user_data. What is still under way is cancelled: that leaves TCP alone.
 
         The rest is waited for, or it would be taken for the next burst's: a kernel thread takes over an
@@ -190,7 +192,7 @@ class Ring(Uring):
         results = [0] * _KINDS
         results[_CONNECTED : _CONNECTED + number] = [_UNDER_WAY] * number
         arrived = _sort(come or self.come(), results)
-        if arrived < completions:
+        if arrived < expected:
             connecting = [slot for slot in range(number) if results[_CONNECTED + slot] == _UNDER_WAY]
             self.spoilt()
             for place, slot in enumerate(connecting):
@@ -198,8 +200,8 @@ class Ring(Uring):
                     place + _OTHERS_AT, _CANCELLED + slot, opcode=uring.CANCEL, address=_CONNECTED + slot
                 )
             self.submit(_OTHERS_AT, len(connecting))
-            completions += len(connecting)
-            while (arrived := arrived + _sort(self.come(), results)) < completions:
+            expected += len(connecting)
+            while (arrived := arrived + _sort(self.come(), results)) < expected:
                 self.wait()
         return results
 
@@ -210,11 +212,11 @@ def trim_heap() -> None:
         _trim(0)
 
 
-def _sort(come: Come, results: list[int]) -> int:
+def _sort(come: bytes, results: list[int]) -> int:
     """Into `results`, by user_data. How many there were of those that always come."""
-    for at, result in zip(*come, strict=True):
+    for at, result in (each := parsed(come)):
         results[at] = result
-    return sum(map(_CONNECTED.__le__, come[0]))
+    return sum(at >= _CONNECTED for at, _ in each)
 
 
 def _is_late(connected: int, sent: int) -> bool:

@@ -28,14 +28,15 @@ class Tally:
 
     def count_handshakes(self) -> None:
         """Those of this turn."""
-        took_us, counts = self.took_us, self._handshakes
-        if not took_us:
-            return
-        for value, times in Counter(took_us).items():  # those of one burst are answered at the same moment
-            counts[bucket(value)] += times
-        self._handshake_sum_us += sum(took_us)
-        self._handshake_max_us = max(self._handshake_max_us, *took_us)
-        took_us.clear()
+        for value, times in Counter(self.took_us).items() if self.took_us else ():
+            self.handshakes(value, times)
+        self.took_us.clear()
+
+    def handshakes(self, took_us: int, times: int) -> None:
+        """So many that took so long: those of one burst are answered at the same moment."""
+        self._handshakes[bucket(took_us)] += times
+        self._handshake_sum_us += took_us * times
+        self._handshake_max_us = max(self._handshake_max_us, took_us)
 
     def message(self, took_us: int) -> None:
         """One that was answered as it had to be."""

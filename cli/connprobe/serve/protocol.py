@@ -12,6 +12,7 @@ from connprobe.wire.websocket import (
     TEXT,
     FrameReader,
     accept_for,
+    accepts_for,
     are_keys,
     close_payload,
     frame,
@@ -66,7 +67,7 @@ class Upgrades:
         if data != before + (after + before).join(keys) + after or not are_keys(b"".join(keys)):
             return None
         first, last = self._answer
-        return first + (last + first).join([accept_for(key) for key in keys]) + last
+        return first + (last + first).join(accepts_for(keys)) + last
 
     def learn(self, data: bytes, answer: bytes) -> None:
         """`data`, alone and whole, was answered with this."""

@@ -1,7 +1,8 @@
 """The WebSocket opening handshake (RFC 6455, section 4), both sides; the frames are in frames.py."""
 
-import binascii
 import re
+from binascii import b2a_base64 as _base64
+from collections.abc import Iterable
 
 from connprobe import causes
 from connprobe.errors import ProtocolViolation
@@ -26,12 +27,16 @@ from connprobe.wire.requests import Request
 try:
     from _sha1 import sha1  # type: ignore[import-not-found]  # unknown to typeshed
 except ImportError:
+    from functools import partial
     from hashlib import sha1
+
+    sha1 = partial(sha1, usedforsecurity=False)
 
 __all__ = [
     "BINARY",
     "CLOSE",
     "CONTINUATION",
+    "NONCE_BYTES",
     "PING",
     "PONG",
     "TEXT",
@@ -39,12 +44,14 @@ __all__ = [
     "FrameReader",
     "FrameViolation",
     "accept_for",
+    "accepts_for",
     "are_keys",
     "close_payload",
     "frame",
     "is_key",
     "is_upgrade",
     "key_from",
+    "keys_from",
     "refusal",
     "upgrade_answer",
     "upgrade_headers",
@@ -52,20 +59,32 @@ __all__ = [
 
 _key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 _keys = re.compile(rb"(?:[A-Za-z0-9+/]{22}==)*").fullmatch
+NONCE_BYTES = 16
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_REASON = 60  # characters of a peer's reason phrase that are repeated to the user
 
 
 def key_from(nonce: bytes) -> bytes:
     """Sec-WebSocket-Key for 16 random bytes. Raises ValueError for another number."""
-    if len(nonce) != 16:
+    if len(nonce) != NONCE_BYTES:
         raise ValueError("a nonce has 16 bytes")
-    return binascii.b2a_base64(nonce, newline=False)
+    return _base64(nonce, newline=False)
+
+
+def keys_from(random: bytes) -> list[bytes]:
+    """One for each 16 of these."""
+    starts = range(0, len(random), NONCE_BYTES)
+    return [_base64(random[start : start + NONCE_BYTES], newline=False) for start in starts]
 
 
 def accept_for(key: bytes) -> bytes:
     """The Sec-WebSocket-Accept that answers `key`."""
-    return binascii.b2a_base64(sha1(key + _GUID, usedforsecurity=False).digest(), newline=False)
+    return accepts_for([key])[0]
+
+
+def accepts_for(keys: Iterable[bytes]) -> list[bytes]:
+    """The same of many: of 400,000 each would pay for a call."""
+    return [_base64(sha1(key + _GUID).digest(), newline=False) for key in keys]
 
 
 def upgrade_headers(key: bytes, host: str) -> list[tuple[str, str]]:
