@@ -1,12 +1,15 @@
 """A worker in a thread against small real servers: what it counts, says and leaves behind."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from connprobe import causes
 from connprobe.engine import counters
+from connprobe.engine.worker import TURN
+from servers import RESET
 
 Run = Callable[..., Any]  # see conftest.py
 
@@ -38,6 +41,37 @@ def test_nobody_listens(run: Run, listener: socket.socket) -> None:
     assert totals.failures == {causes.REFUSED: 101}
     worker.tell("quit")
     assert worker.hear() == ("ended", {causes.REFUSED: {"ECONNREFUSED: Connection refused": 101}}, {})
+
+
+def test_a_reset_that_came_before_the_worker_looked(run: Run, listener: socket.socket) -> None:
+    """What a server resets was established, also where that is the first the worker hears of it."""
+    first = threading.Event()
+
+    def reset_all() -> None:
+        first.wait(10)
+        with TURN:  # behind the worker, when it waits for its first events
+            for _ in range(7):
+                with listener.accept()[0] as accepted:
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    server = threading.Thread(target=reset_all)
+    server.start()
+    with TURN:
+        worker = run(share=7, target=listener.getsockname())
+        queued(1)
+        first.set()
+        queued(2)
+    server.join(10)
+    totals = worker.until(lambda totals: sum(totals.drops.values()) + totals.failed == 7)
+    assert (totals.established, totals.failures, totals.drops) == (7, {}, {causes.RESET: 7})
+
+
+def queued(number: int) -> None:
+    """Waits until so many threads wait for their turn."""
+    deadline = time.monotonic() + 10
+    while len(TURN._queue) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_a_server_that_never_answers(run: Run, listener: socket.socket) -> None:

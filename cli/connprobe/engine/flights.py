@@ -270,6 +270,8 @@ class Flights:
             return self._opening.answer(flight, data)
         if flight.stage == CONNECTING:
             number = flight.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number == errno.ECONNRESET and self._context is None and not flight.unsent:
+                flight.late, number = number, 0  # only what is connected can be reset (tcp_reset)
             if number:
                 raise OSError(number, os.strerror(number))
             flight.stage = SENDING
