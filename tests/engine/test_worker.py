@@ -1,15 +1,19 @@
 """A worker in a thread against small real servers: what it counts, says and leaves behind."""
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from connprobe import causes
 from connprobe.engine import counters
 from connprobe.engine.worker import TURN
-from servers import RESET
+from connprobe.plan.stock import TICKET
+from servers import RESET, OddServer, answer_nothing, answer_once, mute
 
 Run = Callable[..., Any]  # see conftest.py
 
@@ -72,6 +76,52 @@ def queued(number: int) -> None:
     while len(TURN._queue) < number:
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def stock_of(*tickets: int) -> int:
+    """The end that a worker takes them from."""
+    reads, writes = os.pipe()
+    os.write(writes, bytes(tickets))
+    os.close(writes)
+    return reads
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "http"])
+def test_more_is_taken_from_the_stock_until_it_is_empty(run: Run, protocol: str) -> None:
+    stock = stock_of(TICKET, TICKET, 5)
+    with OddServer(answer_once if protocol == "http" else answer_nothing) as server:
+        worker = run(share=997, goal=10, target=("127.0.0.1", server.port), protocol=protocol, stock=stock)
+        worker.until(lambda totals: worker.counted(counters.RAMPED_NS) > 0)
+        totals = worker.until(lambda totals: True)
+        assert (totals.started, totals.established, totals.goal) == (271, 271, 271)
+        assert not worker.worker.stock
+
+
+def test_a_worker_takes_no_more_than_it_has_room_for(run: Run) -> None:
+    stock = stock_of(TICKET, TICKET, TICKET)
+    others = os.dup(stock)
+    with OddServer(answer_nothing) as server:
+        worker = run(share=10 + 2 * TICKET - 1, goal=10, target=("127.0.0.1", server.port), stock=stock)
+        worker.until(lambda totals: worker.counted(counters.RAMPED_NS) > 0)
+        assert worker.until(lambda totals: True).established == 10 + TICKET
+        assert os.read(others, 9) == bytes([TICKET, TICKET])
+        os.close(others)
+
+
+def test_who_is_told_to_stop_leaves_the_stock(run: Run) -> None:
+    stock = stock_of(TICKET, TICKET)
+    others = os.dup(stock)
+    with OddServer(mute) as server:
+        worker = run(
+            share=997, goal=3, target=("127.0.0.1", server.port), protocol="ws", concurrency=3, stock=stock
+        )
+        worker.until(lambda totals: totals.in_flight == 3)
+        worker.tell("stop")
+        while worker.worker.stock:
+            time.sleep(0.001)
+        assert os.read(others, 9) == bytes([TICKET, TICKET])
+        assert worker.until(lambda totals: True).started == 3
+        os.close(others)
 
 
 def test_a_server_that_never_answers(run: Run, listener: socket.socket) -> None:

@@ -36,7 +36,8 @@ LATE_MAX_US = 26
 RESUMED = 27  # TLS handshakes that took up an earlier session
 CPU_NS = 28  # of this worker, from its first visit's beginning to its last one's end
 RING_OPENED = 29  # connections that io_uring opened
-FAILED = 30
+GOAL = 30  # connections that are this worker's to open
+FAILED = 31
 DROPPED = FAILED + len(CAUSES)
 HANDSHAKES = DROPPED + len(CAUSES)
 MESSAGES = HANDSHAKES + BUCKETS
@@ -67,6 +68,7 @@ _PLAIN = {
     "resumed": RESUMED,
     "cpu_ns": CPU_NS,
     "ring_opened": RING_OPENED,
+    "goal": GOAL,
 }
 
 
@@ -99,6 +101,7 @@ class Totals(NamedTuple):
     resumed: int = 0
     cpu_ns: int = 0
     ring_opened: int = 0
+    goal: int = 0
     late_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
     drops: dict[str, int] = {}  # noqa: RUF012 never written

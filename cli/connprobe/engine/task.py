@@ -23,7 +23,7 @@ class Task(NamedTuple):
     """One worker's share of a run."""
 
     share: int  # connections to open, at most
-    goal: int  # of them at once; the rest when told so
+    goal: int  # of them at once; the rest when told so, or from the stock
     family: int  # socket.AF_INET or AF_INET6
     target: tuple[str | int, ...]  # the sockaddr
     # (address, connections from it, first port, (low, high, step)); "", 0 and None: the kernel chooses
@@ -42,4 +42,5 @@ class Task(NamedTuple):
     # The fields of a TlsTask and of a VisitsTask: marshal takes no class of our own.
     tls: tuple[Any, ...] | None
     visits: tuple[Any, ...] | None = None  # None: connections are held
+    stock: int = -1  # descriptor of what may be opened beyond the goal: see engine.stock
     bursts: bool = False  # whether io_uring may open them, and read their first answers

@@ -19,9 +19,11 @@ from connprobe.engine.flights import Asked, Flight, Flights
 from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost
 from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.pings import Pings
+from connprobe.engine.stock import Stock
 from connprobe.engine.tally import Tally
 from connprobe.engine.task import Task, TlsTask
 from connprobe.engine.turn import Turn
+from connprobe.plan.stock import TICKET
 
 OPENS_PER_TURN = 128  # so that answers are read, and their time taken, between bursts
 EVENTS_PER_TURN = 512
@@ -54,7 +56,8 @@ class Worker:
         )
         self.pings = Pings(self.held, self._drop, task.ping_s, task.timeout_s)
         self.backoff = Backoff(task.reconnect_attempts)
-        self.to_open = self.goal = task.goal
+        self.to_open = self.goal = row[counters.GOAL] = task.goal
+        self.stock = Stock(task.stock)
         self.interval_s = task.interval_s
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
@@ -165,6 +168,8 @@ class Worker:
 
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
+        while self.to_open < most and self.stock:
+            self._take_more()
         most = min(most, self.to_open)
         if not self.interval_s:
             return most if self.next_open <= now else 0
@@ -173,6 +178,14 @@ class Worker:
             self.next_open = max(self.next_open, now - BURST_S) + self.interval_s
             due += 1
         return due
+
+    def _take_more(self) -> None:
+        if self.goal + TICKET > self.task.share:
+            self.stock.leave()
+        more = self.stock.take()
+        self.goal += more
+        self.row[counters.GOAL] = self.goal
+        self.to_open += more
 
     def _answered(self, fd: int, asked: Asked) -> None:
         self.answers.read(fd, asked, self.arrived)
@@ -255,9 +268,10 @@ class Worker:
             return 0.0
         timed = self.flights or len(self.backoff) or self.checking or pinging or messages is not None
         wake = self.next_tick if timed else max(now, self.next_tick) + 1
-        if self.to_open and self._room():
+        more = self.to_open or self.stock
+        if more and self._room():
             wake = min(wake, self.next_open)
-        elif self.to_open and len(ALL) > 1:
+        elif more and len(ALL) > 1:
             wake = min(wake, now + TICK_S)  # the others may have made room by then
         return max(0.0, wake - now)
 
@@ -271,6 +285,7 @@ class Worker:
         command, *told = marshal.loads(data) if data else ("abandoned",)
         if command in ("stop", "check"):
             self.to_open = 0
+            self.stock.leave()
         if command == "check":
             self.backoff = Backoff(0)
             self.pings.begin_check()
@@ -286,7 +301,7 @@ class Worker:
     def _raise_goal(self, goal: int, interval_s: float = 0.0, delay_s: float = 0.0) -> None:
         """interval_s: between two that begin, if that is slower than the rate that was asked for."""
         self.to_open += goal - self.goal
-        self.goal = goal
+        self.goal = self.row[counters.GOAL] = goal
         now, self.interval_s = time.monotonic(), max(self.task.interval_s, interval_s)
         self.next_open = now + delay_s if interval_s else min(self.next_open, now + self.interval_s)
         self.ramping, self.row[counters.RAMPED_NS] = True, 0
@@ -347,7 +362,7 @@ class Worker:
 
     def _settled(self) -> bool:
         """Nothing of what was asked for is still to come."""
-        return self.tally.established + self.tally.failed >= self.goal
+        return not self.stock and self.tally.established + self.tally.failed >= self.goal
 
     def _settled_ns(self) -> int:
         """When that came true, by CLOCK_MONOTONIC."""

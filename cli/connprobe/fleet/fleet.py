@@ -37,6 +37,7 @@ class Fleet:
     tasks: anything marshal takes (tuples of numbers, strings, bytes, None). processes: that they are dealt
     to; 0: one for each. name: the processes' name in ps.
     log: where their tracebacks go; None: nowhere. path: the directory to import `module` from.
+    fds: descriptors that all of them get.
     Raises RunFailed when the processes cannot be started.
     """
 
@@ -49,6 +50,7 @@ class Fleet:
         log: IO[bytes] | None = None,
         path: str = _PACKAGE_ROOT,
         processes: int = 0,
+        fds: Sequence[int] = (),
     ) -> None:
         self.lost: dict[int, str] = {}  # index -> how it ended, for those nobody told to end
         self._ended: dict[int, int] = {}  # by pid
@@ -59,7 +61,7 @@ class Fleet:
         self._poll = select.poll()
         with ExitStack() as undo, ExitStack() as theirs:
             try:
-                self.pids = self._start(module, name, tasks, columns, log, path, undo, theirs)
+                self.pids = self._start(module, name, tasks, columns, log, path, fds, undo, theirs)
             except OSError as error:
                 threads = f"{len(tasks):,} threads in " if self._processes < len(tasks) else ""
                 raise RunFailed(
@@ -76,6 +78,7 @@ class Fleet:
         columns: int,
         log: IO[bytes] | None,
         path: str,
+        fds: Sequence[int],
         undo: ExitStack,
         theirs: ExitStack,
     ) -> list[int]:
@@ -115,7 +118,7 @@ class Fleet:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL if log is None else log,
-                pass_fds=[control.fileno(), self.table.fd, *children],
+                pass_fds=[control.fileno(), self.table.fd, *children, *fds],
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

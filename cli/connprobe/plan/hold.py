@@ -15,8 +15,9 @@ from connprobe.plan.capacity import (
     processes_for,
     server_processes_for,
 )
-from connprobe.plan.sources import LoopbackAddresses, deal, on_loopback, segments
+from connprobe.plan.sources import LOOPBACK_SHARE, LoopbackAddresses, deal, on_loopback, segments
 
+LEAST_SHARE = 1024  # of a worker, that some of it may be another's: below, a ramp is over at once
 MOST_PROCESSES = 8  # of workers: each takes 2 to 3 MB by itself, a thread a tenth of that
 
 _WHAT = {
@@ -109,6 +110,22 @@ def worker_processes(request: HoldRequest, workers: int, facts: HostFacts) -> in
     """One for each worker as long as these are few, or asked for; else as many as can work at a time."""
     few = request.workers is not None or workers <= MOST_PROCESSES or not facts.may_unshare
     return workers if few else min(workers, max(2, facts.cpus))
+
+
+def has_stock(request: HoldRequest, plan: HoldPlan, address: str) -> bool:
+    """Whether workers that connect to `address` may differ in how much they open: see plan.stock.
+
+    Not where a rate sets their pace, where how many they are was asked for, and where source ports are
+    scarce: on loopback a worker's addresses have three times as many as it is dealt.
+    """
+    chosen = request.sources is not None or request.source_ports is not None or request.alias_addresses
+    return (
+        plan.workers > 1
+        and not (request.rate_per_s or request.workers or chosen)
+        and on_loopback(address)
+        and plan.ports_per_source >= 4 * LOOPBACK_SHARE
+        and plan.count // plan.workers >= LEAST_SHARE
+    )
 
 
 def _source_pool(request: HoldRequest, address: str, route: Route, seed: int) -> Sequence[str]:

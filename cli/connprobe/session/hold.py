@@ -15,6 +15,7 @@ from connprobe.model import HostRecord, Phase, RunRecord, ServeMode, Target
 from connprobe.observe.client import cpu_of, pss_of
 from connprobe.observe.listeners import chosen_by, listener_pids, waiting
 from connprobe.observe.process import ProcessGroup
+from connprobe.plan.hold import has_stock
 from connprobe.session.clientlimits import ceilings_of_client
 from connprobe.session.costing import Costed, Costing, bare
 from connprobe.session.costs import Costs
@@ -27,6 +28,7 @@ from connprobe.session.kernel.probes import load_probes
 from connprobe.session.outcome import Seen, build_record
 from connprobe.session.prepare import Prepared
 from connprobe.session.sampling import Progress, Sampler
+from connprobe.session.stock import stocked
 from connprobe.session.workertasks import worker_tasks
 from connprobe.store.rundir import RunDirectory
 
@@ -61,6 +63,7 @@ class Hold:
         self._sampler: Sampler
         self._costing: Costing | None = None
         self._hanging = Hanging(self.request.timeout_s)
+        self._dealt: list[int] = []  # to each worker, where there is a stock they take the rest from
 
     def execute(self) -> RunRecord:
         cpu_before = time.process_time()
@@ -164,15 +167,22 @@ class Hold:
         """Returns what is read before the first connection."""
         server = self._sampler.server_start
         costs = Costs(server.pids if server else ())
-        self.fleet = undo.enter_context(self._make_fleet(self._tasks(), log))
+        assert self.target is not None
+        tasks = self._tasks()
+        if tasks[0].visits is None and has_stock(self.request, self.plan, self.target.address):
+            with stocked(tasks, self.plan.nofile) as (tasks, stock):
+                self._dealt = [task.goal for task in tasks]
+                self.fleet = undo.enter_context(self._make_fleet(tasks, log, fds=(stock,)))
+        else:
+            self.fleet = undo.enter_context(self._make_fleet(tasks, log))
         self.kernel.traffic.watch(server.pids if server else (), "target")
         self.kernel.traffic.watch(self.fleet.pids, "client")
         return costs
 
-    def _make_fleet(self, tasks: Sequence[Task], log: IO[bytes]) -> Fleet:
+    def _make_fleet(self, tasks: Sequence[Task], log: IO[bytes], fds: Sequence[int] = ()) -> Fleet:
         module, columns = "connprobe.engine.worker", counters.COLUMNS
         processes = self.plan.worker_processes or 0
-        fleet = Fleet(module, "connprobe-w", tasks, columns, log, processes=processes)
+        fleet = Fleet(module, "connprobe-w", tasks, columns, log, processes=processes, fds=fds)
         self.seen.worker_processes = len(fleet.pids)
         return fleet
 
@@ -314,8 +324,14 @@ class Hold:
         return self.seen.totals
 
     def _share_of(self, worker: int) -> int:
-        """How many connections were this worker's to open."""
-        return self.plan.shards[worker].count
+        """How many connections were this worker's, with what it took, and what nobody takes for it."""
+        if not self._dealt:
+            return self.plan.shards[worker].count
+        goals = list(map(max, self._dealt, self.fleet.table.column(counters.GOAL)))
+        ramped = self.fleet.table.column(counters.RAMPED_NS)
+        if worker == min(self.fleet.lost) and all(ramped[other] for other in self.fleet.alive):
+            return self.plan.count - sum(goals) + goals[worker]
+        return goals[worker]
 
     # when a phase is over
 
