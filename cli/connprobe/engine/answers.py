@@ -54,7 +54,7 @@ class Answers:
             if not self._flights.bursts.reads(length):
                 return rest + [event for event in ready if event[0] in asked]
             fds = together[start : start + MOST]
-            self._read_burst(fds, [asked.pop(fd) for fd in fds], length)
+            self._read_burst(fds, list(map(asked.pop, fds)), length)
         return rest
 
     def _read_burst(self, fds: list[int], asked: list[Asked], length: int) -> None:

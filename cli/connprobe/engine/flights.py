@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Iterable
-from itertools import islice, takewhile
+from itertools import islice, repeat, takewhile
 from typing import Any
 
 from connprobe import causes
@@ -138,7 +138,8 @@ class Flights:
             return None
         fds, sent = opened
         if sent.count(size) == number and not self.bursts.late:
-            self.asked.update(zip(fds, [(None, each, began) for each in expected], strict=True))
+            alike = zip(repeat(None, number), expected, repeat(began, number), strict=True)
+            self.asked.update(zip(fds, alike, strict=True))
             return fds, []
         return self._begun(zip(fds, sent, _each(requests, number), expected, strict=True), began)
 
