@@ -59,3 +59,16 @@ def test_of_a_worker_that_is_killed_the_other_takes_what_it_has_room_for(start: 
     lost = record.failures["worker_lost"] + record.drops.get("worker_lost", 0)
     assert (lost, record.failed + record.dropped) == (COUNT - ALONE, COUNT - ALONE)
     assert run.says("Worker 0 was lost in the run: killed by SIGKILL")
+
+
+def test_what_nobody_took_when_the_run_is_interrupted_was_not_attempted(start: Start) -> None:
+    with begun(start) as (command, server):
+        os.kill(command.named("connprobe-w-0"), signal.SIGKILL)
+        command.sampled("ramp", '"worker_lost":')
+        command.interrupt()
+        server.gate.set()
+        run = check(command.finish(), 130)
+    record = run.record
+    lost = record.failures["worker_lost"] + record.drops.get("worker_lost", 0)
+    assert lost == DEALT
+    assert record.not_attempted >= COUNT - 2 * DEALT - TICKET

@@ -109,7 +109,7 @@ def test_a_worker_takes_no_more_than_it_has_room_for(run: Run) -> None:
 
 
 def test_who_is_told_to_stop_leaves_the_stock(run: Run) -> None:
-    stock = stock_of(TICKET, TICKET)
+    stock = stock_of(TICKET, TICKET, TICKET)
     others = os.dup(stock)
     with OddServer(mute) as server:
         worker = run(
@@ -119,6 +119,7 @@ def test_who_is_told_to_stop_leaves_the_stock(run: Run) -> None:
         worker.tell("stop")
         while worker.worker.stock:
             time.sleep(0.001)
+        # It has taken one, to know whether it is done.
         assert os.read(others, 9) == bytes([TICKET, TICKET])
         assert worker.until(lambda totals: True).started == 3
         os.close(others)

@@ -168,7 +168,9 @@ class Worker:
 
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
-        while self.to_open < most and self.stock:
+        while (
+            self.to_open < max(1, most) and self.stock
+        ):  # also without room: whether it is done it must know
             self._take_more()
         most = min(most, self.to_open)
         if not self.interval_s:

@@ -116,14 +116,14 @@ def has_stock(request: HoldRequest, plan: HoldPlan, address: str) -> bool:
     """Whether workers that connect to `address` may differ in how much they open: see plan.stock.
 
     Not where a rate sets their pace, where how many they are was asked for, and where source ports are
-    scarce: on loopback a worker's addresses have three times as many as it is dealt.
+    scarce: a worker may open twice its share, and connect(2) takes one half of the ports first.
     """
     chosen = request.sources is not None or request.source_ports is not None or request.alias_addresses
     return (
         plan.workers > 1
         and not (request.rate_per_s or request.workers or chosen)
         and on_loopback(address)
-        and plan.ports_per_source >= 4 * LOOPBACK_SHARE
+        and plan.ports_per_source // 2 >= 2 * LOOPBACK_SHARE
         and plan.count // plan.workers >= LEAST_SHARE
     )
 

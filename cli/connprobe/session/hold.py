@@ -327,9 +327,10 @@ class Hold:
         """How many connections were this worker's, with what it took, and what nobody takes for it."""
         if not self._dealt:
             return self.plan.shards[worker].count
-        goals = list(map(max, self._dealt, self.fleet.table.column(counters.GOAL)))
-        ramped = self.fleet.table.column(counters.RAMPED_NS)
-        if worker == min(self.fleet.lost) and all(ramped[other] for other in self.fleet.alive):
+        lost, table = self.fleet.lost, self.fleet.table
+        ramped = all(at for index, at in enumerate(table.column(counters.RAMPED_NS)) if index not in lost)
+        goals = list(map(max, self._dealt, table.column(counters.GOAL)))
+        if ramped and worker == min(lost):
             return self.plan.count - sum(goals) + goals[worker]
         return goals[worker]
 
@@ -338,7 +339,7 @@ class Hold:
     def _ramp_is_over(self, totals: counters.Totals) -> bool:
         self._give_up_if_hopeless(totals)
         if self.seen.gave_up:
-            return totals.in_flight == 0 and totals.started == totals.established + totals.failed
+            return totals.in_flight == 0 and totals.started <= totals.established + totals.failed
         return totals.established + totals.failed >= self.plan.count
 
     def _give_up_if_hopeless(self, totals: counters.Totals) -> None:

@@ -21,7 +21,7 @@ def stocked(tasks: Sequence[Task], nofile: int) -> Iterator[tuple[list[Task], in
         try:
             os.set_blocking(writes, False)
             if os.write(writes, tickets) != len(tickets):
-                raise OSError("a pipe that takes no 4,096 bytes")  # POSIX has it so (PIPE_BUF)
+                raise OSError("a pipe takes no 4,096 bytes")  # on Linux it does (PIPE_BUF)
         finally:
             os.close(writes)
         yield (
