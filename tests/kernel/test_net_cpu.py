@@ -154,6 +154,7 @@ def test_calls_that_are_left_and_come_back(cpu: NetCpu, start: Start) -> None:
     for child in players:
         child.done()
     reading = cpu.read()
+    assert reading.lost == {}
     for child in players:
         calls = reading.processes[child.pid].calls
         assert calls is not None
