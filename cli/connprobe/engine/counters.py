@@ -68,7 +68,6 @@ _PLAIN = {
     "resumed": RESUMED,
     "cpu_ns": CPU_NS,
     "ring_opened": RING_OPENED,
-    "goal": GOAL,
 }
 
 
@@ -101,7 +100,6 @@ class Totals(NamedTuple):
     resumed: int = 0
     cpu_ns: int = 0
     ring_opened: int = 0
-    goal: int = 0
     late_max_us: int = 0
     failures: dict[str, int] = {}  # noqa: RUF012 never written
     drops: dict[str, int] = {}  # noqa: RUF012 never written
