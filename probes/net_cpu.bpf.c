@@ -8,7 +8,7 @@
  *
  * HOOK_CALLS  system calls too: sys_enter, sys_exit and sched_switch, which cost every call of the machine.
  */
-enum { SLEEPERS_FULL };
+enum { SLEEPERS_FULL, SWITCHES_UNSEEN };
 enum { NET_TX, NET_RX, OTHER_SOFTIRQ, SOFTIRQS };
 enum { TASK_DEAD = 0x80 };
 
@@ -101,15 +101,6 @@ RAW_TRACEPOINT(softirq_exit) {
 #ifdef HOOK_CALLS
 BPF_HASH(sleepers, u32, u32, SLEEPERS); /* threads that left the CPU within a call: their process */
 
-static inline void bank(struct cpu *cpu, u32 finished) {
-  u32 tgid = cpu->caller;
-  cpu->caller = 0;
-  struct usage *mine = watched.lookup(&tgid);
-  if (!mine) return;
-  mine->calls += finished;
-  mine->call_ns += bpf_ktime_get_ns() - cpu->call_since;
-}
-
 RAW_TRACEPOINT(sys_enter) {
   u32 tgid = bpf_get_current_pid_tgid() >> 32;
   if (!watched.lookup(&tgid)) return 0;
@@ -121,8 +112,19 @@ RAW_TRACEPOINT(sys_enter) {
 }
 
 RAW_TRACEPOINT(sys_exit) {
+  u64 id = bpf_get_current_pid_tgid();
+  u32 tgid = id >> 32, thread = id;
+  struct usage *mine = watched.lookup(&tgid);
   struct cpu *cpu = this_cpu();
-  if (cpu && cpu->caller) bank(cpu, 1);
+  if (!cpu) return 0;
+  u32 caller = cpu->caller;
+  cpu->caller = 0;
+  if (!mine) return 0;
+  mine->calls++;
+  if (caller == tgid)
+    mine->call_ns += bpf_ktime_get_ns() - cpu->call_since;
+  else if (!sleepers.delete(&thread)) /* where it was asleep before it was watched there is none */
+    lose(SWITCHES_UNSEEN);
   return 0;
 }
 
@@ -131,7 +133,9 @@ RAW_TRACEPOINT(sched_switch) {
   if (!cpu) return 0;
   if (cpu->caller) {
     u32 process = cpu->caller, thread = READ(u32, ctx->args[1], TASK_STRUCT_PID);
-    bank(cpu, 0);
+    struct usage *left = watched.lookup(&process);
+    cpu->caller = 0;
+    if (left) left->call_ns += bpf_ktime_get_ns() - cpu->call_since;
     if (!(ctx->args[3] & TASK_DEAD) && sleepers.update(&thread, &process)) lose(SLEEPERS_FULL);
   }
   u32 next = READ(u32, ctx->args[2], TASK_STRUCT_PID);

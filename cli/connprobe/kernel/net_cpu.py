@@ -18,7 +18,7 @@ Role = Literal["target", "client"]
 _USAGE = struct.Struct("6Q")
 _TIMING = "4Q2I"  # struct timing
 _CPU = struct.Struct(f"2Q2I{3 * _TIMING}")
-_LOST = ("sleepers_full",)
+_LOST = ("sleepers_full", "switches_unseen")
 _SOFTIRQ = tuple(
     Hook("raw_tracepoint", name, name, ("unsigned int",)) for name in ("softirq_entry", "softirq_exit")
 )
