@@ -24,8 +24,8 @@ _COMPLETION = struct.Struct("=QiI")  # user_data, result, flags
 COMPLETION_BYTES = _COMPLETION.size
 SKIP_SUCCESS = 1 << 6
 CANCEL, CONNECT, SEND, RECV, EPOLL_CTL, SOCKET, COMMAND, BIND = 14, 16, 26, 27, 29, 45, 46, 56
-EPOLL_CTL_ADD, EPOLLIN = 1, 1
-WORDS, FD, OFFSET = 16, 1, 2  # of an entry, in 32 bits
+EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLIN, EPOLLONESHOT = 1, 3, 1, 1 << 30
+WORDS, FD, OFFSET, LENGTH = 16, 1, 2, 6  # of an entry, in 32 bits
 EVENT_WORDS, EVENT_FD = (3, 1) if os.uname().machine == "x86_64" else (4, 2)  # struct epoll_event
 # Here, since enumerations do it: in each worker that code would dirty 100 kB, and a ctypes array as much.
 AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # of SEND and RECV: nothing is left to wait for

@@ -66,10 +66,13 @@ class Running:
         said: tuple[Any, ...] = marshal.loads(self.control.recv(1 << 16))
         return said
 
-    def end(self) -> None:
+    def abandon(self) -> None:
         self.control.close()  # as when the supervisor is killed
         self.thread.join(10)
         assert not self.thread.is_alive()
+
+    def end(self) -> None:
+        self.abandon()
         self._theirs.close()
         os.close(self.table.fd)
 

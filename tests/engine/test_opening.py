@@ -1,14 +1,19 @@
 """What counts as established. The short cut for answers seen before must never change a verdict."""
 
+import re
+from base64 import b64encode
+from hashlib import sha1
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connprobe import causes
 from connprobe.engine.failure import Refusal
-from connprobe.engine.opening import HttpOpening, Opening, TcpOpening, WebSocketOpening, opening_for
+from connprobe.engine.opening import KEYS, HttpOpening, Opening, TcpOpening, WebSocketOpening, opening_for
 from connprobe.engine.task import Task
 from connprobe.wire.http import ResponseReader
+from servers import GUID
 
 TASK = Task(
     share=1,
@@ -60,6 +65,18 @@ def request(opening: Opening) -> tuple[bytes, bytes]:
     assert sent.startswith(b"GET /ws HTTP/1.1\r\nHost: server:80\r\n")
     assert sent.endswith(END)
     return sent, expected
+
+
+def test_keys_go_round() -> None:
+    opening = WebSocketOpening(TASK)
+    first, second = (opening.requests(KEYS - 1) for _ in range(2))
+    assert first == second
+    sent, expected = opening.requests(2)
+    keys = re.findall(rb"Sec-WebSocket-Key: (\S+)\r\n", first[0])
+    assert len(set(keys)) == KEYS - 1
+    assert first[1] == [b64encode(sha1(key + GUID).digest()) for key in keys]
+    assert (sent, expected) == (first[0][: len(sent)], first[1][:2])
+    assert WebSocketOpening(TASK).requests(1) != opening.requests(1)
 
 
 # A server's answer in parts; KEY and OLD stand for the accept keys of this and of an earlier connection.

@@ -18,7 +18,7 @@ import servers
 from connprobe import causes, uring
 from connprobe.engine import counters
 from connprobe.engine.bursts import MOST
-from connprobe.engine.ring import Ring, _is_late, _outcome
+from connprobe.engine.ring import MARKED, Ring, _is_late, _outcome
 from connprobe.engine.sources import sockaddr
 from netns import network_namespace
 from servers import OddServer
@@ -46,10 +46,10 @@ class Opened:
                 pytest.skip(f"this kernel has no io_uring for sockets (6.11), or forbids it: {error}")
             raise
 
-    def open(self, number: int) -> list[int]:
+    def open(self, number: int, **options: Any) -> list[int]:
         """The outcomes."""
         assert self.ring is not None
-        fds, outcomes = self.ring.open(self.request * number, [self.source] * number)
+        fds, outcomes = self.ring.open(self.request * number, [self.source] * number, **options)
         self.fds += [fd for fd in fds if fd >= 0]
         return outcomes
 
@@ -105,6 +105,39 @@ def test_each_is_bound_connected_sent_and_watched(opened: Any, listener: socket.
     assert sorted(fd for fd, _ in made.epoll.poll(5, 64)) == sorted(made.fds)
     assert {os.read(fd, 64) for fd in made.fds} == {b"answer"}
     assert not any(os.get_inheritable(fd) or os.get_blocking(fd) for fd in made.fds)
+
+
+@pytest.mark.parametrize("number", [1, MARKED, MARKED + 1, MOST])
+def test_of_a_burst_some_are_told_of_and_once(opened: Any, listener: socket.socket, number: int) -> None:
+    made = opened(listener.getsockname())
+    assert made.open(number, mark=True) == [len(REQUEST)] * number
+    marks = set(made.ring.marks)
+    assert marks == set(made.fds[::-MARKED])
+    with ExitStack() as closing:
+        theirs = [closing.enter_context(listener.accept()[0]) for _ in range(number)]
+        for sock in theirs:
+            sock.sendall(b"answer")
+        told: list[int] = []
+        while len(told) < len(marks):
+            told += [fd for fd, _ in made.epoll.poll(5, 256)]
+        assert sorted(told) == sorted(marks)
+        assert made.epoll.poll(0.05, 256) == []
+        assert made.ring.watch(made.fds) == [0] * number
+        assert {fd for fd, _ in made.epoll.poll(5, 256)} == set(made.fds)
+        assert {fd for fd, _ in made.epoll.poll(5, 256)} == set(made.fds)  # and again
+        assert made.open(2) == [len(REQUEST)] * 2  # no mark is left
+        assert (made.ring.marks, made.epoll.poll(0, 256)[number:]) == ((), [])
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_who_cannot_be_watched(opened: Any, listener: socket.socket, mark: bool) -> None:
+    with socket.socket() as no_epoll:
+        made = opened(listener.getsockname())
+        made.ring.close()
+        to = sockaddr(*listener.getsockname())
+        made.ring = Ring(made.family, to, len(REQUEST), no_epoll.fileno(), binds=True)
+        assert made.open(40, mark=mark) == [-errno.EINVAL] * 40
+        assert not made.ring.marks
 
 
 def test_answers_are_read_at_once(opened: Any, listener: socket.socket) -> None:

@@ -14,7 +14,6 @@ import pytest
 
 from connprobe import causes
 from connprobe.engine.bursts import Bursts
-from connprobe.engine.counters import Totals
 from connprobe.engine.worker import TURN
 from servers import GUID, RESET, switching, text_frame
 
@@ -95,6 +94,7 @@ def by_a_reset(sock: socket.socket, answer: bytes) -> None:
     sock.close()
 
 
+@pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("every", [2, 5])
 @pytest.mark.parametrize(
     ("odd", "failures", "drops"),
@@ -116,8 +116,12 @@ def test_answers_that_are_read_together(
     failures: Sequence[str],
     drops: Sequence[str],
     every: int,
+    batch: bool,
 ) -> None:
-    """All are there before the worker looks: of 97 each `every`-th, but the first, is answered oddly."""
+    """All are there before the worker looks: of 97 each `every`-th, but the first, is answered oddly.
+
+    batch: they begin when it knows what an answer looks like, so that epoll tells of some alone.
+    """
     read, reads = Bursts.read, []
 
     def counted(bursts: Bursts, fds: Sequence[int], answer_bytes: int) -> Any:
@@ -128,15 +132,7 @@ def test_answers_that_are_read_together(
     with ExitStack() as closing:
         listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         listener.settimeout(10)
-        running = run(protocol="ws", target=listener.getsockname(), share=97, concurrency=97, timeout_s=5.0)
-        asked = []
-        for _ in range(97):
-            sock = closing.enter_context(listener.accept()[0])
-            asked.append((sock, answer_to(sock.recv(4096))))
-        right(*asked[0])
-        totals: Totals = running.until(lambda totals: totals.held == 1)  # it knows what an answer looks like
-        if not totals.ring_opened:
-            pytest.skip("this kernel has no io_uring for sockets (6.11), or forbids it")
+        running, asked = begin(run, closing, listener, batch=batch)
         with TURN:
             for index, each in enumerate(asked[1:]):
                 (odd if index % every == 0 else right)(*each)
@@ -154,6 +150,80 @@ def test_answers_that_are_read_together(
         if not (failures or drops):
             assert running.hear()[0] == "checked"
             assert running.until(lambda totals: True).held == 97
+
+
+def begin(run: Run, closing: ExitStack, listener: socket.socket, *, batch: bool, **task: Any) -> Any:
+    """(the worker, of 97 connections the server's socket and the right answer): the first has its answer."""
+    values = {"protocol": "ws", "target": listener.getsockname(), "share": 97, "concurrency": 97, **task}
+    running = run(**values, goal=1 if batch else 97)
+    asked = []
+
+    def accept(number: int) -> None:
+        for _ in range(number):
+            sock = closing.enter_context(listener.accept()[0])
+            asked.append((sock, answer_to(sock.recv(4096))))
+
+    accept(1 if batch else 97)
+    right(*asked[0])
+    running.until(lambda totals: totals.held == 1)  # it knows what an answer looks like
+    if batch:
+        running.tell("goal", 97)
+        accept(96)
+    if not running.until(lambda totals: totals.started == 97).ring_opened:
+        pytest.skip("this kernel has no io_uring for sockets (6.11), or forbids it")
+    assert not batch or len(running.worker.flights.marked) == 3
+    return running, asked
+
+
+def test_of_a_batch_those_that_are_not_answered_are_waited_for(run: Run) -> None:
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(10)
+        running, asked = begin(run, closing, listener, batch=True)
+        for each in asked[1:90:2]:
+            right(*each)
+        totals = running.until(lambda totals: totals.held == 46)
+        assert running.until(lambda totals: totals.in_flight == 51).failed == 0
+        for each in asked[2:90:2]:
+            right(*each)
+        totals = running.until(lambda totals: totals.held == 90)
+        assert (totals.failures, totals.drops) == ({}, {})
+        running.abandon()
+        assert [sock.recv(16) for sock, _ in asked[90:]] == [b""] * 7  # none is forgotten at the end
+
+
+def test_of_a_batch_those_that_are_never_answered_take_too_long(run: Run) -> None:
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(10)
+        running, asked = begin(run, closing, listener, batch=True, timeout_s=0.5)
+        for each in asked[1:60]:
+            right(*each)
+        totals = running.until(lambda totals: totals.established + totals.failed == 97)
+        assert (totals.held, totals.failures) == (60, {causes.TIMEOUT: 37})
+
+
+@pytest.mark.parametrize("method", ["read", "watch"])
+def test_a_batch_whose_ring_fails(run: Run, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    from connprobe.engine import ring
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ring.Ring, method, refuse)
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(10)
+        running, asked = begin(run, closing, listener, batch=True)
+        with TURN:
+            for each in asked[1:]:
+                right(*each)
+        totals = running.until(lambda totals: totals.held == 97)
+        assert totals.failures == {}
+        for sock, _ in asked:
+            sock.close()
+        totals = running.until(lambda totals: totals.held == 0)
+        assert totals.drops == {causes.EOF: 97}
 
 
 def unmasked(ping: bytes) -> bytes:

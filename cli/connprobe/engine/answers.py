@@ -2,13 +2,14 @@
 
 import errno
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from connprobe.engine.bursts import LEAST, MOST
 from connprobe.engine.failure import Refusal, cause_of
-from connprobe.engine.flights import ANSWER_BYTES, Asked, Flight, Flights
+from connprobe.engine.flights import ANSWER_BYTES, Asked, Batch, Flight, Flights
 from connprobe.engine.held import FREE, HeldSet
 from connprobe.engine.opening import Opening
 from connprobe.engine.tally import Tally
@@ -41,13 +42,15 @@ class Answers:
 
     def read_together(self, ready: Sequence[Event], arrived: float) -> Sequence[Event]:
         """Many that are as one before, at once. Returns the events that are not of these."""
+        self._arrived = arrived
+        if self._flights.marked:
+            ready = self._told(ready)
         asked, known = self._flights.asked, self._opening.known
         if known is None or not self._opening.may_be_followed or len(ready) < LEAST:
             return ready
         together = [fd for fd, _ in ready if fd in asked]
         if len(together) < LEAST:
             return ready
-        self._arrived = arrived
         rest = [event for event in ready if event[0] not in asked] if len(together) < len(ready) else []
         length = len(known[0]) + len(asked[together[0]][1]) + len(known[1])
         for start in range(0, len(together), MOST):
@@ -57,6 +60,55 @@ class Answers:
             self._read_burst(fds, list(map(asked.pop, fds)), length)
         return rest
 
+    def _told(self, ready: Sequence[Event]) -> Sequence[Event]:
+        """Reads those batches of which now all that are marked were told of. Returns the other events."""
+        marked, rest = self._flights.marked, []
+        for event in ready:
+            batch = marked.pop(event[0], None)
+            if batch is None:
+                rest.append(event)
+                continue
+            batch.awaited -= 1
+            if not batch.awaited:
+                self._read_batch(batch)
+        return rest
+
+    def read_older(self, before: float) -> None:
+        """Batches that began before that time. Of what has no answer yet epoll tells from now on."""
+        batches = self._flights.batches
+        self._arrived = time.monotonic()
+        while batches and batches[0].began < before:
+            self._read_batch(batches[0])
+
+    def _read_batch(self, batch: Batch) -> None:
+        flights, known = self._flights, self._opening.known
+        assert known is not None
+        flights.take(batch)
+        fds, expected = batch.fds, batch.expected
+        length = len(known[0]) + len(expected[0]) + len(known[1])
+        sizes, data = flights.bursts.read(fds, length) or ([-errno.EAGAIN] * len(fds), b"")
+        watched = flights.watch(fds)
+        if self._all_alike(data, expected, sizes, length) and not any(watched):
+            self._tally.handshakes(int((self._arrived - batch.began) * 1e6), len(fds))
+            self._tally.established += len(fds)
+            self._held.take_all(fds)
+            return
+        for index, (fd, each, size, error) in enumerate(zip(fds, expected, sizes, watched, strict=True)):
+            asked = None, each, batch.began
+            if error:
+                self._unread(fd, asked, -error)
+            elif size == -errno.EAGAIN:
+                flights.asked[fd] = asked
+            elif size < 0:
+                self._unread(fd, asked, -size)
+            else:
+                self._judge(fd, asked, data[index * length : index * length + size], length)
+
+    def _all_alike(self, data: bytes, expected: Sequence[bytes], sizes: list[int], length: int) -> bool:
+        before, after = self._opening.known or (b"", b"")
+        alike = data == before + (after + before).join(expected) + after
+        return alike and sizes.count(length) == len(sizes)
+
     def _read_burst(self, fds: list[int], asked: list[Asked], length: int) -> None:
         read = self._flights.bursts.read(fds, length)
         if read is None:
@@ -64,8 +116,7 @@ class Answers:
             return
         sizes, data = read
         socks, expected, began = zip(*asked, strict=True)
-        before, after = self._opening.known or (b"", b"")
-        if data == before + (after + before).join(expected) + after and sizes.count(length) == len(fds):
+        if self._all_alike(data, expected, sizes, length):
             for since, times in Counter(began).items():
                 self._tally.handshakes(int((self._arrived - since) * 1e6), times)
             self._tally.established += len(fds)

@@ -47,11 +47,13 @@ class Bursts:
                 self.serves = False
         return self.serves
 
-    def open(self, requests: bytes, sources: Sequence[Source]) -> tuple[list[int], list[int]] | None:
+    def open(
+        self, requests: bytes, sources: Sequence[Source], *, mark: bool
+    ) -> tuple[list[int], list[int]] | None:
         """(descriptors, outcomes) of all: see Ring.open. None: it cannot, and nothing was begun."""
         assert self._ring is not None
         try:
-            opened = self._ring.open(requests, [source.sockaddr for source in sources])
+            opened = self._ring.open(requests, [source.sockaddr for source in sources], mark=mark)
         except OSError:
             self.serves = False
             self.rest()
@@ -67,13 +69,26 @@ class Bursts:
 
     def read(self, fds: Sequence[int], answer_bytes: int) -> tuple[list[int], bytes] | None:
         """See Ring.read. None: it cannot."""
-        assert self._ring is not None
         try:
-            return self._ring.read(fds, answer_bytes)
+            return None if self._ring is None else self._ring.read(fds, answer_bytes)
         except OSError:
             self.serves = False
             self.rest()
             return None
+
+    def watch(self, fds: Sequence[int]) -> list[int] | None:
+        """See Ring.watch. None: it cannot, or not all."""
+        try:
+            return None if self._ring is None else self._ring.watch(fds)
+        except OSError:
+            self.serves = False
+            self.rest()
+            return None
+
+    @property
+    def marks(self) -> Sequence[int]:
+        """Of the last burst: see Ring.open."""
+        return () if self._ring is None else self._ring.marks
 
     @property
     def late(self) -> Mapping[int, int]:

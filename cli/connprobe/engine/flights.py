@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Iterable
 from itertools import islice, repeat, takewhile
 from typing import Any
@@ -40,6 +41,16 @@ Asked = tuple[socket.SocketType | None, bytes, float]
 Begun = tuple[list[int], list[tuple[int, Refusal]]]
 
 
+class Batch:
+    """Connections that were opened together. Until they are read, epoll tells of marked ones alone."""
+
+    __slots__ = ("awaited", "began", "expected", "fds")
+
+    def __init__(self, fds: list[int], expected: list[bytes], began: float, awaited: int) -> None:
+        self.fds, self.expected, self.began = fds, expected, began
+        self.awaited = awaited  # marked ones of which epoll has not told anything
+
+
 class Flight:
     __slots__ = ("attempt", "began", "expected", "fd", "late", "reader", "sock", "stage", "unsent")
 
@@ -68,6 +79,9 @@ class Flights:
     def __init__(self, task: Task, epoll: select.epoll, opening: Opening, context: Any) -> None:
         self.by_fd: dict[int, Flight] = {}
         self.asked: dict[int, Asked] = {}
+        self.batches: deque[Batch] = deque()  # in the order in which they began
+        self.marked: dict[int, Batch] = {}  # by descriptor: what epoll has not told of yet
+        self._in_batches = 0
         self.resumed = 0  # TLS handshakes that took up an earlier session
         self._tls = TlsTask(*task.tls) if task.tls is not None else None
         self._session: Any = None  # the last one that a server gave a ticket for
@@ -80,7 +94,7 @@ class Flights:
         self.bursts = Bursts(task, epoll.fileno(), speaks_first=self._speaks_first)
 
     def __len__(self) -> int:
-        return len(self.by_fd) + len(self.asked)
+        return len(self.by_fd) + len(self.asked) + self._in_batches
 
     def open(self, attempts: list[int]) -> Begun:
         """Begins a connection for each of `attempts` (0: a first one): all connect, then all speak."""
@@ -133,15 +147,37 @@ class Flights:
         size = len(requests) // number
         if not self.bursts.ready(size):
             return None
-        opened = self.bursts.open(requests, list(islice(self._sources, number)))
+        opened = self.bursts.open(
+            requests, list(islice(self._sources, number)), mark=self._alike(expected[0])
+        )
         if opened is None:
             return None
         fds, sent = opened
+        if marks := self.bursts.marks:
+            batch = Batch(fds, expected, began, len(marks))
+            self.batches.append(batch)
+            self.marked.update(zip(marks, repeat(batch)))
+            self._in_batches += number
+            return fds, []
         if sent.count(size) == number and not self.bursts.late:
             alike = zip(repeat(None, number), expected, repeat(began, number), strict=True)
             self.asked.update(zip(fds, alike, strict=True))
             return fds, []
         return self._begun(zip(fds, sent, _each(requests, number), expected, strict=True), began)
+
+    def _alike(self, expected: bytes) -> bool:
+        """Whether answers are known, and can be read together."""
+        known = self._opening.known
+        length = None if known is None else len(known[0]) + len(expected) + len(known[1])
+        return length is not None and self._opening.may_be_followed and self.bursts.reads(length)
+
+    def take(self, batch: Batch) -> None:
+        """It is the caller's."""
+        self.batches.remove(batch)
+        self._in_batches -= len(batch.fds)
+        if batch.awaited:
+            for fd in [fd for fd, each in self.marked.items() if each is batch]:
+                del self.marked[fd]
 
     def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked
@@ -163,6 +199,20 @@ class Flights:
                 continue
             flying.append(fd)
         return begun
+
+    def watch(self, fds: list[int]) -> list[int]:
+        """All of a batch, some of which are marked: for each 0, or -errno."""
+        watched = self.bursts.watch(fds)
+        return [self._watch(fd) for fd in fds] if watched is None else watched
+
+    def _watch(self, fd: int) -> int:
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except FileExistsError:
+            self._epoll.modify(fd, select.EPOLLIN)
+        except OSError as error:
+            return -(error.errno or 0)
+        return 0
 
     def end(self, fd: int, asked: Asked) -> None:
         end(asked[0] or self._socket(fd))
@@ -252,8 +302,12 @@ class Flights:
             end(flight.sock)
         for fd, asked in self.asked.items():
             self.end(fd, asked)
+        for batch in self.batches:
+            for fd in batch.fds:
+                end(self._socket(fd))
         self.by_fd.clear()
         self.asked.clear()
+        self.batches.clear()
 
     def _forget(self, flight: Flight) -> None:
         del self.by_fd[flight.fd]

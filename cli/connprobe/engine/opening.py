@@ -14,6 +14,8 @@ from connprobe.errors import ProtocolViolation
 from connprobe.wire.http import ResponseReader, request_bytes
 from connprobe.wire.websocket import NONCE_BYTES, accepts_for, keys_from, refusal, upgrade_headers
 
+KEYS = 4096  # of WebSockets, made before the ramp: each would cost it 1.5 us
+
 
 class Pending(Protocol):
     """The part of a connection in flight that an opening uses."""
@@ -107,11 +109,16 @@ class WebSocketOpening:
         offered = given.get("sec-websocket-protocol", "")
         self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
         self.known: tuple[bytes, bytes] | None = None
+        self._keys = keys_from(os.urandom(NONCE_BYTES * KEYS))
+        self._accepts = accepts_for(self._keys)
+        self._next = 0
 
     def requests(self, number: int) -> tuple[bytes, list[bytes]]:
-        keys = keys_from(os.urandom(NONCE_BYTES * number))
+        """`KEYS` at most: each key comes again after so many connections."""
+        begin = self._next if self._next + number <= KEYS else 0
+        end = self._next = begin + number
         between = self._after + self._before
-        return self._before + between.join(keys) + self._after, accepts_for(keys)
+        return self._before + between.join(self._keys[begin:end]) + self._after, self._accepts[begin:end]
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         # Answers of one server differ in the accept key alone: what was parsed once need not be parsed again.

@@ -13,7 +13,7 @@ import socket
 import struct
 from array import array
 from collections.abc import Sequence
-from itertools import chain, cycle, repeat
+from itertools import repeat
 
 from connprobe import uring
 from connprobe.engine.bursts import MOST
@@ -32,16 +32,23 @@ from connprobe.uring import (
 
 LONGEST_REQUEST = 4096
 LEAST_ROOM = 256  # of an answer
+MARKED = 32  # one of so many: where several processes answer, the first mark tells little of the others
 
 _SETSOCKOPT = 3  # a COMMAND of sockets
-_STEPS = 5  # of a connection, where it is bound
-_OTHERS_AT, _ENTRIES = MOST * (_STEPS + 1), MOST * (_STEPS + 2)  # others: cancels, or reads
+_STEPS = 4  # of a connection, where it is bound
+# Where which entries are. Others: cancels, or reads.
+_MAKE_AT, _WATCH_AT, _OTHERS_AT, _ENTRIES = (MOST * (_STEPS + more) for more in range(4))
+_ADD = array("I", [uring.EPOLL_CTL_ADD] * MOST)
+_AGAIN = array("I", _ADD)  # where the last of each MARKED has been added
+_AGAIN[::-MARKED] = array("I", [uring.EPOLL_CTL_MOD] * len(_AGAIN[::-MARKED]))
+_INPUT = array("I", [uring.EPOLLIN] * MOST)
+_INPUT_ONCE = array("I", [uring.EPOLLIN | uring.EPOLLONESHOT] * MOST)
 _SOCKADDR_BYTES = 28
 _YES, _SOURCES_AT = 32, 36  # in our memory; the target is at 0
 _EVENTS_AT = _SOURCES_AT + MOST * _SOCKADDR_BYTES
 _REQUESTS_AT = _EVENTS_AT + MOST * EVENT_WORDS * 4
 # user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then.
-_FAILED, _CONNECTED, _SENT, _WATCHED, _MADE, _CANCELLED, _KINDS = (MOST * kind for kind in range(7))
+_FAILED, _CONNECTED, _SENT, _MADE, _CANCELLED, _KINDS = (MOST * kind for kind in range(6))
 _UNDER_WAY = 1
 _NO_ERROR = (0, -errno.ECANCELED, -errno.ECONNABORTED)  # of a connect
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -62,20 +69,21 @@ class Ring(Uring):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._length, self._binds = request_bytes, binds
         self.room = max(request_bytes, LEAST_ROOM)  # of an answer that `read` reads
-        self.late: dict[int, int] = {}  # of the last burst: descriptor -> errno that its connect took
+        # Of the last burst:
+        self.late: dict[int, int] = {}  # descriptor -> errno that its connect took
+        self.marks: Sequence[int] = ()  # descriptors
         self._steps = _STEPS if binds else _STEPS - 2
         super().__init__(_ENTRIES, _REQUESTS_AT + MOST * self.room + 3 & ~3, uring.BIND)
         words = memoryview(self.memory)
         words[: len(target)] = target
         words[_YES : _YES + 4] = struct.pack("=i", 1)
         self._events = words.cast("I")[_EVENTS_AT // 4 : _REQUESTS_AT // 4]
-        self._events[::EVENT_WORDS] = array("I", [uring.EPOLLIN] * MOST)
         self._prepare(family, epoll_fd)
         self._makings = memoryview(array("Q", range(_MADE, _CANCELLED)))
         # Completions where all goes well on loopback: connects come last, as each is asked for again.
-        kinds = chain.from_iterable(zip(range(_SENT, _WATCHED), range(_WATCHED, _MADE), strict=True))
-        self._spoken = completions(kinds, cycle((request_bytes, 0)))
+        self._sent = completions(range(_SENT, _MADE), repeat(request_bytes))
         self._connected = completions(range(_CONNECTED, _SENT), repeat(0))
+        self._watched = completions(range(MOST), repeat(0))
 
     def _prepare(self, family: int, epoll_fd: int) -> None:
         """What is the same in every burst."""
@@ -109,26 +117,22 @@ class Ring(Uring):
                 operation=AT_ONCE,
             )
             event = base + _EVENTS_AT + slot * EVENT_WORDS * 4
-            self.write(
-                at + 2,
-                _WATCHED + slot,
-                opcode=uring.EPOLL_CTL,
-                fd=epoll_fd,
-                address=event,
-                length=uring.EPOLL_CTL_ADD,
-            )
-            self.write(MOST * self._steps + slot, _MADE + slot, opcode=uring.SOCKET, fd=family, offset=_KIND)
+            self.write(_WATCH_AT + slot, slot, opcode=uring.EPOLL_CTL, fd=epoll_fd, address=event)
+            self.write(_MAKE_AT + slot, _MADE + slot, opcode=uring.SOCKET, fd=family, offset=_KIND)
 
-    def open(self, requests: bytes, sources: Sequence[bytes]) -> tuple[list[int], list[int]]:
+    def open(
+        self, requests: bytes, sources: Sequence[bytes], *, mark: bool = False
+    ) -> tuple[list[int], list[int]]:
         """(descriptors, outcomes) of all, `MOST` at most. Descriptors are the caller's; -1: there is none.
 
         requests: one behind the other.
         outcome: bytes of the request that were sent, or -errno. EINPROGRESS: none yet. Unless it is another,
         epoll waits for input. sources: the sockaddr of each, empty where none is bound.
+        mark: where all goes well, epoll waits for that of `marks` alone, one of some, and once: see `watch`.
         Raises OSError when the ring itself fails: what was begun is closed.
         """
         number, size = len(sources), self._length
-        self.submit(MOST * self._steps, number)
+        self.submit(_MAKE_AT, number)
         come = self.come()
         made = results_of(come, self._makings[:number])
         if made is None:
@@ -139,7 +143,7 @@ class Ring(Uring):
             sources = [sources[slot] for slot in slots]
         fds = array("I", [fd for fd in made if fd >= 0])
         try:
-            outcomes = self._speak(fds, requests, sources)
+            outcomes = self._speak(fds, requests, sources, mark)
         except OSError:
             for fd in fds:
                 os.close(fd)
@@ -157,28 +161,61 @@ class Ring(Uring):
         """
         return self.read_at_once(fds, length, entries=_OTHERS_AT, most=MOST, place=_REQUESTS_AT)
 
-    def _speak(self, fds: "array[int]", requests: bytes, sources: Sequence[bytes]) -> list[int]:
-        number, size = len(fds), self._steps * WORDS
-        for step in range(self._steps - 1):
-            self.fields[step * WORDS + uring.FD : number * size : size] = fds
-        self.fields[size - WORDS + uring.OFFSET : number * size : size] = fds
+    def watch(self, fds: Sequence[int]) -> list[int]:
+        """epoll waits for input of all of a burst that was marked. Of each 0, or -errno.
+
+        Raises OSError when the ring fails.
+        """
+        return self._watch(fds, _AGAIN[-len(fds) :], _INPUT)
+
+    def _watch(self, fds: Sequence[int], operations: "array[int]", events: "array[int]") -> list[int]:
+        """The end is waited for: a kernel thread takes over while somebody reads our /proc/PID/fdinfo, which
+        holds the lock of the epoll."""
+        number, first, last = len(fds), _WATCH_AT * WORDS, (_WATCH_AT + len(fds)) * WORDS
+        fds = array("I", fds)
         self._events[EVENT_FD : number * EVENT_WORDS : EVENT_WORDS] = fds
+        self._events[: number * EVENT_WORDS : EVENT_WORDS] = events[:number]
+        self.fields[first + uring.OFFSET : last : WORDS] = fds
+        self.fields[first + uring.LENGTH : last : WORDS] = operations
+        come, results = self.done(_WATCH_AT, number), [0] * number
+        if come != self._watched[: number * COMPLETION_BYTES]:
+            if len(come) < number * COMPLETION_BYTES:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            for slot, result in parsed(come):
+                results[slot] = result
+        return results
+
+    def _mark(self, fds: "array[int]") -> list[int]:
+        """Input of those that are marked, once; where that fails, of all: for each 0, or -errno."""
+        marks = fds[::-MARKED]
+        marked = self._watch(marks, _ADD[: len(marks)], _INPUT_ONCE)
+        if not any(marked):
+            self.marks = marks
+            return [0] * len(fds)
+        results = self.watch(fds)
+        results[::-MARKED] = [first or again for first, again in zip(marked, results[::-MARKED], strict=True)]
+        return results
+
+    def _speak(self, fds: "array[int]", requests: bytes, sources: Sequence[bytes], mark: bool) -> list[int]:
+        number, size = len(fds), self._steps * WORDS
+        for step in range(self._steps):
+            self.fields[step * WORDS + uring.FD : number * size : size] = fds
         self._put(_REQUESTS_AT, requests)
         if self._binds:
             self._put(_SOURCES_AT, b"".join(sources))
         self.submit(0, number * self._steps)
-        self.late = {}
-        come, spoken, size = self.come(), self._spoken, number * COMPLETION_BYTES
-        if come == spoken[: 2 * size] + self._connected[:size]:
-            return [self._length] * number
-        results = self._results(3 * number, number, come)
-        kinds = [results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT, _WATCHED)]
+        self.late, self.marks = {}, ()
+        come, size = self.come(), number * COMPLETION_BYTES
+        if come == self._sent[:size] + self._connected[:size]:
+            watched = self._mark(fds) if mark else self._watch(fds, _ADD[:number], _INPUT)
+            return [result or self._length for result in watched]
+        results = self._results(2 * number, number, come)
+        watched = self._watch(fds, _ADD[:number], _INPUT)
+        failed, connected, sent = (results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT))
         self.late = {
-            fd: -connected
-            for fd, connected, sent in zip(fds, kinds[1], kinds[2], strict=True)
-            if _is_late(connected, sent)
+            fd: -error for fd, error, size in zip(fds, connected, sent, strict=True) if _is_late(error, size)
         }
-        return [_outcome(*each) for each in zip(*kinds, strict=True)]
+        return [_outcome(*each) for each in zip(failed, connected, sent, watched, strict=True)]
 
     def _put(self, at: int, values: bytes) -> None:
         self.memory[at : at + len(values)] = values
@@ -186,8 +223,7 @@ class Ring(Uring):
     def _results(self, expected: int, number: int, come: bytes = b"") -> list[int]:
         """Of `number` connections, by user_data. What is still under way is cancelled: that leaves TCP alone.
 
-        The rest is waited for, or it would be taken for the next burst's: a kernel thread takes over an
-        EPOLL_CTL while somebody reads our /proc/PID/fdinfo, which holds its lock.
+        The rest is waited for, or it would be taken for the next burst's.
         """
         results = [0] * _KINDS
         results[_CONNECTED : _CONNECTED + number] = [_UNDER_WAY] * number

@@ -237,6 +237,7 @@ class Worker:
         elapsed_s, self.last_tick, self.next_tick = now - self.last_tick, now, now + TICK_S
         self.row[counters.TICKED_NS] = time.monotonic_ns()
         self.tally.publish_handshakes()
+        self.answers.read_older(now - min(2 * TICK_S, self.task.timeout_s))
         for flight in self.flights.overdue(now - self.task.timeout_s):
             self.held.state[flight.fd] = FREE
             self._failed(flight.attempt, self.flights.give_up(flight))
