@@ -131,17 +131,19 @@ RAW_TRACEPOINT(sys_exit) {
 RAW_TRACEPOINT(sched_switch) {
   struct cpu *cpu = this_cpu();
   if (!cpu) return 0;
-  if (cpu->caller) {
-    u32 process = cpu->caller, thread = READ(u32, ctx->args[1], TASK_STRUCT_PID);
-    struct usage *left = watched.lookup(&process);
-    cpu->caller = 0;
-    if (left) left->call_ns += bpf_ktime_get_ns() - cpu->call_since;
-    if (!(ctx->args[3] & TASK_DEAD) && sleepers.update(&thread, &process)) lose(SLEEPERS_FULL);
+  u64 id = bpf_get_current_pid_tgid(); /* who leaves */
+  u32 tgid = id >> 32, thread = id, caller = cpu->caller;
+  cpu->caller = 0;
+  if (caller && caller != tgid) lose(SWITCHES_UNSEEN);
+  if (caller && caller == tgid) {
+    struct usage *mine = watched.lookup(&tgid);
+    if (mine) mine->call_ns += bpf_ktime_get_ns() - cpu->call_since;
+    if (!(ctx->args[3] & TASK_DEAD) && sleepers.update(&thread, &tgid)) lose(SLEEPERS_FULL);
   }
   u32 next = READ(u32, ctx->args[2], TASK_STRUCT_PID);
   u32 *process = next ? sleepers.lookup(&next) : 0;
   if (!process) return 0;
-  u32 caller = *process;
+  caller = *process;
   sleepers.delete(&next);
   cpu->call_since = bpf_ktime_get_ns();
   cpu->caller = caller;

@@ -69,9 +69,11 @@ def request(opening: Opening) -> tuple[bytes, bytes]:
 
 def test_keys_go_round() -> None:
     opening = WebSocketOpening(TASK)
+    some = opening.requests(1)
     first, second = (opening.requests(KEYS - 1) for _ in range(2))
     assert first == second
     sent, expected = opening.requests(2)
+    assert some[1][0] in {*first[1], *opening.requests(KEYS)[1]}
     keys = re.findall(rb"Sec-WebSocket-Key: (\S+)\r\n", first[0])
     assert len(set(keys)) == KEYS - 1
     assert first[1] == [b64encode(sha1(key + GUID).digest()) for key in keys]

@@ -268,10 +268,12 @@ def test_who_gets_no_answer_is_still_connecting(opened: Any) -> None:
         assert os.write(late, REQUEST) == len(REQUEST)
 
 
-def test_no_descriptors_are_left(opened: Any, listener: socket.socket) -> None:
+@pytest.mark.parametrize("mark", [False, True])
+def test_no_descriptors_are_left(opened: Any, listener: socket.socket, mark: bool) -> None:
     made = opened(listener.getsockname())
     with descriptors(5):
-        assert made.open(9) == [len(REQUEST)] * 5 + [-errno.EMFILE] * 4
+        assert made.open(9, mark=mark) == [len(REQUEST)] * 5 + [-errno.EMFILE] * 4
+        assert not made.ring.marks
         with pytest.raises(OSError, match="Too many open files"):
             Ring(made.family, b"", 1, made.epoll.fileno(), binds=False)
 

@@ -203,6 +203,19 @@ def test_of_a_batch_those_that_are_never_answered_take_too_long(run: Run) -> Non
         assert (totals.held, totals.failures) == (60, {causes.TIMEOUT: 37})
 
 
+def test_a_batch_that_was_opened_when_answers_were_shorter(run: Run) -> None:
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(10)
+        running, asked = begin(run, closing, listener, batch=True)
+        with TURN:
+            running.worker.opening.known = (b"x" * 600, b"")  # more than the ring has room for
+            for each in asked[1:]:
+                right(*each)
+        totals = running.until(lambda totals: totals.held == 97)
+        assert (totals.failures, totals.drops) == ({}, {})
+
+
 @pytest.mark.parametrize("method", ["read", "watch"])
 def test_a_batch_whose_ring_fails(run: Run, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     from connprobe.engine import ring

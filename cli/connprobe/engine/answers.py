@@ -14,6 +14,8 @@ from connprobe.engine.held import FREE, HeldSet
 from connprobe.engine.opening import Opening
 from connprobe.engine.tally import Tally
 
+FOREVER_S = 3600.0
+LEAST_MORE_S = 0.002  # for marks that are told of later than the first
 Event = tuple[int, int]  # (descriptor, what epoll says of it)
 
 
@@ -39,12 +41,15 @@ class Answers:
         self._known: tuple[bytes, bytes] | None = None  # the opening's, whose answer is as long as is read
         self._most_bytes = ANSWER_BYTES
         self._arrived = 0.0  # when epoll told what is being read
+        self._partly_told: list[Batch] = []
+        self._whole: list[Batch] = []  # to be read
 
     def read_together(self, ready: Sequence[Event], arrived: float) -> Sequence[Event]:
         """Many that are as one before, at once. Returns the events that are not of these."""
         self._arrived = arrived
-        if self._flights.marked:
-            ready = self._told(ready)
+        for batch in self._whole:
+            self._read_batch(batch)
+        self._whole.clear()
         asked, known = self._flights.asked, self._opening.known
         if known is None or not self._opening.may_be_followed or len(ready) < LEAST:
             return ready
@@ -60,18 +65,31 @@ class Answers:
             self._read_burst(fds, list(map(asked.pop, fds)), length)
         return rest
 
-    def _told(self, ready: Sequence[Event]) -> Sequence[Event]:
-        """Reads those batches of which now all that are marked were told of. Returns the other events."""
-        marked, rest = self._flights.marked, []
+    def told(self, ready: Sequence[Event], arrived: float) -> tuple[Sequence[Event], bool]:
+        """(those that are of no batch, whether there is anything to do).
+
+        A batch is read, by `read_together`, once all that are marked were told of, or when these take longer
+        than the first by half: all of a batch are taken to be answered when it is read.
+        """
+        marked = self._flights.marked
+        if not marked:
+            return ready, True
+        rest = []
         for event in ready:
             batch = marked.pop(event[0], None)
             if batch is None:
                 rest.append(event)
                 continue
             batch.awaited -= 1
-            if not batch.awaited:
-                self._read_batch(batch)
-        return rest
+            if not batch.first_told:
+                batch.first_told = arrived
+                self._partly_told.append(batch)
+        self._whole = [batch for batch in self._partly_told if not batch.awaited or _due(batch) <= arrived]
+        return rest, bool(rest or self._whole or not ready)
+
+    def patience_s(self, now: float) -> float:
+        """Until the next batch is to be read, even if nothing is told."""
+        return max(0.0, min(map(_due, self._partly_told), default=now + FOREVER_S) - now)
 
     def read_older(self, before: float) -> None:
         """Batches that began before that time. Of what has no answer yet epoll tells from now on."""
@@ -84,9 +102,13 @@ class Answers:
         flights, known = self._flights, self._opening.known
         assert known is not None
         flights.take(batch)
+        if batch.first_told:
+            self._partly_told.remove(batch)
         fds, expected = batch.fds, batch.expected
         length = len(known[0]) + len(expected[0]) + len(known[1])
-        sizes, data = flights.bursts.read(fds, length) or ([-errno.EAGAIN] * len(fds), b"")
+        # What is known may be longer by now than when they were opened.
+        read = flights.bursts.read(fds, length) if flights.bursts.reads(length) else None
+        sizes, data = read or ([-errno.EAGAIN] * len(fds), b"")
         watched = flights.watch(fds)
         if self._all_alike(data, expected, sizes, length) and not any(watched):
             self._tally.handshakes(int((self._arrived - batch.began) * 1e6), len(fds))
@@ -168,3 +190,8 @@ class Answers:
             with suppress(OSError):  # which the next read will meet again, or the check
                 data += os.read(fd, ANSWER_BYTES - len(data))
         self._otherwise(fd, self._flights.long_way(fd, asked), data)
+
+
+def _due(batch: Batch) -> float:
+    """When it is to be read, though not all of its marks were told of."""
+    return batch.first_told + max(LEAST_MORE_S, (batch.first_told - batch.began) / 2)

@@ -25,6 +25,7 @@ from connprobe.engine.task import Task, TlsTask
 from connprobe.wire.http import ResponseReader
 
 CONNECTING, SHAKING_HANDS, SENDING, READING = range(4)
+LEAST_OF_BATCH = 64  # with fewer marks, one that is slow would stand for too many
 ANSWER_BYTES = 4096  # of an answer in one read
 _WAITED_FOR = {
     CONNECTING: "no answer to SYN",
@@ -44,11 +45,12 @@ Begun = tuple[list[int], list[tuple[int, Refusal]]]
 class Batch:
     """Connections that were opened together. Until they are read, epoll tells of marked ones alone."""
 
-    __slots__ = ("awaited", "began", "expected", "fds")
+    __slots__ = ("awaited", "began", "expected", "fds", "first_told")
 
     def __init__(self, fds: list[int], expected: list[bytes], began: float, awaited: int) -> None:
         self.fds, self.expected, self.began = fds, expected, began
         self.awaited = awaited  # marked ones of which epoll has not told anything
+        self.first_told = 0.0  # when it told of the first
 
 
 class Flight:
@@ -82,6 +84,7 @@ class Flights:
         self.batches: deque[Batch] = deque()  # in the order in which they began
         self.marked: dict[int, Batch] = {}  # by descriptor: what epoll has not told of yet
         self._in_batches = 0
+        self.paced = False  # by a rate: what one connection takes is of interest
         self.resumed = 0  # TLS handshakes that took up an earlier session
         self._tls = TlsTask(*task.tls) if task.tls is not None else None
         self._session: Any = None  # the last one that a server gave a ticket for
@@ -147,9 +150,8 @@ class Flights:
         size = len(requests) // number
         if not self.bursts.ready(size):
             return None
-        opened = self.bursts.open(
-            requests, list(islice(self._sources, number)), mark=self._alike(expected[0])
-        )
+        mark = number >= LEAST_OF_BATCH and not self.paced and self._alike(expected[0])
+        opened = self.bursts.open(requests, list(islice(self._sources, number)), mark=mark)
         if opened is None:
             return None
         fds, sent = opened
@@ -168,8 +170,9 @@ class Flights:
     def _alike(self, expected: bytes) -> bool:
         """Whether answers are known, and can be read together."""
         known = self._opening.known
-        length = None if known is None else len(known[0]) + len(expected) + len(known[1])
-        return length is not None and self._opening.may_be_followed and self.bursts.reads(length)
+        if known is None or not self._opening.may_be_followed:
+            return False
+        return self.bursts.reads(len(known[0]) + len(expected) + len(known[1]))
 
     def take(self, batch: Batch) -> None:
         """It is the caller's."""
@@ -279,7 +282,7 @@ class Flights:
         return leftover
 
     def overdue(self, before: float) -> list[Flight]:
-        """Those that began before that time."""
+        """Those that began before that time, or a little later where they were of a batch."""
         asked = [fd for fd, _ in takewhile(lambda item: item[1][2] < before, self.asked.items())]
         for fd in asked:
             self.long_way(fd, self.asked.pop(fd))
@@ -308,6 +311,8 @@ class Flights:
         self.by_fd.clear()
         self.asked.clear()
         self.batches.clear()
+        self.marked.clear()
+        self._in_batches = 0
 
     def _forget(self, flight: Flight) -> None:
         del self.by_fd[flight.fd]

@@ -111,10 +111,13 @@ class WebSocketOpening:
         self.known: tuple[bytes, bytes] | None = None
         self._keys = keys_from(os.urandom(NONCE_BYTES * KEYS))
         self._accepts = accepts_for(self._keys)
-        self._next = 0
+        self._next = -1
 
     def requests(self, number: int) -> tuple[bytes, list[bytes]]:
-        """`KEYS` at most: each key comes again after so many connections."""
+        """`KEYS` at most: each key comes again after so many connections. They begin anywhere: other workers
+        have the same."""
+        if self._next < 0:
+            self._next = int.from_bytes(os.urandom(2), "little") % KEYS
         begin = self._next if self._next + number <= KEYS else 0
         end = self._next = begin + number
         between = self._after + self._before

@@ -1,4 +1,4 @@
-"""A burst of connections in two system calls, where the kernel has io_uring.
+"""A burst of connections in three system calls, where the kernel has io_uring.
 
 Between two system calls a server that was woken may take this CPU: four times as often when each step is one
 (benchmarks/README.md). Nothing stays in the ring between two bursts: what has not come to its end at once is
@@ -143,7 +143,7 @@ class Ring(Uring):
             sources = [sources[slot] for slot in slots]
         fds = array("I", [fd for fd in made if fd >= 0])
         try:
-            outcomes = self._speak(fds, requests, sources, mark)
+            outcomes = self._speak(fds, requests, sources, mark and len(fds) == number)
         except OSError:
             for fd in fds:
                 os.close(fd)

@@ -9,6 +9,7 @@ import marshal
 import select
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from connprobe.engine import counters
@@ -66,6 +67,7 @@ class Worker:
         self.unread = 0  # connections that may have something to report that came before the check
         self.reborn: dict[int, tuple[int, float]] = {}  # reconnected: fd -> (attempt, when)
         self.arrived = 0.0  # when epoll told what this turn reads
+        self.came = 0  # how many events it told of then
         self.answers = Answers(
             self.flights, opening, self.held, self.tally, otherwise=self._advance, failed=self._failed
         )
@@ -107,8 +109,8 @@ class Worker:
                     except Lost as lost:
                         self._drop(fd, lost.cause, lost.detail)
             self.tally.count_handshakes()
-            all_read = len(ready) < EVENTS_PER_TURN
-            self.unread = 0 if all_read else self.unread - len(ready)
+            all_read = self.came < EVENTS_PER_TURN
+            self.unread = 0 if all_read else self.unread - self.came
             # Nobody is too late whose answer lies here unread: none does that came before `since`. epoll goes
             # round, so that after so many full turns each had its own.
             since = now if all_read or not full else since
@@ -120,14 +122,20 @@ class Worker:
                 self._tick(since)
         self._close_all()
 
-    def _events(self) -> list[tuple[int, int]]:
-        patience_s = self._patience()
+    def _events(self) -> Sequence[tuple[int, int]]:
+        now, to_do = time.monotonic(), False
+        until = now + self._patience()
+        patience_s = min(until - now, self.answers.patience_s(now))
         TURN.give()
         try:
-            ready = self.epoll.poll(patience_s, EVENTS_PER_TURN)
-            self.arrived = time.monotonic()
+            while not to_do:
+                came = self.epoll.poll(patience_s, EVENTS_PER_TURN)
+                self.arrived = now = time.monotonic()
+                ready, to_do = self.answers.told(came, now)
+                patience_s = min(max(0.0, until - now), self.answers.patience_s(now))
         finally:
             TURN.take()
+        self.came = len(came)
         return ready
 
     def _open_some(self, now: float) -> None:
@@ -143,6 +151,7 @@ class Worker:
         if not attempts:
             return
         state = self.held.state
+        self.flights.paced = bool(self.interval_s)
         begun, failed = self.flights.open(attempts)
         for fd in begun:
             state[fd] = IN_FLIGHT
@@ -236,8 +245,9 @@ class Worker:
     def _tick(self, now: float) -> None:
         elapsed_s, self.last_tick, self.next_tick = now - self.last_tick, now, now + TICK_S
         self.row[counters.TICKED_NS] = time.monotonic_ns()
+        self.answers.read_older(max(now, self.arrived) - min(2 * TICK_S, self.task.timeout_s))
+        self.tally.count_handshakes()
         self.tally.publish_handshakes()
-        self.answers.read_older(now - min(2 * TICK_S, self.task.timeout_s))
         for flight in self.flights.overdue(now - self.task.timeout_s):
             self.held.state[flight.fd] = FREE
             self._failed(flight.attempt, self.flights.give_up(flight))
@@ -372,6 +382,8 @@ class Worker:
         return time.monotonic_ns()
 
     def _close_all(self) -> None:
+        self.answers.read_older(time.monotonic())
+        self.tally.count_handshakes()
         self.tally.publish_handshakes()
         self.tally.publish_messages()
         self._publish()  # what was lost in this turn is counted as dropped already: the last word adds up
