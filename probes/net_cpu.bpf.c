@@ -35,7 +35,9 @@ struct cpu {
   u64 softirq_since; /* 0: the one that runs is not timed */
   u64 call_since;    /* moved on by what is not the call's */
   u32 caller;        /* the watched process whose system call runs here, 0: none */
+  u32 thread;        /* of it */
   u32 chance;
+  u32 unused;
   struct timing timings[SOFTIRQS];
 };
 
@@ -94,7 +96,7 @@ RAW_TRACEPOINT(softirq_exit) {
   struct usage *mine = tgid ? watched.lookup(&tgid) : 0;
   if (!mine) return 0;
   mine->softirq_ns[kind] += took;
-  if (caller && kind != OTHER_SOFTIRQ) mine->nested_ns += took;
+  if (caller == tgid && kind != OTHER_SOFTIRQ) mine->nested_ns += took;
   return 0;
 }
 
@@ -102,12 +104,15 @@ RAW_TRACEPOINT(softirq_exit) {
 BPF_HASH(sleepers, u32, u32, SLEEPERS); /* threads that left the CPU within a call: their process */
 
 RAW_TRACEPOINT(sys_enter) {
-  u32 tgid = bpf_get_current_pid_tgid() >> 32;
+  u64 id = bpf_get_current_pid_tgid();
+  u32 tgid = id >> 32;
   if (!watched.lookup(&tgid)) return 0;
   struct cpu *cpu = this_cpu();
   if (!cpu) return 0;
+  if (cpu->caller && cpu->thread != (u32)id) lose(SWITCHES_UNSEEN);
   cpu->call_since = bpf_ktime_get_ns();
   cpu->caller = tgid;
+  cpu->thread = id;
   return 0;
 }
 
@@ -117,11 +122,12 @@ RAW_TRACEPOINT(sys_exit) {
   struct usage *mine = watched.lookup(&tgid);
   struct cpu *cpu = this_cpu();
   if (!cpu) return 0;
-  u32 caller = cpu->caller;
+  u32 seen = cpu->caller && cpu->thread == thread;
+  if (cpu->caller && !seen) lose(SWITCHES_UNSEEN);
   cpu->caller = 0;
   if (!mine) return 0;
   mine->calls++;
-  if (caller == tgid)
+  if (seen)
     mine->call_ns += bpf_ktime_get_ns() - cpu->call_since;
   else if (!sleepers.delete(&thread)) /* where it was asleep before it was watched there is none */
     lose(SWITCHES_UNSEEN);
@@ -132,10 +138,10 @@ RAW_TRACEPOINT(sched_switch) {
   struct cpu *cpu = this_cpu();
   if (!cpu) return 0;
   u64 id = bpf_get_current_pid_tgid(); /* who leaves */
-  u32 tgid = id >> 32, thread = id, caller = cpu->caller;
+  u32 tgid = id >> 32, thread = id, called = cpu->caller != 0;
   cpu->caller = 0;
-  if (caller && caller != tgid) lose(SWITCHES_UNSEEN);
-  if (caller && caller == tgid) {
+  if (called && cpu->thread != thread) lose(SWITCHES_UNSEEN);
+  if (called && cpu->thread == thread) {
     struct usage *mine = watched.lookup(&tgid);
     if (mine) mine->call_ns += bpf_ktime_get_ns() - cpu->call_since;
     if (!(ctx->args[3] & TASK_DEAD) && sleepers.update(&thread, &tgid)) lose(SLEEPERS_FULL);
@@ -143,10 +149,10 @@ RAW_TRACEPOINT(sched_switch) {
   u32 next = READ(u32, ctx->args[2], TASK_STRUCT_PID);
   u32 *process = next ? sleepers.lookup(&next) : 0;
   if (!process) return 0;
-  caller = *process;
+  cpu->caller = *process;
+  cpu->thread = next;
   sleepers.delete(&next);
   cpu->call_since = bpf_ktime_get_ns();
-  cpu->caller = caller;
   return 0;
 }
 #endif

@@ -69,7 +69,8 @@ def request(opening: Opening) -> tuple[bytes, bytes]:
 
 def test_keys_go_round() -> None:
     opening = WebSocketOpening(TASK)
-    some = opening.requests(1)
+    some = opening.requests(1)  # anywhere
+    opening.requests(KEYS)
     first, second = (opening.requests(KEYS - 1) for _ in range(2))
     assert first == second
     sent, expected = opening.requests(2)

@@ -180,7 +180,7 @@ def test_a_call_whose_thread_came_back_unseen_is_counted(load: Load, start: Star
     calls = [(reading.processes[child.pid].calls or 0) for reading in (before, after)]
     assert calls[1] == calls[0] + 1
     told = [reading.lost.get("switches_unseen", 0) for reading in (before, after)]
-    assert told[1] == told[0] + 1
+    assert told[1] > told[0]  # who waited for that CPU may have met it as well
     assert served.maps["sleepers"].get(key) is None
 
 
@@ -315,7 +315,7 @@ def test_one_of_some_stands_for_all(load: Load, start: Start) -> None:
 def timed_last(one: Live) -> int:
     """NET_RX softirqs that were timed in the second now counted, of the CPU where they were most."""
     cpus = one.maps["cpus"].get(bytes(4)) or ()
-    return max(int(struct.unpack("2Q2I" + 3 * "4Q2I", raw)[14]) for raw in cpus)
+    return max(int(struct.unpack("2Q4I" + 3 * "4Q2I", raw)[16]) for raw in cpus)
 
 
 def check_softirqs_alone(one: Live, start: Start) -> None:

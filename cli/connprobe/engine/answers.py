@@ -46,10 +46,12 @@ class Answers:
 
     def read_together(self, ready: Sequence[Event], arrived: float) -> Sequence[Event]:
         """Many that are as one before, at once. Returns the events that are not of these."""
-        self._arrived = arrived
         for batch in self._whole:
+            # The wait for our turn is nobody's time, unless some of these came in the course of it.
+            self._arrived = time.monotonic() if batch.awaited else arrived
             self._read_batch(batch)
         self._whole.clear()
+        self._arrived = arrived
         asked, known = self._flights.asked, self._opening.known
         if known is None or not self._opening.may_be_followed or len(ready) < LEAST:
             return ready

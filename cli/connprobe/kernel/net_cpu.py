@@ -17,7 +17,7 @@ Role = Literal["target", "client"]
 
 _USAGE = struct.Struct("6Q")
 _TIMING = "4Q2I"  # struct timing
-_CPU = struct.Struct(f"2Q2I{3 * _TIMING}")
+_CPU = struct.Struct(f"2Q4I{3 * _TIMING}")
 _LOST = ("sleepers_full", "switches_unseen")
 _SOFTIRQ = tuple(
     Hook("raw_tracepoint", name, name, ("unsigned int",)) for name in ("softirq_entry", "softirq_exit")
@@ -172,6 +172,6 @@ def summed(usages: Sequence[Usage]) -> Usage:
 
 
 def _softirqs(raw: bytes) -> Softirqs:
-    _, _, _, _, *timings = _CPU.unpack(raw)
+    timings = _CPU.unpack(raw)[6:]
     (tx_runs, tx), (rx_runs, rx), (_, other) = (timings[at : at + 3 : 2] for at in range(0, 18, 6))
     return Softirqs(rx_runs, tx_runs, rx / 1e9, tx / 1e9, other / 1e9)
