@@ -3,6 +3,7 @@
 import os
 import pickle
 import resource
+import signal
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +19,9 @@ def apart(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     RunFailed: this user, or its cgroup, may have no further process.
     """
     reading, writing = os.pipe()
+    # Ctrl-C waits: what Python does in a new process before it gives it to us would print a traceback.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    pid = -1
     try:
         pid = os.fork()
     except OSError as error:
@@ -29,9 +33,13 @@ def apart(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
             f"no process can be started: {error.strerror} (processes of this user, ulimit -u: {some})",
             fix="ulimit -u 1000, or a larger pids.max of the cgroup that /proc/self/cgroup names",
         ) from error
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if pid == 0:
         status = 1
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             try:
                 answer: tuple[bool, object] = (True, function(*args, **kwargs))
             except ConnprobeError as error:
