@@ -140,8 +140,9 @@ RAW_TRACEPOINT(sched_switch) {
   u64 id = bpf_get_current_pid_tgid(); /* who leaves */
   u32 tgid = id >> 32, thread = id, called = cpu->caller != 0;
   cpu->caller = 0;
-  if (called && cpu->thread != thread) lose(SWITCHES_UNSEEN);
-  if (called && cpu->thread == thread) {
+  if (called && cpu->thread != thread) {
+    lose(SWITCHES_UNSEEN);
+  } else if (called) {
     struct usage *mine = watched.lookup(&tgid);
     if (mine) mine->call_ns += bpf_ktime_get_ns() - cpu->call_since;
     if (!(ctx->args[3] & TASK_DEAD) && sleepers.update(&thread, &tgid)) lose(SLEEPERS_FULL);

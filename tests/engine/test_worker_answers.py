@@ -174,7 +174,7 @@ def begin(run: Run, closing: ExitStack, listener: socket.socket, *, batch: bool,
             accept(96)
         if not running.until(lambda totals: totals.started == 97).ring_opened:
             pytest.skip("this kernel has no io_uring for sockets (6.11), or forbids it")
-        assert not batch or len(running.worker.flights.marked) == 3
+        assert not batch or len(running.worker.flights.batches.marked) == 3
     return running, asked
 
 

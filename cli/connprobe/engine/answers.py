@@ -7,16 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from connprobe.engine.batches import Batch, Event
 from connprobe.engine.bursts import LEAST, MOST
 from connprobe.engine.failure import Refusal, cause_of
-from connprobe.engine.flights import ANSWER_BYTES, Asked, Batch, Flight, Flights
+from connprobe.engine.flights import ANSWER_BYTES, Asked, Flight, Flights
 from connprobe.engine.held import FREE, HeldSet
-from connprobe.engine.opening import Opening
+from connprobe.engine.opening import Opening, answer_bytes
 from connprobe.engine.tally import Tally
-
-FOREVER_S = 3600.0
-LEAST_MORE_S = 0.002  # for marks that are told of later than the first
-Event = tuple[int, int]  # (descriptor, what epoll says of it)
 
 
 class Answers:
@@ -41,16 +38,13 @@ class Answers:
         self._known: tuple[bytes, bytes] | None = None  # the opening's, whose answer is as long as is read
         self._most_bytes = ANSWER_BYTES
         self._arrived = 0.0  # when epoll told what is being read
-        self._partly_told: list[Batch] = []
-        self._whole: list[Batch] = []  # to be read
 
     def read_together(self, ready: Sequence[Event], arrived: float) -> Sequence[Event]:
         """Many that are as one before, at once. Returns the events that are not of these."""
-        for batch in self._whole:
+        for batch in self._flights.batches.due(arrived):
             # The wait for our turn is nobody's time, unless some of these came in the course of it.
             self._arrived = time.monotonic() if batch.awaited else arrived
             self._read_batch(batch)
-        self._whole.clear()
         self._arrived = arrived
         asked, known = self._flights.asked, self._opening.known
         if known is None or not self._opening.may_be_followed or len(ready) < LEAST:
@@ -59,7 +53,7 @@ class Answers:
         if len(together) < LEAST:
             return ready
         rest = [event for event in ready if event[0] not in asked] if len(together) < len(ready) else []
-        length = len(known[0]) + len(asked[together[0]][1]) + len(known[1])
+        length = answer_bytes(known, asked[together[0]][1])
         for start in range(0, len(together), MOST):
             if not self._flights.bursts.reads(length):
                 return rest + [event for event in ready if event[0] in asked]
@@ -67,47 +61,18 @@ class Answers:
             self._read_burst(fds, list(map(asked.pop, fds)), length)
         return rest
 
-    def told(self, ready: Sequence[Event], arrived: float) -> tuple[Sequence[Event], bool]:
-        """(those that are of no batch, whether there is anything to do).
-
-        A batch is read, by `read_together`, once all that are marked were told of, or when these take longer
-        than the first by half: all of a batch are taken to be answered when it is read.
-        """
-        marked = self._flights.marked
-        if not marked:
-            return ready, True
-        rest = []
-        for event in ready:
-            batch = marked.pop(event[0], None)
-            if batch is None:
-                rest.append(event)
-                continue
-            batch.awaited -= 1
-            if not batch.first_told:
-                batch.first_told = arrived
-                self._partly_told.append(batch)
-        self._whole = [batch for batch in self._partly_told if not batch.awaited or _due(batch) <= arrived]
-        return rest, bool(rest or self._whole or not ready)
-
-    def patience_s(self, now: float) -> float:
-        """Until the next batch is to be read, even if nothing is told."""
-        return max(0.0, min(map(_due, self._partly_told), default=now + FOREVER_S) - now)
-
     def read_older(self, before: float) -> None:
         """Batches that began before that time. Of what has no answer yet epoll tells from now on."""
-        batches = self._flights.batches
         self._arrived = time.monotonic()
-        while batches and batches[0].began < before:
-            self._read_batch(batches[0])
+        for batch in [batch for batch in self._flights.batches.by_age if batch.began < before]:
+            self._read_batch(batch)
 
     def _read_batch(self, batch: Batch) -> None:
         flights, known = self._flights, self._opening.known
         assert known is not None
-        flights.take(batch)
-        if batch.first_told:
-            self._partly_told.remove(batch)
+        flights.batches.take(batch)
         fds, expected = batch.fds, batch.expected
-        length = len(known[0]) + len(expected[0]) + len(known[1])
+        length = answer_bytes(known, expected[0])
         # What is known may be longer by now than when they were opened.
         read = flights.bursts.read(fds, length) if flights.bursts.reads(length) else None
         sizes, data = read or ([-errno.EAGAIN] * len(fds), b"")
@@ -162,7 +127,7 @@ class Answers:
             assert known is not None
             self._known = known
             # A little more, to see that nothing follows; much more would cost an allocation of that size.
-            self._most_bytes = len(known[0]) + len(asked[1]) + len(known[1]) + 16
+            self._most_bytes = answer_bytes(known, asked[1]) + 16
         try:
             data = os.read(fd, self._most_bytes)
         except OSError as error:
@@ -192,8 +157,3 @@ class Answers:
             with suppress(OSError):  # which the next read will meet again, or the check
                 data += os.read(fd, ANSWER_BYTES - len(data))
         self._otherwise(fd, self._flights.long_way(fd, asked), data)
-
-
-def _due(batch: Batch) -> float:
-    """When it is to be read, though not all of its marks were told of."""
-    return batch.first_told + max(LEAST_MORE_S, (batch.first_told - batch.began) / 2)

@@ -10,22 +10,22 @@ import os
 import select
 import socket
 import time
-from collections import deque
 from collections.abc import Iterable
 from itertools import islice, repeat, takewhile
 from typing import Any
 
 from connprobe import causes
+from connprobe.engine import batches
+from connprobe.engine.batches import Batches
 from connprobe.engine.bursts import LEAST, WAITS, Bursts
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.held import end, wants_more
-from connprobe.engine.opening import Opening
+from connprobe.engine.opening import Opening, answer_bytes
 from connprobe.engine.sources import Source, each_source
 from connprobe.engine.task import Task, TlsTask
 from connprobe.wire.http import ResponseReader
 
 CONNECTING, SHAKING_HANDS, SENDING, READING = range(4)
-LEAST_OF_BATCH = 64  # with fewer marks, one that is slow would stand for too many
 ANSWER_BYTES = 4096  # of an answer in one read
 _WAITED_FOR = {
     CONNECTING: "no answer to SYN",
@@ -40,17 +40,6 @@ _WAITED_FOR = {
 Asked = tuple[socket.SocketType | None, bytes, float]
 # Of a turn: the descriptors in flight, and of each that failed the attempt and why.
 Begun = tuple[list[int], list[tuple[int, Refusal]]]
-
-
-class Batch:
-    """Connections that were opened together. Until they are read, epoll tells of marked ones alone."""
-
-    __slots__ = ("awaited", "began", "expected", "fds", "first_told")
-
-    def __init__(self, fds: list[int], expected: list[bytes], began: float, awaited: int) -> None:
-        self.fds, self.expected, self.began = fds, expected, began
-        self.awaited = awaited  # marked ones of which epoll has not told anything
-        self.first_told = 0.0  # when it told of the first
 
 
 class Flight:
@@ -81,10 +70,7 @@ class Flights:
     def __init__(self, task: Task, epoll: select.epoll, opening: Opening, context: Any) -> None:
         self.by_fd: dict[int, Flight] = {}
         self.asked: dict[int, Asked] = {}
-        self.batches: deque[Batch] = deque()  # in the order in which they began
-        self.marked: dict[int, Batch] = {}  # by descriptor: what epoll has not told of yet
-        self._in_batches = 0
-        self.paced = False  # by a rate: what one connection takes is of interest
+        self.batches = Batches()
         self.resumed = 0  # TLS handshakes that took up an earlier session
         self._tls = TlsTask(*task.tls) if task.tls is not None else None
         self._session: Any = None  # the last one that a server gave a ticket for
@@ -97,12 +83,15 @@ class Flights:
         self.bursts = Bursts(task, epoll.fileno(), speaks_first=self._speaks_first)
 
     def __len__(self) -> int:
-        return len(self.by_fd) + len(self.asked) + self._in_batches
+        return len(self.by_fd) + len(self.asked) + len(self.batches)
 
-    def open(self, attempts: list[int]) -> Begun:
-        """Begins a connection for each of `attempts` (0: a first one): all connect, then all speak."""
+    def open(self, attempts: list[int], *, paced: bool = False) -> Begun:
+        """Begins a connection for each of `attempts` (0: a first one): all connect, then all speak.
+
+        paced: by a rate, so that it is of interest what each takes.
+        """
         if len(attempts) >= LEAST and self.bursts.serves and not any(attempts):
-            begun = self._open_burst(len(attempts))
+            begun = self._open_burst(len(attempts), may_mark=not paced)
             if begun is not None:
                 return begun
         begun = [], []
@@ -144,22 +133,19 @@ class Flights:
                 flying.append(fd)
         return begun
 
-    def _open_burst(self, number: int) -> Begun | None:
+    def _open_burst(self, number: int, *, may_mark: bool) -> Begun | None:
         """The same by io_uring. None: it cannot, and nothing was begun."""
         began, (requests, expected) = time.monotonic(), self._opening.requests(number)
         size = len(requests) // number
         if not self.bursts.ready(size):
             return None
-        mark = number >= LEAST_OF_BATCH and not self.paced and self._alike(expected[0])
+        mark = may_mark and number >= batches.LEAST and self._alike(expected[0])
         opened = self.bursts.open(requests, list(islice(self._sources, number)), mark=mark)
         if opened is None:
             return None
         fds, sent = opened
         if marks := self.bursts.marks:
-            batch = Batch(fds, expected, began, len(marks))
-            self.batches.append(batch)
-            self.marked.update(zip(marks, repeat(batch)))
-            self._in_batches += number
+            self.batches.add(fds, expected, began, marks)
             return fds, []
         if sent.count(size) == number and not self.bursts.late:
             alike = zip(repeat(None, number), expected, repeat(began, number), strict=True)
@@ -172,15 +158,7 @@ class Flights:
         known = self._opening.known
         if known is None or not self._opening.may_be_followed:
             return False
-        return self.bursts.reads(len(known[0]) + len(expected) + len(known[1]))
-
-    def take(self, batch: Batch) -> None:
-        """It is the caller's."""
-        self.batches.remove(batch)
-        self._in_batches -= len(batch.fds)
-        if batch.awaited:
-            for fd in [fd for fd, each in self.marked.items() if each is batch]:
-                del self.marked[fd]
+        return self.bursts.reads(answer_bytes(known, expected))
 
     def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked
@@ -305,14 +283,12 @@ class Flights:
             end(flight.sock)
         for fd, asked in self.asked.items():
             self.end(fd, asked)
-        for batch in self.batches:
+        for batch in self.batches.by_age:
             for fd in batch.fds:
                 end(self._socket(fd))
         self.by_fd.clear()
         self.asked.clear()
-        self.batches.clear()
-        self.marked.clear()
-        self._in_batches = 0
+        self.batches = Batches()
 
     def _forget(self, flight: Flight) -> None:
         del self.by_fd[flight.fd]

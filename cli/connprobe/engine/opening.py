@@ -38,6 +38,11 @@ class Opening(Protocol):
         """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
 
 
+def answer_bytes(known: tuple[bytes, bytes], expected: bytes) -> int:
+    """How long an answer is that is as one before."""
+    return len(known[0]) + len(expected) + len(known[1])
+
+
 class TcpOpening:
     answers = stays_open = may_be_followed = False
     known: tuple[bytes, bytes] | None = None

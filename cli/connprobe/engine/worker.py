@@ -123,16 +123,15 @@ class Worker:
         self._close_all()
 
     def _events(self) -> Sequence[tuple[int, int]]:
-        now, to_do = time.monotonic(), False
+        batches, now, to_do = self.flights.batches, time.monotonic(), False
         until = now + self._patience()
-        patience_s = min(until - now, self.answers.patience_s(now))
         TURN.give()
         try:
             while not to_do:
+                patience_s = batches.patience_s(now, until - now)
                 came = self.epoll.poll(patience_s, EVENTS_PER_TURN)
                 self.arrived = now = time.monotonic()
-                ready, to_do = self.answers.told(came, now)
-                patience_s = min(max(0.0, until - now), self.answers.patience_s(now))
+                ready, to_do = batches.told(came, now)
         finally:
             TURN.take()
         self.came = len(came)
@@ -151,8 +150,7 @@ class Worker:
         if not attempts:
             return
         state = self.held.state
-        self.flights.paced = bool(self.interval_s)
-        begun, failed = self.flights.open(attempts)
+        begun, failed = self.flights.open(attempts, paced=bool(self.interval_s))
         for fd in begun:
             state[fd] = IN_FLIGHT
         for each in failed:
