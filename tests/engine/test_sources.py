@@ -1,17 +1,29 @@
 import errno
 import socket
 from contextlib import ExitStack
-from itertools import islice
 
 import pytest
 
-from connprobe.engine.sources import Source, each_source
+from connprobe.engine.sources import Source, Sources, sockaddr
 
 
 def test_sources_come_in_turn_and_go_round() -> None:
     shares = (("a", 2, 0, None), ("b", 1, 0, None), ("c", 2, 1025, (1025, 1031, 2)))
     expected = ["a", "a", "b", "c", "c"]
-    assert [s.address for s in islice(each_source(shares, 0), 12)] == [*expected, *expected, *expected[:2]]
+    sources = Sources(shares, 0)
+    assert [next(sources).address for _ in range(12)] == [*expected, *expected, *expected[:2]]
+
+
+def test_many_at_once_are_the_next_ones_in_turn() -> None:
+    shares = tuple((address, count, 0, None) for address, count in (("127.0.0.7", 3), ("127.0.0.8", 2)))
+    expected = [
+        sockaddr(address, 0) for address, count in [share[:2] for share in shares] * 4 for _ in range(count)
+    ]
+    for taken in (1, 2, 3, 4, 5, 11):
+        sources = Sources(shares, 0)
+        begun = [next(sources).sockaddr for _ in range(taken)]
+        assert begun + sources.sockaddrs(0) + sources.sockaddrs(7) == expected[: taken + 7]
+        assert next(sources).sockaddr == expected[taken + 7]
 
 
 def test_ports_that_are_taken_are_passed_over() -> None:

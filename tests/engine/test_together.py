@@ -1,5 +1,6 @@
 """Workers that are threads of one process: what each may open while others have some under way."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ def a_worker(concurrency: int, under_way: int, interval_s: float = 0.0) -> Worke
     made.task = Task(**values)._replace(concurrency=concurrency)
     made.flights = Flown(under_way)  # type: ignore[assignment]
     made.interval_s = interval_s
+    made.opened = time.monotonic()
     return made
 
 
@@ -38,16 +40,33 @@ def test_one_alone_has_its_own(all_of_it: list[Worker]) -> None:
     one = a_worker(47, 7)
     all_of_it.append(one)
     assert one._room() == 40
-    one.flights = Flown(46)  # type: ignore[assignment]
-    assert one._room() == 0  # until there is room for a few
+    for under_way, room in ((36, 11), (37, 0), (46, 0)):  # too few for a burst, until a quarter is free
+        one.flights = Flown(under_way)  # type: ignore[assignment]
+        assert one._room() == room
 
 
 def test_several_share_what_all_of_them_may(all_of_it: list[Worker]) -> None:
     one, other, third = a_worker(48, 0), a_worker(47, 60), a_worker(47, 80)
     all_of_it.extend((one, other, third))
-    assert [each._room() for each in all_of_it] == [0, 0, 0]  # 2 of 142: too few for a burst
-    third.flights = Flown(70)  # type: ignore[assignment]
-    assert [each._room() for each in all_of_it] == [12, 12, 12]
+    for under_way, room in (
+        (80, 0),
+        (48, 0),
+        (47, 35),
+    ):  # too few of 142 for a burst, until a quarter is free
+        third.flights = Flown(under_way)  # type: ignore[assignment]
+        assert [each._room() for each in all_of_it] == [room] * 3
+
+
+def test_a_few_do_where_none_could_begin_in_a_while(all_of_it: list[Worker]) -> None:
+    one, other = a_worker(500, 470), a_worker(500, 480)  # that many wait for an answer, perhaps in vain
+    all_of_it.extend((one, other))
+    assert (one._room(), other._room()) == (0, 0)
+    one.opened -= worker.TICK_S
+    assert (one._room(), other._room()) == (0, 0)  # the other has just begun some
+    other.opened -= worker.TICK_S
+    assert (one._room(), other._room()) == (0, 0)  # 50 of 1,000: too few
+    one.flights = Flown(450)  # type: ignore[assignment]
+    assert (one._room(), other._room()) == (70, 70)
 
 
 def test_no_more_than_that_where_one_has_left(all_of_it: list[Worker]) -> None:

@@ -32,18 +32,21 @@ class Batches:
     def __init__(self) -> None:
         self.by_age: deque[Batch] = deque()  # in the order in which they began
         self.marked: dict[int, Batch] = {}  # by descriptor: what epoll has not told of yet
+        self._number = 0
 
     def __len__(self) -> int:
-        return sum(len(batch.fds) for batch in self.by_age)
+        return self._number
 
     def add(self, fds: list[int], expected: list[bytes], began: float, marks: Sequence[int]) -> None:
         batch = Batch(fds, expected, began, len(marks))
         self.by_age.append(batch)
+        self._number += len(fds)
         self.marked.update(zip(marks, repeat(batch)))
 
     def take(self, batch: Batch) -> None:
         """It is the caller's."""
         self.by_age.remove(batch)
+        self._number -= len(batch.fds)
         if batch.awaited:
             for fd in [fd for fd, each in self.marked.items() if each is batch]:
                 del self.marked[fd]

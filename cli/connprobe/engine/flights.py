@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Iterable
-from itertools import islice, repeat, takewhile
+from itertools import repeat, takewhile
 from typing import Any
 
 from connprobe import causes
@@ -21,7 +21,7 @@ from connprobe.engine.bursts import LEAST, WAITS, Bursts
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.held import end, wants_more
 from connprobe.engine.opening import Opening, answer_bytes
-from connprobe.engine.sources import Source, each_source
+from connprobe.engine.sources import Source, Sources
 from connprobe.engine.task import Task, TlsTask
 from connprobe.wire.http import ResponseReader
 
@@ -76,7 +76,7 @@ class Flights:
         self._session: Any = None  # the last one that a server gave a ticket for
         self._by_age = True  # by_fd is in the order in which its flights began
         self._task, self._epoll, self._opening, self._context = task, epoll, opening, context
-        self._sources = each_source(task.sources, int(task.target[3]) if len(task.target) == 4 else 0)
+        self._sources = Sources(task.sources, int(task.target[3]) if len(task.target) == 4 else 0)
         # Without TLS the C type that socket.socket wraps will do: half the cost of making one.
         self._socket_type = socket.SocketType if task.tls is None else socket.socket
         self._speaks_first = task.protocol != "tcp" and context is None and opening.answers
@@ -140,7 +140,7 @@ class Flights:
         if not self.bursts.ready(size):
             return None
         mark = may_mark and number >= batches.LEAST and self._alike(expected[0])
-        opened = self.bursts.open(requests, list(islice(self._sources, number)), mark=mark)
+        opened = self.bursts.open(requests, self._sources.sockaddrs(number), mark=mark)
         if opened is None:
             return None
         fds, sent = opened

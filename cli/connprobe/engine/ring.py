@@ -137,11 +137,11 @@ class Ring(Uring):
         made = results_of(come, self._makings[:number])
         if made is None:
             made = self._results(number, number, come)[_MADE : _MADE + number]
-        if min(made) < 0:
+        fds = array("I", [fd for fd in made if fd >= 0] if min(made) < 0 else made)
+        if len(fds) < number:
             slots = [slot for slot, fd in enumerate(made) if fd >= 0]
             requests = b"".join(requests[slot * size : (slot + 1) * size] for slot in slots)
             sources = [sources[slot] for slot in slots]
-        fds = array("I", [fd for fd in made if fd >= 0])
         try:
             outcomes = self._speak(fds, requests, sources, mark and len(fds) == number)
         except OSError:
@@ -208,7 +208,7 @@ class Ring(Uring):
         come, size = self.come(), number * COMPLETION_BYTES
         if come == self._sent[:size] + self._connected[:size]:
             watched = self._mark(fds) if mark else self._watch(fds, _ADD[:number], _INPUT)
-            return [result or self._length for result in watched]
+            return [result or self._length for result in watched] if any(watched) else [self._length] * number
         results = self._results(2 * number, number, come)
         watched = self._watch(fds, _ADD[:number], _INPUT)
         failed, connected, sent = (results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT))

@@ -3,9 +3,9 @@
 import errno
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import cycle, repeat
+from itertools import cycle
 
 IP_BIND_ADDRESS_NO_PORT = 24
 PORT_TRIES = 64
@@ -64,9 +64,28 @@ class Source:
         raise OSError(errno.EADDRINUSE, "every source port is in use")
 
 
-def each_source(
-    shares: Sequence[tuple[str, int, int, tuple[int, int, int] | None]], scope_id: int
-) -> Iterator[Source]:
+class Sources:
     """The source of each connection in turn. After the last it goes round, for reconnections."""
-    sources = [(Source(address, scope_id, first, ports), count) for address, count, first, ports in shares]
-    return (source for source, count in cycle(sources) for source in repeat(source, count))
+
+    def __init__(
+        self, shares: Sequence[tuple[str, int, int, tuple[int, int, int] | None]], scope_id: int
+    ) -> None:
+        each = [(Source(address, scope_id, first, ports), count) for address, count, first, ports in shares]
+        self._turns = cycle(each)
+        self._left = 0  # of this turn
+
+    def __next__(self) -> Source:
+        while not self._left:
+            self._source, self._left = next(self._turns)
+        self._left -= 1
+        return self._source
+
+    def sockaddrs(self, number: int) -> list[bytes]:
+        """Of so many: see Source.sockaddr."""
+        given: list[bytes] = []
+        while len(given) < number:
+            address = next(self).sockaddr
+            more = min(self._left, number - len(given) - 1)
+            self._left -= more
+            given += [address] * (1 + more)
+        return given

@@ -62,6 +62,7 @@ class Worker:
         self.interval_s = task.interval_s
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
+        self.opened = 0.0  # when the last ones began
         self.ramping = True
         self.checking = False
         self.unread = 0  # connections that may have something to report that came before the check
@@ -149,7 +150,7 @@ class Worker:
         attempts += [0] * firsts
         if not attempts:
             return
-        state = self.held.state
+        self.opened, state = now, self.held.state
         begun, failed = self.flights.open(attempts, paced=bool(self.interval_s))
         for fd in begun:
             state[fd] = IN_FLIGHT
@@ -171,7 +172,9 @@ class Worker:
         return sum(len(each.flights) for each in ALL) if len(ALL) > 1 else len(self.flights)
 
     def _least(self, most: int) -> int:
-        return max(1, min(OPENS_PER_TURN, most // 16))
+        """A whole burst. Where there was no room for one in a while, as answers do not come, a few."""
+        opened = max(each.opened for each in ALL) if ALL else self.opened
+        return max(1, min(OPENS_PER_TURN, most // (4 if time.monotonic() - opened < TICK_S else 16)))
 
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
