@@ -158,7 +158,7 @@ class Worker:
             self._failed(*each)
 
     def _room(self) -> int:
-        """How many may begin in this turn. Without a rate, none until there is room for a few."""
+        """How many may begin in this turn. Without a rate, none until there is room for a burst."""
         most = self._most()
         room = max(0, min(OPENS_PER_TURN, most - self._under_way()))
         return room if self.interval_s or room >= self._least(most) else 0
