@@ -9,6 +9,7 @@ slow=S: before each answer. doze=S: looks at its sockets once in so long. addres
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -73,11 +74,14 @@ async def main() -> None:
     if "deaf" in WISHES:
         await asyncio.sleep(60)
     leaking = asyncio.create_task(leak()) if "leak" in WISHES else None
-    backlog = 10 if ACCEPT else 4096
+    backlog = 1 if ACCEPT else 4096  # also how many asyncio accepts in one turn of its loop
     server = await asyncio.start_server(
         serve, GIVEN.get("address", "127.0.0.1"), int(PORT), backlog=backlog, reuse_address=True
     )
     listening.append(server)
+    for sock in server.sockets if ACCEPT else ():
+        with socket.socket(fileno=os.dup(sock.fileno())) as listener:
+            listener.listen(10)
     dozing = asyncio.create_task(doze()) if DOZE_S else None
     with suppress(asyncio.CancelledError):
         await server.serve_forever()
