@@ -1,6 +1,6 @@
 """Workers that are threads of one process: what each may open while others have some under way."""
 
-import time
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +26,7 @@ def a_worker(concurrency: int, under_way: int, interval_s: float = 0.0) -> Worke
     made.task = Task(**values)._replace(concurrency=concurrency)
     made.flights = Flown(under_way)  # type: ignore[assignment]
     made.interval_s = interval_s
-    made.opened = time.monotonic()
+    made.opened_at = math.inf  # this very moment, however slow the test is
     return made
 
 
@@ -48,11 +48,7 @@ def test_one_alone_has_its_own(all_of_it: list[Worker]) -> None:
 def test_several_share_what_all_of_them_may(all_of_it: list[Worker]) -> None:
     one, other, third = a_worker(48, 0), a_worker(47, 60), a_worker(47, 80)
     all_of_it.extend((one, other, third))
-    for under_way, room in (
-        (80, 0),
-        (48, 0),
-        (47, 35),
-    ):  # too few of 142 for a burst, until a quarter is free
+    for under_way, room in ((80, 0), (48, 0), (47, 35)):  # a quarter of 142 is to be free
         third.flights = Flown(under_way)  # type: ignore[assignment]
         assert [each._room() for each in all_of_it] == [room] * 3
 
@@ -61,11 +57,12 @@ def test_a_few_do_where_none_could_begin_in_a_while(all_of_it: list[Worker]) -> 
     one, other = a_worker(500, 470), a_worker(500, 480)  # that many wait for an answer, perhaps in vain
     all_of_it.extend((one, other))
     assert (one._room(), other._room()) == (0, 0)
-    one.opened -= worker.TICK_S
+    one.opened_at = 0.0
     assert (one._room(), other._room()) == (0, 0)  # the other has just begun some
-    other.opened -= worker.TICK_S
+    other.opened_at = 0.0
     assert (one._room(), other._room()) == (0, 0)  # 50 of 1,000: too few
-    one.flights = Flown(450)  # type: ignore[assignment]
+    one = all_of_it[0] = a_worker(500, 450)
+    one.opened_at = 0.0
     assert (one._room(), other._room()) == (70, 70)
 
 

@@ -32,7 +32,7 @@ class Batches:
     def __init__(self) -> None:
         self.by_age: deque[Batch] = deque()  # in the order in which they began
         self.marked: dict[int, Batch] = {}  # by descriptor: what epoll has not told of yet
-        self._number = 0
+        self._number = 0  # not summed up: every thread asks for that of all in each turn
 
     def __len__(self) -> int:
         return self._number

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from connprobe.engine.sources import sockaddr
+from connprobe.engine.sources import Sources, sockaddr
 from connprobe.engine.task import Task
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ class Bursts:
         return self.serves
 
     def open(
-        self, requests: bytes, sources: Sequence[bytes], *, mark: bool
+        self, requests: bytes, sources: Sources, number: int, *, mark: bool
     ) -> tuple[list[int], list[int]] | None:
-        """(descriptors, outcomes) of all: see Ring.open. None: it cannot, and nothing was begun."""
+        """(descriptors, outcomes) of `number`: see Ring.open. None: it cannot, and nothing was begun."""
         assert self._ring is not None
         try:
-            opened = self._ring.open(requests, sources, mark=mark)
+            opened = self._ring.open(requests, sources.sockaddrs(number), mark=mark)
         except OSError:
             self.serves = False
             self.rest()

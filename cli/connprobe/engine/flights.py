@@ -140,7 +140,7 @@ class Flights:
         if not self.bursts.ready(size):
             return None
         mark = may_mark and number >= batches.LEAST and self._alike(expected[0])
-        opened = self.bursts.open(requests, self._sources.sockaddrs(number), mark=mark)
+        opened = self.bursts.open(requests, self._sources, number, mark=mark)
         if opened is None:
             return None
         fds, sent = opened

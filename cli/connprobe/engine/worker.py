@@ -62,7 +62,7 @@ class Worker:
         self.interval_s = task.interval_s
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
-        self.opened = 0.0  # when the last ones began
+        self.opened_at = 0.0  # when the last ones began
         self.ramping = True
         self.checking = False
         self.unread = 0  # connections that may have something to report that came before the check
@@ -150,7 +150,7 @@ class Worker:
         attempts += [0] * firsts
         if not attempts:
             return
-        self.opened, state = now, self.held.state
+        self.opened_at, state = now, self.held.state
         begun, failed = self.flights.open(attempts, paced=bool(self.interval_s))
         for fd in begun:
             state[fd] = IN_FLIGHT
@@ -173,8 +173,8 @@ class Worker:
 
     def _least(self, most: int) -> int:
         """A whole burst. Where there was no room for one in a while, as answers do not come, a few."""
-        opened = max(each.opened for each in ALL) if ALL else self.opened
-        return max(1, min(OPENS_PER_TURN, most // (4 if time.monotonic() - opened < TICK_S else 16)))
+        waited_s = time.monotonic() - max(each.opened_at for each in ALL)
+        return max(1, min(OPENS_PER_TURN, most // (4 if waited_s < TICK_S else 16)))
 
     def _firsts_due(self, most: int, now: float) -> int:
         """How many first attempts may begin now, by the rate."""
