@@ -25,7 +25,7 @@ def a_worker(concurrency: int, under_way: int, interval_s: float = 0.0) -> Worke
     values: dict[str, Any] = dict.fromkeys(Task._fields)
     made.task = Task(**values)._replace(concurrency=concurrency)
     made.flights = Flown(under_way)  # type: ignore[assignment]
-    made.interval_s = interval_s
+    made.interval_s, made.beginning = interval_s, 0
     made.opened_at = math.inf  # this very moment, however slow the test is
     return made
 

@@ -6,7 +6,8 @@ each would only be begun there, and cancelled. And in a few processes alone: eac
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from connprobe.engine.sources import Sources, sockaddr
@@ -20,10 +21,20 @@ WAITS = -errno.EINPROGRESS  # of an outcome
 
 
 class Bursts:
-    """opened: connections that io_uring made. serves: until it is found that it cannot."""
+    """opened: connections that io_uring made. serves: until it is found that it cannot.
 
-    def __init__(self, task: Task, epoll_fd: int, *, speaks_first: bool) -> None:
-        self.opened = 0
+    apart: entered while a burst is opened, for which others may work.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        epoll_fd: int,
+        *,
+        speaks_first: bool,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.opened, self._apart = 0, apart
         self._task, self._epoll_fd = task, epoll_fd
         self._ring: Ring | None = None
         self._binds = all(address for address, *_ in task.sources)
@@ -53,7 +64,9 @@ class Bursts:
         """(descriptors, outcomes) of `number`: see Ring.open. None: it cannot, and nothing was begun."""
         assert self._ring is not None
         try:
-            opened = self._ring.open(requests, sources.sockaddrs(number), mark=mark)
+            addresses = sources.sockaddrs(number)
+            with self._apart():
+                opened = self._ring.open(requests, addresses, mark=mark)
         except OSError:
             self.serves = False
             self.rest()

@@ -10,7 +10,8 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat, takewhile
 from typing import Any
 
@@ -67,7 +68,14 @@ class Flights:
     Whatever ends one in failure is raised as `Refusal` (cause, detail), with its socket closed.
     """
 
-    def __init__(self, task: Task, epoll: select.epoll, opening: Opening, context: Any) -> None:
+    def __init__(
+        self,
+        task: Task,
+        epoll: select.epoll,
+        opening: Opening,
+        context: Any,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.by_fd: dict[int, Flight] = {}
         self.asked: dict[int, Asked] = {}
         self.batches = Batches()
@@ -80,7 +88,7 @@ class Flights:
         # Without TLS the C type that socket.socket wraps will do: half the cost of making one.
         self._socket_type = socket.SocketType if task.tls is None else socket.socket
         self._speaks_first = task.protocol != "tcp" and context is None and opening.answers
-        self.bursts = Bursts(task, epoll.fileno(), speaks_first=self._speaks_first)
+        self.bursts = Bursts(task, epoll.fileno(), speaks_first=self._speaks_first, apart=apart)
 
     def __len__(self) -> int:
         return len(self.by_fd) + len(self.asked) + len(self.batches)

@@ -2,6 +2,8 @@
 
 from _thread import allocate_lock
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -32,6 +34,15 @@ class Turn:
                 self._queue.popleft().release()
             else:
                 self._taken = False
+
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """Others may work meanwhile: for one long system call."""
+        self.give()
+        try:
+            yield
+        finally:
+            self.take()
 
     def __enter__(self) -> None:
         self.take()

@@ -46,7 +46,7 @@ class Worker:
         self.epoll = select.epoll()
         self.tally = Tally(row)
         self.opening = opening
-        self.flights = Flights(task, self.epoll, opening, context)
+        self.flights = Flights(task, self.epoll, opening, context, TURN.given)
         self.held = HeldSet(
             (task.share if task.visits is None else task.concurrency) + 1024,
             task.family,
@@ -63,6 +63,7 @@ class Worker:
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
         self.opened_at = 0.0  # when the last ones began
+        self.beginning = 0  # that are being opened: others see them before they are flights
         self.ramping = True
         self.checking = False
         self.unread = 0  # connections that may have something to report that came before the check
@@ -150,8 +151,9 @@ class Worker:
         attempts += [0] * firsts
         if not attempts:
             return
-        self.opened_at, state = now, self.held.state
+        self.opened_at, self.beginning, state = now, len(attempts), self.held.state
         begun, failed = self.flights.open(attempts, paced=bool(self.interval_s))
+        self.beginning = 0
         for fd in begun:
             state[fd] = IN_FLIGHT
         for each in failed:
@@ -169,7 +171,7 @@ class Worker:
 
     def _under_way(self) -> int:
         """How many of these there are."""
-        return sum(len(each.flights) for each in ALL) if len(ALL) > 1 else len(self.flights)
+        return sum(len(each.flights) + each.beginning for each in ALL) if len(ALL) > 1 else len(self.flights)
 
     def _least(self, most: int) -> int:
         """A whole burst. Where there was no room for one in a while, as answers do not come, a few."""
