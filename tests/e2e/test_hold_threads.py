@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import servers
 from connprobe.model import HoldPlan
-from running import CHECKOUT, Command, Run, bind_by_io_uring, check, read_plan
+from running import CHECKOUT, Command, Run, bind_by_io_uring, check, eventually, read_plan
 from servers import OddServer
 
 Start = Callable[..., Command]
@@ -90,6 +91,19 @@ def test_a_process_killed_in_the_hold_loses_what_its_threads_held(start: Start) 
     assert run.record.held == 997 - lost
     names = ", ".join(str(shard.index) for shard in mine)
     assert run.says(f"Workers {names} were lost in the run: killed by SIGKILL. Their connections count")
+
+
+def test_concurrency_is_not_exceeded(start: Start) -> None:
+    """By threads that open bursts at the same time. Nobody is answered, so that all stay in flight."""
+    with OddServer(servers.mute) as server:
+        asked = ("--target", server.target, "--count", "997", "--concurrency", "200", "--timeout", "60s")
+        command = start("hold", *asked, "--protocol", "ws", prefix=FEWER)
+        assert eventually(lambda: server.accepted > 180)
+        time.sleep(0.3)  # for those that would be too many
+        command.interrupt()
+        run = check(command.finish(), 130)
+        assert 180 < server.accepted <= 200
+    assert max(sample.in_flight for sample in run.samples) == server.accepted
 
 
 def test_ctrl_c_in_the_ramp_leaves_nothing(start: Start) -> None:

@@ -53,6 +53,14 @@ def test_several_share_what_all_of_them_may(all_of_it: list[Worker]) -> None:
         assert [each._room() for each in all_of_it] == [room] * 3
 
 
+def test_those_that_another_is_opening_count(all_of_it: list[Worker]) -> None:
+    one, other = a_worker(200, 0), a_worker(200, 0)
+    all_of_it.extend((one, other))
+    for beginning, room in ((128, 128), (300, 100), (301, 0)):
+        other.beginning = beginning
+        assert one._room() == room
+
+
 def test_a_few_do_where_none_could_begin_in_a_while(all_of_it: list[Worker]) -> None:
     one, other = a_worker(500, 470), a_worker(500, 480)  # that many wait for an answer, perhaps in vain
     all_of_it.extend((one, other))

@@ -60,6 +60,27 @@ def test_who_always_has_something_to_do_does_not_keep_it() -> None:
     assert min(turns) > 99
 
 
+def test_what_is_given_is_asked_for_again_behind_the_others() -> None:
+    turn, order = Turn(), []
+
+    def ask() -> None:
+        with turn:
+            order.append("other")
+
+    other = threading.Thread(target=ask)
+    with turn:
+        other.start()
+        with turn.given():
+            other.join(PATIENCE_S)
+            order.append("meanwhile")
+        order.append("again")
+        assert turn._taken
+    assert order == ["other", "meanwhile", "again"]
+    with pytest.raises(ZeroDivisionError), turn, turn.given():
+        raise ZeroDivisionError
+    assert not turn._taken
+
+
 def test_a_worker_that_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: worker.Worker) -> None:
         raise ZeroDivisionError
