@@ -104,6 +104,8 @@ def test_concurrency_is_not_exceeded(start: Start) -> None:
         run = check(command.finish(), 130)
         assert 180 < server.accepted <= 200
     assert max(sample.in_flight for sample in run.samples) == server.accepted
+    if bind_by_io_uring():
+        assert run.record.client.opened_by_io_uring == server.accepted
 
 
 def test_ctrl_c_in_the_ramp_leaves_nothing(start: Start) -> None:

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from connprobe.engine import worker
+from connprobe.engine.backoff import Backoff
+from connprobe.engine.held import IN_FLIGHT
+from connprobe.engine.stock import Stock
 from connprobe.engine.task import Task
 from connprobe.engine.worker import Worker
 
@@ -59,6 +63,22 @@ def test_those_that_another_is_opening_count(all_of_it: list[Worker]) -> None:
     for beginning, room in ((128, 128), (300, 100), (301, 0)):
         other.beginning = beginning
         assert one._room() == room
+
+
+def test_what_is_being_opened_is_told_until_it_is_begun(all_of_it: list[Worker]) -> None:
+    one: Any = a_worker(200, 0)
+    one.stock, one.backoff, one.to_open, one.next_open = Stock(-1), Backoff(0), 77, 0.0
+    one.tally, one.held = SimpleNamespace(started=0), SimpleNamespace(state=bytearray(9))
+    all_of_it.extend((one, a_worker(200, 0)))
+
+    def opens(attempts: list[int], *, paced: bool) -> tuple[list[int], list[tuple[int, Any]]]:
+        assert (one._under_way(), len(attempts), paced) == (77, 77, False)
+        one.flights = Flown(7)
+        return [3], []
+
+    one.flights.open = opens
+    one._open_some(1.0)
+    assert (one._under_way(), one.tally.started, one.held.state[3]) == (7, 77, IN_FLIGHT)
 
 
 def test_a_few_do_where_none_could_begin_in_a_while(all_of_it: list[Worker]) -> None:

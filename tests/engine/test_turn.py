@@ -7,6 +7,7 @@ import pytest
 
 from connprobe.engine import worker
 from connprobe.engine.turn import Turn
+from running import eventually
 
 PATIENCE_S = 20
 
@@ -63,19 +64,20 @@ def test_who_always_has_something_to_do_does_not_keep_it() -> None:
 def test_what_is_given_is_asked_for_again_behind_the_others() -> None:
     turn, order = Turn(), []
 
-    def ask() -> None:
+    def ask(name: str) -> None:
         with turn:
-            order.append("other")
+            order.append(name)
 
-    other = threading.Thread(target=ask)
+    others = [threading.Thread(target=ask, args=(name,)) for name in ("first", "second")]
     with turn:
-        other.start()
+        for number, other in enumerate(others):
+            other.start()
+            assert eventually(lambda behind=number: len(turn._queue) > behind)
         with turn.given():
-            other.join(PATIENCE_S)
-            order.append("meanwhile")
+            pass
         order.append("again")
         assert turn._taken
-    assert order == ["other", "meanwhile", "again"]
+    assert order == ["first", "second", "again"]
     with pytest.raises(ZeroDivisionError), turn, turn.given():
         raise ZeroDivisionError
     assert not turn._taken

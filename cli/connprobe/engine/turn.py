@@ -37,7 +37,7 @@ class Turn:
 
     @contextmanager
     def given(self) -> Iterator[None]:
-        """Others may work meanwhile: for one long system call."""
+        """Others may work meanwhile: for system calls that take long."""
         self.give()
         try:
             yield

@@ -31,8 +31,8 @@ EVENTS_PER_TURN = 512
 TICK_S = 0.05
 RECOVERED_S = 30.0  # a reconnection that lasts so long was a success: the back-off begins anew
 BURST_S = 0.1  # what a rate may catch up after a stall
-# Where several are threads of one process, one works while the others wait: for events, or for their turn.
-# Without it the interpreter's lock would change hands with each system call.
+# Where several are threads of one process, one works while the others wait: for events, for a burst that
+# they open, or for their turn. Without it the interpreter's lock would change hands with each system call.
 TURN = Turn()
 ALL: list["Worker"] = []  # that run in this process
 

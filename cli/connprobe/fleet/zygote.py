@@ -126,7 +126,7 @@ def _has_threads() -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_FILES):
         return False
-    # One malloc arena: only one thread works at a time, and each arena keeps pages of its own.
+    # One malloc arena: one thread at a time is in Python, and each arena keeps pages of its own.
     if mallopt := getattr(libc, "mallopt", None):  # of glibc alone
         mallopt(M_ARENA_MAX, 1)
     stack_size(STACK_BYTES)
