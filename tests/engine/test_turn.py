@@ -70,9 +70,10 @@ def test_what_is_given_is_asked_for_again_behind_the_others() -> None:
 
     others = [threading.Thread(target=ask, args=(name,)) for name in ("first", "second")]
     with turn:
-        for number, other in enumerate(others):
-            other.start()
-            assert eventually(lambda behind=number: len(turn._queue) > behind)
+        others[0].start()
+        assert eventually(lambda: len(turn._queue) == 1)
+        others[1].start()
+        assert eventually(lambda: len(turn._queue) == 2)
         with turn.given():
             pass
         order.append("again")
