@@ -49,7 +49,8 @@ class Bench:
         self.rounds: int = asked.rounds
         self.concurrency: int = asked.concurrency
         self.results = results
-        self.base = processes.sockets()
+        # TIME_WAIT of whatever ran before passes, or as many could be left of these runs unseen.
+        self.base = processes.settle(0, OTHERS_SOCKETS)
 
     def ramp(self, pair: str, count: int, room: int = 0) -> Ramp:
         """room: as many server processes and C clients as that many connections take; 0: `count`."""
