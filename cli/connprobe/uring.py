@@ -29,7 +29,8 @@ WORDS, FD, OFFSET, LENGTH = 16, 1, 2, 6  # of an entry, in 32 bits
 EVENT_WORDS, EVENT_FD = (3, 1) if os.uname().machine == "x86_64" else (4, 2)  # struct epoll_event
 # Here, since enumerations do it: in each worker that code would dirty 100 kB, and a ctypes array as much.
 AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # of SEND and RECV: nothing is left to wait for
-_U32 = 0xFFFFFFFF
+_U32, _HIGHEST = 0xFFFFFFFF, 0x7FFFFFFF
+Range = tuple[int, int]  # of entries: (the first, how many)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -51,8 +52,8 @@ class Uring:
         self.base = ctypes.addressof(
             ctypes.c_char.from_buffer(self.memory)
         )  # which stays: nothing resizes it
-        self._reads = (-1, -1)  # what the entries of `read_at_once` are prepared for
-        self._usual = b""  # its completions, where as much as is asked for is there of all
+        self._reads = (-1, -1)  # what the entries of `prepare_reads` are prepared for
+        self.usual_reads = b""  # their completions, where as much as is asked for is there of all
         self._broken = False
         parameters = bytearray(120)  # struct io_uring_params
         struct.pack_into("=III", parameters, 0, 0, 0, _SUBMIT_ALL | _COOP_TASKRUN | _SINGLE_ISSUER)
@@ -110,18 +111,20 @@ class Uring:
             opcode, flags, 0, fd, offset, address, length, operation, data, 0, 0, option_bytes, option, 0,
         )  # fmt: skip
 
-    def submit(self, first: int, number: int) -> None:
+    def submit(self, *ranges: Range) -> None:
         """These entries. What needs no waiting is done, and its completion there, when this returns."""
         if self._broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        at, end = self._tail & self._mask, self._mask + 1
-        order = self._every[first : first + number]
-        self._order[at : at + number] = order[: end - at]
-        self._order[: max(0, at + number - end)] = order[end - at :]
-        self._tail += number
+        end, left = self._mask + 1, 0
+        for first, number in ranges:
+            at, order = self._tail & self._mask, self._every[first : first + number]
+            self._order[at : at + number] = order[: end - at]
+            self._order[: max(0, at + number - end)] = order[end - at :]
+            self._tail += number
+            left += number
         self._words[self._tail_at] = self._tail & _U32
-        while number:
-            number -= _called(_ENTER, self._fd, number, 0, 0, None, 0)
+        while left:
+            left -= _called(_ENTER, self._fd, left, 0, 0, None, 0)
 
     def come(self) -> bytes:
         """The completions since the last call, one behind the other: see `parsed`, and `completions`."""
@@ -139,16 +142,16 @@ class Uring:
         """Until there is a completion that was not given yet."""
         _called(_ENTER, self._fd, 0, 1, _GETEVENTS, None, 0)
 
-    def done(self, first: int, number: int) -> bytes:
+    def done(self, *ranges: Range) -> bytes:
         """Submits entries that complete one by one, and waits for all.
 
         Where the ring fails on the way, those that were done by then: the next call says so.
         """
-        come = b""
+        come, size = b"", sum(number for _, number in ranges) * COMPLETION_BYTES
         try:
-            self.submit(first, number)
+            self.submit(*ranges)
             come = self.come()
-            while len(come) < number * COMPLETION_BYTES:
+            while len(come) < size:
                 self.wait()
                 come += self.come()
         except OSError:
@@ -166,24 +169,29 @@ class Uring:
         length: no more is read of one. EAGAIN: nothing was there. entries: the first of `most` that are meant
         for this, place: where in the memory there is room.
         """
-        if self._reads != (length, place):
-            self._reads = length, place
-            for slot in range(most):
-                at = self.base + place + slot * length
-                self.write(entries + slot, slot, opcode=RECV, address=at, length=length, operation=AT_ONCE)
-            self._usual = completions(range(most), repeat(length))
-        number, begin = len(fds), entries * WORDS
-        self.fields[begin + FD : begin + number * WORDS : WORDS] = array("I", fds)
-        come = self.done(entries, number)
+        self.prepare_reads(fds, length, entries=entries, most=most, place=place)
+        number = len(fds)
+        come = self.done((entries, number))
         sizes = [length] * number
-        if come != self._usual[: number * COMPLETION_BYTES]:
+        if come != self.usual_reads[: number * COMPLETION_BYTES]:
             sizes = [-errno.EAGAIN] * number
             for slot, size in parsed(come):
                 sizes[slot] = size
         return sizes, self.memory[place : place + number * length]
 
+    def prepare_reads(self, fds: Sequence[int], length: int, *, entries: int, most: int, place: int) -> None:
+        """As of `read_at_once`. user_data: the index."""
+        if self._reads != (length, place):
+            self._reads = length, place
+            for slot in range(most):
+                at = self.base + place + slot * length
+                self.write(entries + slot, slot, opcode=RECV, address=at, length=length, operation=AT_ONCE)
+            self.usual_reads = completions(range(most), repeat(length))
+        begin, end = entries * WORDS, (entries + len(fds)) * WORDS
+        self.fields[begin + FD : end : WORDS] = array("I", fds)
+
     def spoilt(self) -> None:
-        """The entries of `read_at_once` were used for something else."""
+        """The entries of `prepare_reads` were used for something else."""
         self._reads = (-1, -1)
 
 
@@ -198,10 +206,13 @@ def parsed(come: bytes) -> list[tuple[int, int]]:
     return list(zip(words.cast("Q")[::2].tolist(), words.cast("i")[2::4].tolist(), strict=True))
 
 
-def results_of(come: bytes, data: "memoryview[int]") -> list[int] | None:
-    """The results of what `come` gave, in its order. None: their user_data is not `data`, of array("Q")."""
-    words = memoryview(come)
-    return words.cast("i")[2::4].tolist() if words.cast("Q")[::2] == data else None
+def descriptors_of(come: bytes, data: "array[int]") -> "array[int] | None":
+    """The results of what `come` gave, in its order: array("I"), as entries take them.
+
+    None: some are errors, or their user_data is not `data`, of array("Q").
+    """
+    results = array("I", come)[2::4]
+    return results if array("Q", come)[::2] == data and max(results) <= _HIGHEST else None
 
 
 def _pointer(buffer: bytearray) -> object:

@@ -17,7 +17,7 @@ import pytest
 import servers
 from connprobe import causes, uring
 from connprobe.engine import counters
-from connprobe.engine.bursts import MOST
+from connprobe.engine.bursts import MOST, UNTOLD
 from connprobe.engine.ring import MARKED, Ring, _is_late, _outcome
 from connprobe.engine.sources import sockaddr
 from netns import network_namespace
@@ -51,7 +51,7 @@ class Opened:
         assert self.ring is not None
         fds, outcomes = self.ring.open(self.request * number, [self.source] * number, **options)
         self.fds += [fd for fd in fds if fd >= 0]
-        return outcomes
+        return [len(self.request)] * len(fds) if outcomes is None else outcomes
 
     def let_go(self) -> None:
         for fd in self.fds:
@@ -122,7 +122,7 @@ def test_of_a_burst_some_are_told_of_and_once(opened: Any, listener: socket.sock
             told += [fd for fd, _ in made.epoll.poll(5, 256)]
         assert sorted(told) == sorted(marks)
         assert made.epoll.poll(0.05, 256) == []
-        assert made.ring.watch(made.fds) == [0] * number
+        assert made.ring.read_and_watch(made.fds, 3) == ([3] * number, b"ans" * number, [0] * number)
         assert {fd for fd, _ in made.epoll.poll(5, 256)} == set(made.fds)
         assert {fd for fd, _ in made.epoll.poll(5, 256)} == set(made.fds)  # and again
         assert made.open(2) == [len(REQUEST)] * 2  # no mark is left
@@ -191,22 +191,45 @@ def test_a_ring_that_fails_half_way_tells_what_was_done(
             closing.enter_context(listener.accept()[0]).sendall(b"answer")
         while len(made.epoll.poll(5, 64)) < 4:
             os.sched_yield()
-        called = uring._called
-
-        def two_alone(number: int, fd: int, entries: int, *rest: Any) -> int:
-            if number != uring._ENTER:
-                return called(number, fd, entries, *rest)
-            if entries < 4:
-                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            return called(number, fd, 2, *rest)
-
-        monkeypatch.setattr(uring, "_called", two_alone)
+        fail_after(2, monkeypatch)
         sizes, data = made.ring.read(made.fds, 6)
         assert sorted(sizes) == [-errno.EAGAIN] * 2 + [6, 6]
         assert data[:12] == b"answer" * 2
         with pytest.raises(OSError, match="Input/output error"):
             made.ring.read(made.fds, 6)
         assert [os.read(fd, 64) for fd in made.fds[2:]] == [b"answer"] * 2
+
+
+@pytest.mark.parametrize("done", [2, 4, 7])
+def test_a_batch_whose_ring_fails_half_way(
+    opened: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    made = opened(listener.getsockname())
+    assert made.open(5, mark=True) == [len(REQUEST)] * 5
+    with ExitStack() as closing:
+        for _ in range(5):
+            closing.enter_context(listener.accept()[0]).sendall(b"answer")
+        while not made.epoll.poll(5, 64):
+            os.sched_yield()
+        fail_after(done, monkeypatch)
+        sizes, data, watched = made.ring.read_and_watch(made.fds, 6)
+        assert sizes == [6] * min(done, 5) + [-errno.EAGAIN] * (5 - done)
+        assert data.startswith(b"answer" * min(done, 5))
+        assert watched == [0] * (done - 5) + [UNTOLD] * min(5, 10 - done)
+
+
+def fail_after(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ring takes so many of the next ones, and no more."""
+    called, left = uring._called, [entries]
+
+    def few(number: int, fd: int, entries: int, *rest: Any) -> int:
+        if number != uring._ENTER:
+            return called(number, fd, entries, *rest)
+        if not left:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return called(number, fd, left.pop(), *rest)
+
+    monkeypatch.setattr(uring, "_called", few)
 
 
 def test_the_kernel_chooses_the_address_and_ipv6(opened: Any) -> None:

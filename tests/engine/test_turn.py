@@ -74,12 +74,12 @@ def test_what_is_given_is_asked_for_again_behind_the_others() -> None:
         assert eventually(lambda: len(turn._queue) == 1)
         others[1].start()
         assert eventually(lambda: len(turn._queue) == 2)
-        with turn.given():
+        with turn.given:
             pass
         order.append("again")
         assert turn._taken
     assert order == ["first", "second", "again"]
-    with pytest.raises(ZeroDivisionError), turn, turn.given():
+    with pytest.raises(ZeroDivisionError), turn, turn.given:
         raise ZeroDivisionError
     assert not turn._taken
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from connprobe import causes
+from connprobe import causes, uring
 from connprobe.engine.answers import Answers
 from connprobe.engine.bursts import Bursts
 from connprobe.engine.worker import TURN
@@ -123,13 +123,14 @@ def test_answers_that_are_read_together(
 
     batch: they begin when it knows what an answer looks like, so that epoll tells of some alone.
     """
-    read, reads = Bursts.read, []
+    method = "read_and_watch" if batch else "read"
+    read, reads = getattr(Bursts, method), []
 
     def counted(bursts: Bursts, fds: Sequence[int], answer_bytes: int) -> Any:
         reads.append(len(fds))
         return read(bursts, fds, answer_bytes)
 
-    monkeypatch.setattr(Bursts, "read", counted)
+    monkeypatch.setattr(Bursts, method, counted)
     with ExitStack() as closing:
         listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         listener.settimeout(10)
@@ -219,14 +220,20 @@ def test_a_batch_that_was_opened_when_answers_were_shorter(run: Run) -> None:
         assert (totals.failures, totals.drops) == ({}, {})
 
 
-@pytest.mark.parametrize("method", ["read", "watch"])
-def test_a_batch_whose_ring_fails(run: Run, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    from connprobe.engine import ring
+@pytest.mark.parametrize("done", [0, 40, 95, 110, 191])
+def test_a_batch_whose_ring_fails(run: Run, monkeypatch: pytest.MonkeyPatch, done: int) -> None:
+    """Of 96 answers so many are read, then as many are watched as are left of `done`."""
+    called, failed = uring._called, []
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    def fail(number: int, fd: int, entries: int, *rest: Any) -> int:
+        if number != uring._ENTER or entries not in (2 * 96, 2 * 96 - done):
+            return called(number, fd, entries, *rest)
+        if done and entries == 2 * 96:
+            return called(number, fd, done, *rest)
+        failed.append(entries)
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(ring.Ring, method, refuse)
+    monkeypatch.setattr(uring, "_called", fail)
     with ExitStack() as closing:
         listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         listener.settimeout(10)
@@ -240,6 +247,7 @@ def test_a_batch_whose_ring_fails(run: Run, monkeypatch: pytest.MonkeyPatch, met
             sock.close()
         totals = running.until(lambda totals: totals.held == 0)
         assert totals.drops == {causes.EOF: 97}
+        assert failed == [2 * 96 - done]
 
 
 def unmasked(ping: bytes) -> bytes:

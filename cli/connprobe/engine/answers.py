@@ -74,9 +74,7 @@ class Answers:
         fds, expected = batch.fds, batch.expected
         length = answer_bytes(known, expected[0])
         # What is known may be longer by now than when they were opened.
-        read = flights.bursts.read(fds, length) if flights.bursts.reads(length) else None
-        sizes, data = read or ([-errno.EAGAIN] * len(fds), b"")
-        watched = flights.watch(fds)
+        sizes, data, watched = flights.read_and_watch(fds, length)
         if self._all_alike(data, expected, sizes, length) and not any(watched):
             self._tally.handshakes(int((self._arrived - batch.began) * 1e6), len(fds))
             self._tally.established += len(fds)

@@ -15,7 +15,7 @@ Event = tuple[int, int]  # (descriptor, what epoll says of it)
 class Batch:
     __slots__ = ("awaited", "began", "expected", "fds", "first_told")
 
-    def __init__(self, fds: list[int], expected: list[bytes], began: float, awaited: int) -> None:
+    def __init__(self, fds: Sequence[int], expected: list[bytes], began: float, awaited: int) -> None:
         self.fds, self.expected, self.began = fds, expected, began
         self.awaited = awaited  # marked ones of which epoll has not told anything
         self.first_told = 0.0  # when it told of the first
@@ -37,7 +37,7 @@ class Batches:
     def __len__(self) -> int:
         return self._number
 
-    def add(self, fds: list[int], expected: list[bytes], began: float, marks: Sequence[int]) -> None:
+    def add(self, fds: Sequence[int], expected: list[bytes], began: float, marks: Sequence[int]) -> None:
         batch = Batch(fds, expected, began, len(marks))
         self.by_age.append(batch)
         self._number += len(fds)

@@ -6,8 +6,8 @@ each would only be begun there, and cancelled. And in a few processes alone: eac
 """
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from connprobe.engine.sources import Sources, sockaddr
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LEAST, MOST = 16, 128  # connections; for fewer it is not worth it, and more would take more memory
 WAITS = -errno.EINPROGRESS  # of an outcome
+UNTOLD = 1  # whether epoll watches
+ReadAndWatched = tuple[list[int], bytes, list[int]]  # see Ring.read_and_watch
 
 
 class Bursts:
@@ -32,7 +34,7 @@ class Bursts:
         epoll_fd: int,
         *,
         speaks_first: bool,
-        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+        apart: AbstractContextManager[None],
     ) -> None:
         self.opened, self._apart = 0, apart
         self._task, self._epoll_fd = task, epoll_fd
@@ -60,20 +62,22 @@ class Bursts:
 
     def open(
         self, requests: bytes, sources: Sources, number: int, *, mark: bool
-    ) -> tuple[list[int], list[int]] | None:
+    ) -> tuple[Sequence[int], list[int] | None] | None:
         """(descriptors, outcomes) of `number`: see Ring.open. None: it cannot, and nothing was begun."""
         assert self._ring is not None
         try:
             addresses = sources.sockaddrs(number)
-            with self._apart():
+            with self._apart:
                 opened = self._ring.open(requests, addresses, mark=mark)
         except OSError:
             self.serves = False
             self.rest()
             return None
         fds, outcomes = opened
-        self.opened += len(fds) - fds.count(-1)
-        self.serves = outcomes.count(WAITS) * 2 <= len(outcomes)
+        self.opened += len(fds)
+        if outcomes is not None:
+            self.opened -= fds.count(-1)
+            self.serves = outcomes.count(WAITS) * 2 <= len(outcomes)
         return opened
 
     def reads(self, answer_bytes: int) -> bool:
@@ -89,10 +93,10 @@ class Bursts:
             self.rest()
             return None
 
-    def watch(self, fds: Sequence[int]) -> list[int] | None:
-        """See Ring.watch. None: it cannot, or not all."""
+    def read_and_watch(self, fds: Sequence[int], answer_bytes: int) -> ReadAndWatched | None:
+        """See Ring.read_and_watch. None: it cannot, and nothing was done."""
         try:
-            return None if self._ring is None else self._ring.watch(fds)
+            return None if self._ring is None else self._ring.read_and_watch(fds, answer_bytes)
         except OSError:
             self.serves = False
             self.rest()

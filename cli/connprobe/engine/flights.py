@@ -10,7 +10,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat, takewhile
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from connprobe import causes
 from connprobe.engine import batches
 from connprobe.engine.batches import Batches
-from connprobe.engine.bursts import LEAST, WAITS, Bursts
+from connprobe.engine.bursts import LEAST, UNTOLD, WAITS, Bursts, ReadAndWatched
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.held import end, wants_more
 from connprobe.engine.opening import Opening, answer_bytes
@@ -40,7 +40,8 @@ _WAITED_FOR = {
 # connections each would pay for making one; nor an object of its socket, where io_uring opened it.
 Asked = tuple[socket.SocketType | None, bytes, float]
 # Of a turn: the descriptors in flight, and of each that failed the attempt and why.
-Begun = tuple[list[int], list[tuple[int, Refusal]]]
+Begun = tuple[Sequence[int], list[tuple[int, Refusal]]]
+_NOTHING_APART = nullcontext()
 
 
 class Flight:
@@ -74,7 +75,7 @@ class Flights:
         epoll: select.epoll,
         opening: Opening,
         context: Any,
-        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+        apart: AbstractContextManager[None] = _NOTHING_APART,
     ) -> None:
         self.by_fd: dict[int, Flight] = {}
         self.asked: dict[int, Asked] = {}
@@ -102,8 +103,8 @@ class Flights:
             begun = self._open_burst(len(attempts), may_mark=not paced)
             if begun is not None:
                 return begun
-        begun = [], []
-        flying, failed = begun
+        flying: list[int] = []
+        failed: list[tuple[int, Refusal]] = []
         clock, connect, sources = time.monotonic, self._connect, self._sources
         connected = []
         for attempt in attempts:
@@ -139,7 +140,7 @@ class Flights:
                 failed.append((attempt, Refusal(*cause_of(error.errno or 0))))
             else:
                 flying.append(fd)
-        return begun
+        return flying, failed
 
     def _open_burst(self, number: int, *, may_mark: bool) -> Begun | None:
         """The same by io_uring. None: it cannot, and nothing was begun."""
@@ -155,7 +156,7 @@ class Flights:
         if marks := self.bursts.marks:
             self.batches.add(fds, expected, began, marks)
             return fds, []
-        if sent.count(size) == number and not self.bursts.late:
+        if sent is None:
             alike = zip(repeat(None, number), expected, repeat(began, number), strict=True)
             self.asked.update(zip(fds, alike, strict=True))
             return fds, []
@@ -170,8 +171,8 @@ class Flights:
 
     def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked
-        begun: Begun = [], []
-        flying, failed = begun
+        flying: list[int] = []
+        failed: list[tuple[int, Refusal]] = []
         for fd, sent, request, expected in opened:
             if sent == len(request):
                 if fd in late:
@@ -187,12 +188,17 @@ class Flights:
                 failed.append((0, Refusal(*cause_of(-sent))))
                 continue
             flying.append(fd)
-        return begun
+        return flying, failed
 
-    def watch(self, fds: list[int]) -> list[int]:
-        """All of a batch, some of which are marked: for each 0, or -errno."""
-        watched = self.bursts.watch(fds)
-        return [self._watch(fd) for fd in fds] if watched is None else watched
+    def read_and_watch(self, fds: Sequence[int], length: int) -> ReadAndWatched:
+        """Of a batch: see Ring.read_and_watch. What io_uring cannot read is watched alone."""
+        read = self.bursts.read_and_watch(fds, length) if self.bursts.reads(length) else None
+        sizes, data, watched = read or ([-errno.EAGAIN] * len(fds), b"", [UNTOLD] * len(fds))
+        if UNTOLD in watched:
+            watched = [
+                self._watch(fd) if error == UNTOLD else error for fd, error in zip(fds, watched, strict=True)
+            ]
+        return sizes, data, watched
 
     def _watch(self, fd: int) -> int:
         try:

@@ -1,4 +1,4 @@
-"""A burst of connections in three system calls, where the kernel has io_uring.
+"""A burst of connections in two system calls, and their answers in one, where the kernel has io_uring.
 
 Between two system calls a server that was woken may take this CPU: four times as often when each step is one
 (benchmarks/README.md). Nothing stays in the ring between two bursts: what has not come to its end at once is
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import repeat
 
 from connprobe import uring
-from connprobe.engine.bursts import MOST
+from connprobe.engine.bursts import MOST, UNTOLD
 from connprobe.engine.sources import IP_BIND_ADDRESS_NO_PORT
 from connprobe.uring import (
     AT_ONCE,
@@ -26,8 +26,8 @@ from connprobe.uring import (
     WORDS,
     Uring,
     completions,
+    descriptors_of,
     parsed,
-    results_of,
 )
 
 LONGEST_REQUEST = 4096
@@ -48,7 +48,7 @@ _YES, _SOURCES_AT = 32, 36  # in our memory; the target is at 0
 _EVENTS_AT = _SOURCES_AT + MOST * _SOCKADDR_BYTES
 _REQUESTS_AT = _EVENTS_AT + MOST * EVENT_WORDS * 4
 # user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then.
-_FAILED, _CONNECTED, _SENT, _MADE, _CANCELLED, _KINDS = (MOST * kind for kind in range(6))
+_FAILED, _CONNECTED, _SENT, _MADE, _WATCHED, _CANCELLED, _KINDS = (MOST * kind for kind in range(7))
 _UNDER_WAY = 1
 _NO_ERROR = (0, -errno.ECANCELED, -errno.ECONNABORTED)  # of a connect
 _KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -79,11 +79,11 @@ class Ring(Uring):
         words[_YES : _YES + 4] = struct.pack("=i", 1)
         self._events = words.cast("I")[_EVENTS_AT // 4 : _REQUESTS_AT // 4]
         self._prepare(family, epoll_fd)
-        self._makings = memoryview(array("Q", range(_MADE, _CANCELLED)))
+        self._makings = array("Q", range(_MADE, _WATCHED))
         # Completions where all goes well on loopback: connects come last, as each is asked for again.
         self._sent = completions(range(_SENT, _MADE), repeat(request_bytes))
         self._connected = completions(range(_CONNECTED, _SENT), repeat(0))
-        self._watched = completions(range(MOST), repeat(0))
+        self._watched = completions(range(_WATCHED, _CANCELLED), repeat(0))
 
     def _prepare(self, family: int, epoll_fd: int) -> None:
         """What is the same in every burst."""
@@ -117,40 +117,37 @@ class Ring(Uring):
                 operation=AT_ONCE,
             )
             event = base + _EVENTS_AT + slot * EVENT_WORDS * 4
-            self.write(_WATCH_AT + slot, slot, opcode=uring.EPOLL_CTL, fd=epoll_fd, address=event)
+            self.write(_WATCH_AT + slot, _WATCHED + slot, opcode=uring.EPOLL_CTL, fd=epoll_fd, address=event)
             self.write(_MAKE_AT + slot, _MADE + slot, opcode=uring.SOCKET, fd=family, offset=_KIND)
 
     def open(
         self, requests: bytes, sources: Sequence[bytes], *, mark: bool = False
-    ) -> tuple[list[int], list[int]]:
+    ) -> tuple[Sequence[int], list[int] | None]:
         """(descriptors, outcomes) of all, `MOST` at most. Descriptors are the caller's; -1: there is none.
+        No outcomes: of each the whole request was sent.
 
         requests: one behind the other.
         outcome: bytes of the request that were sent, or -errno. EINPROGRESS: none yet. Unless it is another,
         epoll waits for input. sources: the sockaddr of each, empty where none is bound.
-        mark: where all goes well, epoll waits for that of `marks` alone, one of some, and once: see `watch`.
+        mark: where all goes well, epoll waits for that of `marks` alone, one of some, and once: see
+        `read_and_watch`.
         Raises OSError when the ring itself fails: what was begun is closed.
         """
         number, size = len(sources), self._length
-        self.submit(_MAKE_AT, number)
+        self.submit((_MAKE_AT, number))
         come = self.come()
-        made = results_of(come, self._makings[:number])
-        if made is None:
-            made = self._results(number, number, come)[_MADE : _MADE + number]
-        fds = array("I", [fd for fd in made if fd >= 0] if min(made) < 0 else made)
+        if (fds := descriptors_of(come, self._makings[:number])) is not None:
+            return fds, self._spoken(fds, requests, sources, mark)
+        made = self._results(number, number, come)[_MADE : _MADE + number]
+        fds = array("I", [fd for fd in made if fd >= 0])
         if len(fds) < number:
             slots = [slot for slot, fd in enumerate(made) if fd >= 0]
             requests = b"".join(requests[slot * size : (slot + 1) * size] for slot in slots)
             sources = [sources[slot] for slot in slots]
-        try:
-            outcomes = self._speak(fds, requests, sources, mark and len(fds) == number)
-        except OSError:
-            for fd in fds:
-                os.close(fd)
-            raise
+        outcomes = self._spoken(fds, requests, sources, mark and len(fds) == number)
         if len(fds) == number:
             return made, outcomes
-        rest = iter(outcomes)
+        rest = iter(outcomes or repeat(size))
         return [max(fd, -1) for fd in made], [next(rest) if fd >= 0 else fd for fd in made]
 
     def read(self, fds: Sequence[int], length: int) -> tuple[list[int], bytes]:
@@ -161,61 +158,78 @@ class Ring(Uring):
         """
         return self.read_at_once(fds, length, entries=_OTHERS_AT, most=MOST, place=_REQUESTS_AT)
 
-    def watch(self, fds: Sequence[int]) -> list[int]:
-        """epoll waits for input of all of a burst that was marked. Of each 0, or -errno.
+    def read_and_watch(self, fds: Sequence[int], length: int) -> tuple[list[int], bytes, list[int]]:
+        """Answers of a burst that was marked, as of `read`; and epoll waits for further input of all: of each
+        0, or -errno. UNTOLD: the ring failed before that was known.
 
-        Raises OSError when the ring fails.
+        Waited for to the end: a kernel thread takes over while somebody reads our /proc/PID/fdinfo, which
+        holds the lock of the epoll.
         """
-        return self._watch(fds, _AGAIN[-len(fds) :], _INPUT)
+        number = len(fds)
+        self.prepare_reads(fds, length, entries=_OTHERS_AT, most=MOST, place=_REQUESTS_AT)
+        self._prepare_watch(array("I", fds), _AGAIN[-number:], _INPUT)
+        come, size = self.done((_OTHERS_AT, number), (_WATCH_AT, number)), number * COMPLETION_BYTES
+        data = self.memory[_REQUESTS_AT : _REQUESTS_AT + number * length]
+        if come == self.usual_reads[:size] + self._watched[:size]:
+            return [length] * number, data, [0] * number
+        results = [-errno.EAGAIN] * MOST + [UNTOLD] * (_KINDS - MOST)
+        _sort(come, results)
+        return results[:number], data, results[_WATCHED : _WATCHED + number]
 
-    def _watch(self, fds: Sequence[int], operations: "array[int]", events: "array[int]") -> list[int]:
-        """The end is waited for: a kernel thread takes over while somebody reads our /proc/PID/fdinfo, which
-        holds the lock of the epoll."""
+    def _prepare_watch(self, fds: "array[int]", operations: "array[int]", events: "array[int]") -> None:
         number, first, last = len(fds), _WATCH_AT * WORDS, (_WATCH_AT + len(fds)) * WORDS
-        fds = array("I", fds)
         self._events[EVENT_FD : number * EVENT_WORDS : EVENT_WORDS] = fds
         self._events[: number * EVENT_WORDS : EVENT_WORDS] = events[:number]
         self.fields[first + uring.OFFSET : last : WORDS] = fds
         self.fields[first + uring.LENGTH : last : WORDS] = operations
-        come, results = self.done(_WATCH_AT, number), [0] * number
-        if come != self._watched[: number * COMPLETION_BYTES]:
-            if len(come) < number * COMPLETION_BYTES:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            for slot, result in parsed(come):
-                results[slot] = result
-        return results
 
-    def _mark(self, fds: "array[int]") -> list[int]:
-        """Input of those that are marked, once; where that fails, of all: for each 0, or -errno."""
-        marks = fds[::-MARKED]
-        marked = self._watch(marks, _ADD[: len(marks)], _INPUT_ONCE)
-        if not any(marked):
-            self.marks = marks
-            return [0] * len(fds)
-        results = self.watch(fds)
-        results[::-MARKED] = [first or again for first, again in zip(marked, results[::-MARKED], strict=True)]
-        return results
+    def _spoken(
+        self, fds: "array[int]", requests: bytes, sources: Sequence[bytes], mark: bool
+    ) -> list[int] | None:
+        """Outcomes as of `open`."""
+        try:
+            return self._speak(fds, requests, sources, mark)
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
 
-    def _speak(self, fds: "array[int]", requests: bytes, sources: Sequence[bytes], mark: bool) -> list[int]:
+    def _speak(
+        self, fds: "array[int]", requests: bytes, sources: Sequence[bytes], mark: bool
+    ) -> list[int] | None:
         number, size = len(fds), self._steps * WORDS
         for step in range(self._steps):
             self.fields[step * WORDS + uring.FD : number * size : size] = fds
         self._put(_REQUESTS_AT, requests)
         if self._binds:
             self._put(_SOURCES_AT, b"".join(sources))
-        self.submit(0, number * self._steps)
+        told = fds[::-MARKED] if mark else fds
+        self._prepare_watch(told, _ADD[: len(told)], _INPUT_ONCE if mark else _INPUT)
+        self.submit((0, number * self._steps), (_WATCH_AT, len(told)))
         self.late, self.marks = {}, ()
         come, size = self.come(), number * COMPLETION_BYTES
-        if come == self._sent[:size] + self._connected[:size]:
-            watched = self._mark(fds) if mark else self._watch(fds, _ADD[:number], _INPUT)
-            return [result or self._length for result in watched] if any(watched) else [self._length] * number
-        results = self._results(2 * number, number, come)
-        watched = self._watch(fds, _ADD[:number], _INPUT)
+        if come == self._sent[:size] + self._watched[: len(told) * COMPLETION_BYTES] + self._connected[:size]:
+            self.marks = told if mark else ()
+            return None
+        results = self._results(2 * number + len(told), number, come)
         failed, connected, sent = (results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT))
+        watched = results[_WATCHED : _WATCHED + len(told)]
+        if mark:
+            watched = self._watch_all(fds, watched)
         self.late = {
             fd: -error for fd, error, size in zip(fds, connected, sent, strict=True) if _is_late(error, size)
         }
         return [_outcome(*each) for each in zip(failed, connected, sent, watched, strict=True)]
+
+    def _watch_all(self, fds: "array[int]", marked: list[int]) -> list[int]:
+        """Of a burst that was to be marked, and went wrong: of each 0, or -errno."""
+        number, operations = len(fds), _ADD[: len(fds)]
+        added = [uring.EPOLL_CTL_ADD if error else uring.EPOLL_CTL_MOD for error in marked]
+        operations[::-MARKED] = array("I", added)
+        self._prepare_watch(fds, operations, _INPUT)
+        results = [-errno.EIO] * _KINDS
+        _sort(self.done((_WATCH_AT, number)), results)
+        return results[_WATCHED : _WATCHED + number]
 
     def _put(self, at: int, values: bytes) -> None:
         self.memory[at : at + len(values)] = values
@@ -235,7 +249,7 @@ class Ring(Uring):
                 self.write(
                     place + _OTHERS_AT, _CANCELLED + slot, opcode=uring.CANCEL, address=_CONNECTED + slot
                 )
-            self.submit(_OTHERS_AT, len(connecting))
+            self.submit((_OTHERS_AT, len(connecting)))
             expected += len(connecting)
             while (arrived := arrived + _sort(self.come(), results)) < expected:
                 self.wait()

@@ -2,8 +2,6 @@
 
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -11,9 +9,11 @@ class Turn:
     """A lock that is handed over in the order in which it was asked for.
 
     A plain one goes to whoever asks at the right moment: a thread that always has work would keep it.
+    given: a context in which others may work, for system calls that take long.
     """
 
     def __init__(self) -> None:
+        self.given = _Given(self)
         self._queue: deque[Any] = deque()  # of locks, each held until it is its owner's turn
         self._taken = False
         self._mutex = allocate_lock()
@@ -35,17 +35,19 @@ class Turn:
             else:
                 self._taken = False
 
-    @contextmanager
-    def given(self) -> Iterator[None]:
-        """Others may work meanwhile: for system calls that take long."""
-        self.give()
-        try:
-            yield
-        finally:
-            self.take()
-
     def __enter__(self) -> None:
         self.take()
 
     def __exit__(self, *_: object) -> None:
         self.give()
+
+
+class _Given:
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def __enter__(self) -> None:
+        self._turn.give()
+
+    def __exit__(self, *_: object) -> None:
+        self._turn.take()

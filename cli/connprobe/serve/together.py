@@ -44,7 +44,7 @@ class Together(Uring):
         self.fields[begin + WORDS + uring.OFFSET : end : size] = descriptors
         self._events[EVENT_FD : number * EVENT_WORDS : EVENT_WORDS] = descriptors
         outcomes: list[int | None] = [None] * (2 * number)
-        for data, result in uring.parsed(self.done(_SENDS_AT, 2 * number)):
+        for data, result in uring.parsed(self.done((_SENDS_AT, 2 * number))):
             outcomes[data] = result
         return list(zip(outcomes[::2], outcomes[1::2], strict=True))
 
