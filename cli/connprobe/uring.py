@@ -53,7 +53,7 @@ class Uring:
             ctypes.c_char.from_buffer(self.memory)
         )  # which stays: nothing resizes it
         self._reads = (-1, -1)  # what the entries of `prepare_reads` are prepared for
-        self.usual_reads = b""  # their completions, where as much as is asked for is there of all
+        self._usual = b""  # their completions, where as much as is asked for is there of all
         self._broken = False
         parameters = bytearray(120)  # struct io_uring_params
         struct.pack_into("=III", parameters, 0, 0, 0, _SUBMIT_ALL | _COOP_TASKRUN | _SINGLE_ISSUER)
@@ -169,26 +169,26 @@ class Uring:
         length: no more is read of one. EAGAIN: nothing was there. entries: the first of `most` that are meant
         for this, place: where in the memory there is room.
         """
-        self.prepare_reads(fds, length, entries=entries, most=most, place=place)
-        number = len(fds)
+        usual, number = self.prepare_reads(fds, length, entries=entries, most=most, place=place), len(fds)
         come = self.done((entries, number))
         sizes = [length] * number
-        if come != self.usual_reads[: number * COMPLETION_BYTES]:
+        if come != usual:
             sizes = [-errno.EAGAIN] * number
             for slot, size in parsed(come):
                 sizes[slot] = size
         return sizes, self.memory[place : place + number * length]
 
-    def prepare_reads(self, fds: Sequence[int], length: int, *, entries: int, most: int, place: int) -> None:
-        """As of `read_at_once`. user_data: the index."""
+    def prepare_reads(self, fds: Sequence[int], length: int, *, entries: int, most: int, place: int) -> bytes:
+        """As of `read_at_once`; user_data: the index. Gives the completions if that much is there of all."""
         if self._reads != (length, place):
             self._reads = length, place
             for slot in range(most):
                 at = self.base + place + slot * length
                 self.write(entries + slot, slot, opcode=RECV, address=at, length=length, operation=AT_ONCE)
-            self.usual_reads = completions(range(most), repeat(length))
+            self._usual = completions(range(most), repeat(length))
         begin, end = entries * WORDS, (entries + len(fds)) * WORDS
         self.fields[begin + FD : end : WORDS] = array("I", fds)
+        return self._usual[: len(fds) * COMPLETION_BYTES]
 
     def spoilt(self) -> None:
         """The entries of `prepare_reads` were used for something else."""

@@ -7,6 +7,7 @@ import select
 import socket
 import subprocess
 import threading
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -200,6 +201,28 @@ def test_a_ring_that_fails_half_way_tells_what_was_done(
         assert [os.read(fd, 64) for fd in made.fds[2:]] == [b"answer"] * 2
 
 
+@pytest.mark.parametrize("taken", [0, 3, 7])
+def test_sockets_are_not_left_when_the_ring_fails(
+    opened: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    made = opened(listener.getsockname())
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    fail_after(taken, monkeypatch)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        made.open(8)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+def test_a_burst_that_cannot_be_watched_to_the_end(
+    opened: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = opened(listener.getsockname())
+    assert made.open(8, mark=True) == [len(REQUEST)] * 8
+    fail_after(3, monkeypatch)
+    with pytest.raises(OSError, match="Input/output error"):
+        made.ring._watch_all(array("I", made.fds), [0])
+
+
 @pytest.mark.parametrize("done", [2, 4, 7])
 def test_a_batch_whose_ring_fails_half_way(
     opened: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, done: int
@@ -244,8 +267,9 @@ def test_the_kernel_chooses_the_address_and_ipv6(opened: Any) -> None:
                 assert (peer[0], sock.recv(4096)) == ("::1", REQUEST)
 
 
+@pytest.mark.parametrize("mark", [False, True])
 def test_rings_go_round_while_somebody_holds_the_lock_of_the_epoll(
-    opened: Any, listener: socket.socket
+    opened: Any, listener: socket.socket, mark: bool
 ) -> None:
     made = opened(listener.getsockname())
     done = threading.Event()
@@ -259,9 +283,14 @@ def test_rings_go_round_while_somebody_holds_the_lock_of_the_epoll(
     looking.start()
     try:
         for _ in range(3001 // MOST + 1):  # 9,000 completions: more than four times what the ring holds
-            assert made.open(101) == [len(REQUEST)] * 101
+            assert made.open(101, mark=mark) == [len(REQUEST)] * 101
+            assert len(made.ring.marks) == mark * 4
             for _ in range(101):
-                listener.accept()[0].close()
+                with listener.accept()[0] as sock:
+                    sock.sendall(b"answer")
+            if mark:
+                alike = [6] * 101, b"answer" * 101, [0] * 101
+                assert made.ring.read_and_watch(made.fds, 6) == alike
             assert len({fd for fd, _ in made.epoll.poll(5, 256)}) > 0
             made.let_go()
     finally:
@@ -276,10 +305,14 @@ def test_refused(opened: Any, listener: socket.socket) -> None:
         assert made.open(MOST) == [-errno.ECONNREFUSED] * MOST
 
 
-def test_who_gets_no_answer_is_still_connecting(opened: Any) -> None:
+@pytest.mark.parametrize("mark", [False, True])
+def test_who_gets_no_answer_is_still_connecting(opened: Any, mark: bool) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=2) as listener:
         made = opened(listener.getsockname())
-        assert made.open(11) == [len(REQUEST)] * 3 + [-errno.EINPROGRESS] * 8  # backlog + 1
+        sent = [len(REQUEST)] * 3 + [-errno.EINPROGRESS] * 8  # backlog + 1
+        assert made.open(11, mark=mark) == sent
+        assert not made.ring.marks
+        made.epoll.unregister(made.fds[-1])  # which a mark would have been
         listener.settimeout(10)
         for _ in range(3):
             listener.accept()[0].close()

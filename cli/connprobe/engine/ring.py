@@ -1,4 +1,4 @@
-"""A burst of connections in two system calls, and their answers in one, where the kernel has io_uring.
+"""A burst of connections in two system calls, where the kernel has io_uring. One reads many answers.
 
 Between two system calls a server that was woken may take this CPU: four times as often when each step is one
 (benchmarks/README.md). Nothing stays in the ring between two bursts: what has not come to its end at once is
@@ -47,7 +47,8 @@ _SOCKADDR_BYTES = 28
 _YES, _SOURCES_AT = 32, 36  # in our memory; the target is at 0
 _EVENTS_AT = _SOURCES_AT + MOST * _SOCKADDR_BYTES
 _REQUESTS_AT = _EVENTS_AT + MOST * EVENT_WORDS * 4
-# user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then.
+# user_data: what was done, and for which connection of the burst. _FAILED: a step that completes only then,
+# or a read.
 _FAILED, _CONNECTED, _SENT, _MADE, _WATCHED, _CANCELLED, _KINDS = (MOST * kind for kind in range(7))
 _UNDER_WAY = 1
 _NO_ERROR = (0, -errno.ECANCELED, -errno.ECONNABORTED)  # of a connect
@@ -134,8 +135,7 @@ class Ring(Uring):
         Raises OSError when the ring itself fails: what was begun is closed.
         """
         number, size = len(sources), self._length
-        self.submit((_MAKE_AT, number))
-        come = self.come()
+        come = self._make(number)
         if (fds := descriptors_of(come, self._makings[:number])) is not None:
             return fds, self._spoken(fds, requests, sources, mark)
         made = self._results(number, number, come)[_MADE : _MADE + number]
@@ -166,11 +166,11 @@ class Ring(Uring):
         holds the lock of the epoll.
         """
         number = len(fds)
-        self.prepare_reads(fds, length, entries=_OTHERS_AT, most=MOST, place=_REQUESTS_AT)
+        usual = self.prepare_reads(fds, length, entries=_OTHERS_AT, most=MOST, place=_REQUESTS_AT)
         self._prepare_watch(array("I", fds), _AGAIN[-number:], _INPUT)
-        come, size = self.done((_OTHERS_AT, number), (_WATCH_AT, number)), number * COMPLETION_BYTES
+        come = self.done((_OTHERS_AT, number), (_WATCH_AT, number))
         data = self.memory[_REQUESTS_AT : _REQUESTS_AT + number * length]
-        if come == self.usual_reads[:size] + self._watched[:size]:
+        if come == usual + self._watched[: number * COMPLETION_BYTES]:
             return [length] * number, data, [0] * number
         results = [-errno.EAGAIN] * MOST + [UNTOLD] * (_KINDS - MOST)
         _sort(come, results)
@@ -182,6 +182,17 @@ class Ring(Uring):
         self._events[: number * EVENT_WORDS : EVENT_WORDS] = events[:number]
         self.fields[first + uring.OFFSET : last : WORDS] = fds
         self.fields[first + uring.LENGTH : last : WORDS] = operations
+
+    def _make(self, number: int) -> bytes:
+        """The completions."""
+        try:
+            self.submit((_MAKE_AT, number))
+        except OSError:
+            for _, fd in parsed(self.come()):
+                if fd >= 0:
+                    os.close(fd)
+            raise
+        return self.come()
 
     def _spoken(
         self, fds: "array[int]", requests: bytes, sources: Sequence[bytes], mark: bool
@@ -214,6 +225,9 @@ class Ring(Uring):
         results = self._results(2 * number + len(told), number, come)
         failed, connected, sent = (results[kind : kind + number] for kind in (_FAILED, _CONNECTED, _SENT))
         watched = results[_WATCHED : _WATCHED + len(told)]
+        if sent.count(self._length) == number and not (any(failed) or any(connected) or any(watched)):
+            self.marks = told if mark else ()  # one was told of late
+            return None
         if mark:
             watched = self._watch_all(fds, watched)
         self.late = {
@@ -227,8 +241,10 @@ class Ring(Uring):
         added = [uring.EPOLL_CTL_ADD if error else uring.EPOLL_CTL_MOD for error in marked]
         operations[::-MARKED] = array("I", added)
         self._prepare_watch(fds, operations, _INPUT)
-        results = [-errno.EIO] * _KINDS
-        _sort(self.done((_WATCH_AT, number)), results)
+        come, results = self.done((_WATCH_AT, number)), [0] * _KINDS
+        if len(come) < number * COMPLETION_BYTES:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        _sort(come, results)
         return results[_WATCHED : _WATCHED + number]
 
     def _put(self, at: int, values: bytes) -> None:
@@ -244,13 +260,14 @@ class Ring(Uring):
         arrived = _sort(come or self.come(), results)
         if arrived < expected:
             connecting = [slot for slot in range(number) if results[_CONNECTED + slot] == _UNDER_WAY]
-            self.spoilt()
-            for place, slot in enumerate(connecting):
-                self.write(
-                    place + _OTHERS_AT, _CANCELLED + slot, opcode=uring.CANCEL, address=_CONNECTED + slot
-                )
-            self.submit((_OTHERS_AT, len(connecting)))
-            expected += len(connecting)
+            if connecting:
+                self.spoilt()
+                for place, slot in enumerate(connecting):
+                    self.write(
+                        place + _OTHERS_AT, _CANCELLED + slot, opcode=uring.CANCEL, address=_CONNECTED + slot
+                    )
+                self.submit((_OTHERS_AT, len(connecting)))
+                expected += len(connecting)
             while (arrived := arrived + _sort(self.come(), results)) < expected:
                 self.wait()
         return results
