@@ -138,7 +138,9 @@ class Ring(Uring):
         come = self._make(number)
         if (fds := descriptors_of(come, self._makings[:number])) is not None:
             return fds, self._spoken(fds, requests, sources, mark)
-        made = self._results(number, number, come)[_MADE : _MADE + number]
+        made = [-errno.EIO] * number
+        for at, fd in parsed(come):
+            made[at - _MADE] = fd
         fds = array("I", [fd for fd in made if fd >= 0])
         if len(fds) < number:
             slots = [slot for slot, fd in enumerate(made) if fd >= 0]
@@ -160,7 +162,7 @@ class Ring(Uring):
 
     def read_and_watch(self, fds: Sequence[int], length: int) -> tuple[list[int], bytes, list[int]]:
         """Answers of a burst that was marked, as of `read`; and epoll waits for further input of all: of each
-        0, or -errno. UNTOLD: the ring failed before that was known.
+        0, or -errno. UNTOLD: the ring failed before that was known. Raises OSError when it failed earlier.
 
         Waited for to the end: a kernel thread takes over while somebody reads our /proc/PID/fdinfo, which
         holds the lock of the epoll.
@@ -184,7 +186,7 @@ class Ring(Uring):
         self.fields[first + uring.LENGTH : last : WORDS] = operations
 
     def _make(self, number: int) -> bytes:
-        """The completions."""
+        """The completions. Raises OSError when the ring fails: what was made is closed."""
         try:
             self.submit((_MAKE_AT, number))
         except OSError:
@@ -236,7 +238,10 @@ class Ring(Uring):
         return [_outcome(*each) for each in zip(failed, connected, sent, watched, strict=True)]
 
     def _watch_all(self, fds: "array[int]", marked: list[int]) -> list[int]:
-        """Of a burst that was to be marked, and went wrong: of each 0, or -errno."""
+        """Of a burst that was to be marked, and went wrong: of each 0, or -errno.
+
+        Raises OSError when the ring fails.
+        """
         number, operations = len(fds), _ADD[: len(fds)]
         added = [uring.EPOLL_CTL_ADD if error else uring.EPOLL_CTL_MOD for error in marked]
         operations[::-MARKED] = array("I", added)
