@@ -206,11 +206,11 @@ def test_sockets_are_not_left_when_the_ring_fails(
     opened: Any, listener: socket.socket, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
     made = opened(listener.getsockname())
-    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    before = sorted(Path("/proc/self/fd").iterdir())
     fail_after(taken, monkeypatch)
     with pytest.raises(OSError, match="temporarily unavailable"):
         made.open(8)
-    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_a_burst_that_cannot_be_watched_to_the_end(

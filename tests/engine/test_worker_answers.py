@@ -250,6 +250,31 @@ def test_a_batch_whose_ring_fails(run: Run, monkeypatch: pytest.MonkeyPatch, don
         assert failed == [2 * 96 - done]
 
 
+def test_a_batch_when_the_ring_has_failed_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from connprobe.engine import ring
+
+    refused = []
+
+    def refuse(*_: object) -> None:
+        refused.append(True)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ring.Ring, "read_and_watch", refuse)
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(10)
+        running, asked = begin(run, closing, listener, batch=True)
+        with TURN:
+            for each in asked[1:]:
+                right(*each)
+        totals = running.until(lambda totals: totals.held == 97)
+        assert totals.failures == {}
+        for sock, _ in asked:
+            sock.close()
+        totals = running.until(lambda totals: totals.held == 0)
+        assert (totals.drops, refused) == ({causes.EOF: 97}, [True])
+
+
 def unmasked(ping: bytes) -> bytes:
     assert ping[:2] == b"\x89\x84"
     return bytes(each ^ ping[2 + i] for i, each in enumerate(ping[6:]))

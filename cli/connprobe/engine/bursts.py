@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LEAST, MOST = 16, 128  # connections; for fewer it is not worth it, and more would take more memory
 WAITS = -errno.EINPROGRESS  # of an outcome
-UNTOLD = 1  # whether epoll watches
+UNTOLD = 1  # of one to be watched: the ring failed before it was known whether epoll does
 ReadAndWatched = tuple[list[int], bytes, list[int]]  # see Ring.read_and_watch
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import repeat
 
 from connprobe import uring
-from connprobe.engine.bursts import MOST, UNTOLD
+from connprobe.engine.bursts import MOST, UNTOLD, ReadAndWatched
 from connprobe.engine.sources import IP_BIND_ADDRESS_NO_PORT
 from connprobe.uring import (
     AT_ONCE,
@@ -160,7 +160,7 @@ class Ring(Uring):
         """
         return self.read_at_once(fds, length, entries=_OTHERS_AT, most=MOST, place=_REQUESTS_AT)
 
-    def read_and_watch(self, fds: Sequence[int], length: int) -> tuple[list[int], bytes, list[int]]:
+    def read_and_watch(self, fds: Sequence[int], length: int) -> ReadAndWatched:
         """Answers of a burst that was marked, as of `read`; and epoll waits for further input of all: of each
         0, or -errno. UNTOLD: the ring failed before that was known. Raises OSError when it failed earlier.
 
@@ -255,14 +255,14 @@ class Ring(Uring):
     def _put(self, at: int, values: bytes) -> None:
         self.memory[at : at + len(values)] = values
 
-    def _results(self, expected: int, number: int, come: bytes = b"") -> list[int]:
+    def _results(self, expected: int, number: int, come: bytes) -> list[int]:
         """Of `number` connections, by user_data. What is still under way is cancelled: that leaves TCP alone.
 
         The rest is waited for, or it would be taken for the next burst's.
         """
         results = [0] * _KINDS
         results[_CONNECTED : _CONNECTED + number] = [_UNDER_WAY] * number
-        arrived = _sort(come or self.come(), results)
+        arrived = _sort(come, results)
         if arrived < expected:
             connecting = [slot for slot in range(number) if results[_CONNECTED + slot] == _UNDER_WAY]
             if connecting:
