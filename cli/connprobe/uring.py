@@ -118,8 +118,10 @@ class Uring:
         end, left = self._mask + 1, 0
         for first, number in ranges:
             at, order = self._tail & self._mask, self._every[first : first + number]
-            self._order[at : at + number] = order[: end - at]
-            self._order[: max(0, at + number - end)] = order[end - at :]
+            if at + number <= end:
+                self._order[at : at + number] = order
+            else:
+                self._order[at:], self._order[: at + number - end] = order[: end - at], order[end - at :]
             self._tail += number
             left += number
         self._words[self._tail_at] = self._tail & _U32

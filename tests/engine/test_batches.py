@@ -8,7 +8,7 @@ FDS = list(range(10, 74))
 def batches() -> Batches:
     """One that began at 100 s; 41 and 73 are marked."""
     made = Batches()
-    made.add(FDS, [b""] * 64, 100.0, [73, 41])
+    made.add(FDS, 7, 100.0, [73, 41])
     return made
 
 

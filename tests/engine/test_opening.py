@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from connprobe import causes
 from connprobe.engine.failure import Refusal
-from connprobe.engine.opening import KEYS, HttpOpening, Opening, TcpOpening, WebSocketOpening, opening_for
+from connprobe.engine.opening import (
+    KEYS,
+    LEAST_KEYS,
+    MOST_BYTES,
+    HttpOpening,
+    Opening,
+    TcpOpening,
+    WebSocketOpening,
+    opening_for,
+)
 from connprobe.engine.task import Task
 from connprobe.wire.http import ResponseReader
 from servers import GUID
@@ -60,8 +69,14 @@ def verdict(opening: Opening, expected: bytes, *pieces: bytes) -> object:
     return "waiting"
 
 
+def requests(opening: Opening, number: int) -> tuple[bytes, list[bytes]]:
+    """What they send, and what they expect."""
+    sent, first = opening.requests(number)
+    return sent, opening.expected(first, number)
+
+
 def request(opening: Opening) -> tuple[bytes, bytes]:
-    sent, (expected,) = opening.requests(1)
+    sent, (expected,) = requests(opening, 1)
     assert sent.startswith(b"GET /ws HTTP/1.1\r\nHost: server:80\r\n")
     assert sent.endswith(END)
     return sent, expected
@@ -69,17 +84,63 @@ def request(opening: Opening) -> tuple[bytes, bytes]:
 
 def test_keys_go_round() -> None:
     opening = WebSocketOpening(TASK)
-    some = opening.requests(1)  # anywhere
-    opening.requests(KEYS)
-    first, second = (opening.requests(KEYS - 1) for _ in range(2))
+    some = requests(opening, 1)  # anywhere
+    requests(opening, KEYS)
+    first, second = (requests(opening, KEYS - 1) for _ in range(2))
     assert first == second
-    sent, expected = opening.requests(2)
-    assert some[1][0] in {*first[1], *opening.requests(KEYS)[1]}
+    sent, expected = requests(opening, 2)
+    assert some[1][0] in {*first[1], *requests(opening, KEYS)[1]}
     keys = re.findall(rb"Sec-WebSocket-Key: (\S+)\r\n", first[0])
     assert len(set(keys)) == KEYS - 1
     assert first[1] == [b64encode(sha1(key + GUID).digest()) for key in keys]
     assert (sent, expected) == (first[0][: len(sent)], first[1][:2])
-    assert WebSocketOpening(TASK).requests(1) != opening.requests(1)
+    assert requests(WebSocketOpening(TASK), 1) != requests(opening, 1)
+
+
+@pytest.mark.parametrize(("more", "keys"), [(0, KEYS), (100_000, LEAST_KEYS)])
+def test_requests_made_ahead_take_a_megabyte_or_are_a_burst(more: int, keys: int) -> None:
+    opening = WebSocketOpening(TASK._replace(headers=(("X", "x" * more),)))
+    sent, expected = requests(opening, opening.keys)
+    assert (opening.keys, len(set(expected))) == (keys, keys)
+    assert len(sent) <= MOST_BYTES or keys == LEAST_KEYS
+
+
+def test_answers_are_known_as_those_of_these_keys() -> None:
+    opening = WebSocketOpening(TASK)
+    _, number = requests(opening, 1), 7
+    for after in (END, b"\r\nDate: later" + END, END):  # what is known changes, and is the same again
+        between = after + HEAD
+        _, first = opening.requests(number)
+        own = opening.expected(first, number)
+        answers = HEAD + between.join(own) + after
+        assert not opening.all_known(answers, first, number)  # none of them was ever seen
+        assert verdict(opening, own[0], HEAD + own[0] + after) == ("established", b"")
+        for _ in range(3):
+            assert opening.all_known(answers, first, number)
+            assert opening.all_known(answers[: len(answers) // number], first, 1)
+            for wrong in (
+                answers[:-1],
+                answers + b"x",
+                answers[len(answers) // number :],
+                HEAD + between.join([*own[:3], own[2], *own[4:]]) + after,
+                HEAD + between.join([*own[1:], own[0]]) + after,
+            ):
+                assert not opening.all_known(wrong, first, number)
+            assert not opening.all_known(answers, first + 1, number)
+            assert not opening.all_known(b"", first, number)
+
+
+def test_answers_too_long_to_be_made_ahead_are_known() -> None:
+    opening = WebSocketOpening(TASK)
+    before = (
+        HEAD.removesuffix(b"Sec-WebSocket-Accept: ") + b"X: " + b"x" * 2000 + b"\r\nSec-WebSocket-Accept: "
+    )
+    _, first = opening.requests(2)
+    one, other = opening.expected(first, 2)
+    assert verdict(opening, one, before + one + END) == ("established", b"")
+    for _ in range(3):
+        assert opening.all_known(before + one + END + before + other + END, first, 2)
+        assert not opening.all_known(before + one + END + before + one + END, first, 2)
 
 
 # A server's answer in parts; KEY and OLD stand for the accept keys of this and of an earlier connection.
@@ -152,7 +213,7 @@ def test_a_refusal_is_no_connection() -> None:
 
 def test_given_headers_replace_the_defaults() -> None:
     opening = opening_for(TASK._replace(headers=(("host", "other"), ("Origin", "http://x"))))
-    sent, _ = opening.requests(1)
+    sent, _ = requests(opening, 1)
     assert sent.lower().count(b"\r\nhost:") == 1
     assert b"\r\nOrigin: http://x\r\n" in sent
 
@@ -200,4 +261,4 @@ def test_who_waits_for_no_answer() -> None:
     tcp = opening_for(TASK._replace(protocol="tcp"))
     assert isinstance(tcp, TcpOpening)
     assert not tcp.answers
-    assert tcp.requests(2) == (b"", [b"", b""])
+    assert requests(tcp, 2) == (b"", [b"", b""])

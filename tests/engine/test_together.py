@@ -1,7 +1,6 @@
 """Workers that are threads of one process: what each may open while others have some under way."""
 
 import math
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +11,7 @@ from connprobe.engine.backoff import Backoff
 from connprobe.engine.held import IN_FLIGHT
 from connprobe.engine.stock import Stock
 from connprobe.engine.task import Task
+from connprobe.engine.together import Together
 from connprobe.engine.worker import Worker
 
 
@@ -28,74 +28,74 @@ def a_worker(concurrency: int, under_way: int, interval_s: float = 0.0) -> Worke
     made = Worker.__new__(Worker)
     values: dict[str, Any] = dict.fromkeys(Task._fields)
     made.task = Task(**values)._replace(concurrency=concurrency)
-    made.flights = Flown(under_way)  # type: ignore[assignment]
-    made.interval_s, made.beginning = interval_s, 0
-    made.opened_at = math.inf  # this very moment, however slow the test is
+    made.interval_s, made.part = interval_s, worker.TOGETHER.join(concurrency)
+    has(made, under_way)
     return made
 
 
-@pytest.fixture
-def all_of_it() -> Iterator[list[Worker]]:
-    yield worker.ALL
-    worker.ALL.clear()
+def has(one: Worker, under_way: int) -> None:
+    one.flights = Flown(under_way)  # type: ignore[assignment]
+    one.part.tell(under_way)
 
 
-def test_one_alone_has_its_own(all_of_it: list[Worker]) -> None:
+@pytest.fixture(autouse=True)
+def together(monkeypatch: pytest.MonkeyPatch) -> Together:
+    made = Together()
+    made.opened_at = math.inf  # this very moment, however slow the test is
+    monkeypatch.setattr(worker, "TOGETHER", made)
+    return made
+
+
+def test_one_alone_has_its_own() -> None:
     one = a_worker(47, 7)
-    all_of_it.append(one)
     assert one._room() == 40
     for under_way, room in ((36, 11), (37, 0), (46, 0)):  # too few for a burst, until a quarter is free
-        one.flights = Flown(under_way)  # type: ignore[assignment]
+        has(one, under_way)
         assert one._room() == room
 
 
-def test_several_share_what_all_of_them_may(all_of_it: list[Worker]) -> None:
-    one, other, third = a_worker(48, 0), a_worker(47, 60), a_worker(47, 80)
-    all_of_it.extend((one, other, third))
+def test_several_share_what_all_of_them_may() -> None:
+    several = one, _, third = a_worker(48, 0), a_worker(47, 60), a_worker(47, 80)
     for under_way, room in ((80, 0), (48, 0), (47, 35)):  # a quarter of 142 is to be free
-        third.flights = Flown(under_way)  # type: ignore[assignment]
-        assert [each._room() for each in all_of_it] == [room] * 3
+        has(third, under_way)
+        assert [each._room() for each in several] == [room] * 3
+    one.part.leave()
+    assert third._room() == 0  # 94, of which 107 are under way
+    has(third, 0)
+    assert third._room() == 34
 
 
-def test_those_that_another_is_opening_count(all_of_it: list[Worker]) -> None:
-    one, other = a_worker(200, 0), a_worker(200, 0)
-    all_of_it.extend((one, other))
-    for beginning, room in ((128, 128), (300, 100), (301, 0)):
-        other.beginning = beginning
-        assert one._room() == room
-
-
-def test_what_is_being_opened_is_told_until_it_is_begun(all_of_it: list[Worker]) -> None:
+def test_what_is_being_opened_is_told_until_it_is_begun(together: Together) -> None:
     one: Any = a_worker(200, 0)
     one.stock, one.backoff, one.to_open, one.next_open = Stock(-1), Backoff(0), 77, 0.0
     one.tally, one.held = SimpleNamespace(started=0), SimpleNamespace(state=bytearray(9))
-    all_of_it.extend((one, a_worker(200, 0)))
+    other = a_worker(200, 290)
 
     def opens(attempts: list[int], *, paced: bool) -> tuple[list[int], list[tuple[int, Any]]]:
-        assert (one._under_way(), len(attempts), paced) == (77, 77, False)
+        assert (other._under_way(), len(attempts), paced) == (367, 77, False)
+        assert (other._room(), together.opened_at) == (0, math.inf)  # 33 of 400 are too few
         one.flights = Flown(7)
         return [3], []
 
     one.flights.open = opens
-    one._open_some(1.0)
-    assert (one._under_way(), one.tally.started, one.held.state[3]) == (7, 77, IN_FLIGHT)
+    one._open_some(math.inf)
+    assert (one._under_way(), one.tally.started, one.held.state[3]) == (297, 7 + 70, IN_FLIGHT)
+    assert other._room() == 103
 
 
-def test_a_few_do_where_none_could_begin_in_a_while(all_of_it: list[Worker]) -> None:
+def test_a_few_do_where_none_could_begin_in_a_while(together: Together) -> None:
     one, other = a_worker(500, 470), a_worker(500, 480)  # that many wait for an answer, perhaps in vain
-    all_of_it.extend((one, other))
     assert (one._room(), other._room()) == (0, 0)
-    one.opened_at = 0.0
-    assert (one._room(), other._room()) == (0, 0)  # the other has just begun some
-    other.opened_at = 0.0
+    together.opened_at = 0.0
     assert (one._room(), other._room()) == (0, 0)  # 50 of 1,000: too few
-    one = all_of_it[0] = a_worker(500, 450)
-    one.opened_at = 0.0
+    has(one, 450)
     assert (one._room(), other._room()) == (70, 70)
+    together.opened_at = math.inf  # one of them has just begun some
+    assert (one._room(), other._room()) == (0, 0)
 
 
-def test_no_more_than_that_where_one_has_left(all_of_it: list[Worker]) -> None:
+def test_no_more_than_that_where_one_has_left() -> None:
     """With a rate, any number begins; less than none would have the loop spin."""
     one = a_worker(3, 11, interval_s=0.001)
-    all_of_it.extend((one, a_worker(2, 1, interval_s=0.001)))
+    a_worker(2, 1, interval_s=0.001)
     assert one._room() == 0

@@ -12,7 +12,7 @@ from connprobe.engine.bursts import LEAST, MOST
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.flights import ANSWER_BYTES, Asked, Flight, Flights
 from connprobe.engine.held import FREE, HeldSet
-from connprobe.engine.opening import Opening, answer_bytes
+from connprobe.engine.opening import Opening
 from connprobe.engine.tally import Tally
 
 
@@ -46,14 +46,14 @@ class Answers:
             self._arrived = time.monotonic() if batch.awaited else arrived
             self._read_batch(batch)
         self._arrived = arrived
-        asked, known = self._flights.asked, self._opening.known
-        if known is None or not self._opening.may_be_followed or len(ready) < LEAST:
+        asked = self._flights.asked
+        if self._opening.known is None or not self._opening.may_be_followed or len(ready) < LEAST:
             return ready
         together = [fd for fd, _ in ready if fd in asked]
         if len(together) < LEAST:
             return ready
         rest = [event for event in ready if event[0] not in asked] if len(together) < len(ready) else []
-        length = answer_bytes(known, asked[together[0]][1])
+        length = self._opening.known_bytes
         for start in range(0, len(together), MOST):
             if not self._flights.bursts.reads(length):
                 return rest + [event for event in ready if event[0] in asked]
@@ -68,18 +68,18 @@ class Answers:
             self._read_batch(batch)
 
     def _read_batch(self, batch: Batch) -> None:
-        flights, known = self._flights, self._opening.known
-        assert known is not None
+        flights, fds, number = self._flights, batch.fds, len(batch.fds)
         flights.batches.take(batch)
-        fds, expected = batch.fds, batch.expected
-        length = answer_bytes(known, expected[0])
         # What is known may be longer by now than when they were opened.
+        length = self._opening.known_bytes
         sizes, data, watched = flights.read_and_watch(fds, length)
-        if self._all_alike(data, expected, sizes, length) and not any(watched):
-            self._tally.handshakes(int((self._arrived - batch.began) * 1e6), len(fds))
-            self._tally.established += len(fds)
+        alike = sizes.count(length) == number and self._opening.all_known(data, batch.first, number)
+        if alike and not any(watched):
+            self._tally.handshakes(int((self._arrived - batch.began) * 1e6), number)
+            self._tally.established += number
             self._held.take_all(fds)
             return
+        expected = self._opening.expected(batch.first, number)
         for index, (fd, each, size, error) in enumerate(zip(fds, expected, sizes, watched, strict=True)):
             asked = None, each, batch.began
             if error:
@@ -125,7 +125,7 @@ class Answers:
             assert known is not None
             self._known = known
             # A little more, to see that nothing follows; much more would cost an allocation of that size.
-            self._most_bytes = answer_bytes(known, asked[1]) + 16
+            self._most_bytes = self._opening.known_bytes + 16
         try:
             data = os.read(fd, self._most_bytes)
         except OSError as error:

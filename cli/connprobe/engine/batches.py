@@ -13,10 +13,12 @@ Event = tuple[int, int]  # (descriptor, what epoll says of it)
 
 
 class Batch:
-    __slots__ = ("awaited", "began", "expected", "fds", "first_told")
+    """first: the place of the first, see Opening.requests."""
 
-    def __init__(self, fds: Sequence[int], expected: list[bytes], began: float, awaited: int) -> None:
-        self.fds, self.expected, self.began = fds, expected, began
+    __slots__ = ("awaited", "began", "fds", "first", "first_told")
+
+    def __init__(self, fds: Sequence[int], first: int, began: float, awaited: int) -> None:
+        self.fds, self.first, self.began = fds, first, began
         self.awaited = awaited  # marked ones of which epoll has not told anything
         self.first_told = 0.0  # when it told of the first
 
@@ -37,8 +39,8 @@ class Batches:
     def __len__(self) -> int:
         return self._number
 
-    def add(self, fds: Sequence[int], expected: list[bytes], began: float, marks: Sequence[int]) -> None:
-        batch = Batch(fds, expected, began, len(marks))
+    def add(self, fds: Sequence[int], first: int, began: float, marks: Sequence[int]) -> None:
+        batch = Batch(fds, first, began, len(marks))
         self.by_age.append(batch)
         self._number += len(fds)
         self.marked.update(zip(marks, repeat(batch)))

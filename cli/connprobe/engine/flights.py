@@ -21,7 +21,7 @@ from connprobe.engine.batches import Batches
 from connprobe.engine.bursts import LEAST, UNTOLD, WAITS, Bursts, ReadAndWatched
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.held import end, wants_more
-from connprobe.engine.opening import Opening, answer_bytes
+from connprobe.engine.opening import Opening
 from connprobe.engine.sources import Source, Sources
 from connprobe.engine.task import Task, TlsTask
 from connprobe.wire.http import ResponseReader
@@ -114,7 +114,8 @@ class Flights:
             except Refusal as refusal:
                 failed.append((attempt, refusal))
         speaks, watch = self._speaks_first, self._epoll.register
-        requests, answers = self._opening.requests(len(connected))
+        requests, first = self._opening.requests(len(connected))
+        answers = self._opening.expected(first, len(connected))
         for (attempt, sock, began), request, expected in zip(
             connected, _each(requests, len(connected)), answers, strict=True
         ):
@@ -144,30 +145,31 @@ class Flights:
 
     def _open_burst(self, number: int, *, may_mark: bool) -> Begun | None:
         """The same by io_uring. None: it cannot, and nothing was begun."""
-        began, (requests, expected) = time.monotonic(), self._opening.requests(number)
+        began, (requests, first) = time.monotonic(), self._opening.requests(number)
         size = len(requests) // number
         if not self.bursts.ready(size):
             return None
-        mark = may_mark and number >= batches.LEAST and self._alike(expected[0])
+        mark = may_mark and number >= batches.LEAST and self._alike()
         opened = self.bursts.open(requests, self._sources, number, mark=mark)
         if opened is None:
             return None
         fds, sent = opened
         if marks := self.bursts.marks:
-            self.batches.add(fds, expected, began, marks)
+            self.batches.add(fds, first, began, marks)
             return fds, []
+        expected = self._opening.expected(first, number)
         if sent is None:
             alike = zip(repeat(None, number), expected, repeat(began, number), strict=True)
             self.asked.update(zip(fds, alike, strict=True))
             return fds, []
         return self._begun(zip(fds, sent, _each(requests, number), expected, strict=True), began)
 
-    def _alike(self, expected: bytes) -> bool:
+    def _alike(self) -> bool:
         """Whether answers are known, and can be read together."""
-        known = self._opening.known
-        if known is None or not self._opening.may_be_followed:
-            return False
-        return self.bursts.reads(answer_bytes(known, expected))
+        opening = self._opening
+        return (
+            opening.known is not None and opening.may_be_followed and self.bursts.reads(opening.known_bytes)
+        )
 
     def _begun(self, opened: Iterable[tuple[int, int, bytes, bytes]], began: float) -> Begun:
         late, waiting = self.bursts.late, self.asked

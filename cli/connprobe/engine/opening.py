@@ -14,7 +14,9 @@ from connprobe.errors import ProtocolViolation
 from connprobe.wire.http import ResponseReader, request_bytes
 from connprobe.wire.websocket import NONCE_BYTES, accepts_for, keys_from, refusal, upgrade_headers
 
-KEYS = 4096  # of WebSockets, made before the ramp: each would cost it 1.5 us
+# Of WebSockets, made before the ramp with their requests: each would cost it 1.5 us. As many as fit into so
+# many bytes, or a burst.
+KEYS, LEAST_KEYS, MOST_BYTES = 4096, 128, 1 << 20
 
 
 class Pending(Protocol):
@@ -29,32 +31,46 @@ class Opening(Protocol):
     stays_open: bool  # the response goes on after that
     may_be_followed: bool  # what comes behind an answer is no part of it, and can be read later
     known: tuple[bytes, bytes] | None  # what stood before and after what was expected, in a good answer
+    known_bytes: int  # of such an answer; 0: there was none yet
 
-    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
-        """Of `number` connections: (what each sends first, of one length, one behind the other; what each
-        expects in its answer)."""
+    def requests(self, number: int) -> tuple[bytes, int]:
+        """Of `number` connections, a burst at most: (what each sends first, of one length, one behind the
+        other; the place of the first, by which `expected` and `all_known` name them)."""
+
+    def expected(self, first: int, number: int) -> list[bytes]:
+        """What each of them expects in its answer."""
+
+    def all_known(self, data: bytes, first: int, number: int) -> bool:
+        """Whether these are their answers, one behind the other, and each is as `known` says."""
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
 
 
-def answer_bytes(known: tuple[bytes, bytes], expected: bytes) -> int:
-    """How long an answer is that is as one before."""
-    return len(known[0]) + len(expected) + len(known[1])
+class PlainOpening:
+    """No answer holds anything of its own; and none is read together with others."""
 
-
-class TcpOpening:
-    answers = stays_open = may_be_followed = False
     known: tuple[bytes, bytes] | None = None
+    known_bytes = 0
 
-    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
-        return b"", [b""] * number
+    def expected(self, first: int, number: int) -> list[bytes]:
+        return [b""] * number
+
+    def all_known(self, data: bytes, first: int, number: int) -> bool:
+        return False
+
+
+class TcpOpening(PlainOpening):
+    answers = stays_open = may_be_followed = False
+
+    def requests(self, number: int) -> tuple[bytes, int]:
+        return b"", 0
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         return data
 
 
-class HttpOpening:
+class HttpOpening(PlainOpening):
     """keepalive: the response is read. stream: established by its head. longpoll: by the request sent."""
 
     def __init__(self, task: Task) -> None:
@@ -66,10 +82,9 @@ class HttpOpening:
         defaults = (("Host", task.host), ("User-Agent", "connprobe"), ("Accept", accept))
         headers = [pair for pair in defaults if pair[0].lower() not in given]
         self._request = request_bytes("GET", task.path, [*headers, *task.headers])
-        self.known: tuple[bytes, bytes] | None = None
 
-    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
-        return self._request * number, [b""] * number
+    def requests(self, number: int) -> tuple[bytes, int]:
+        return self._request * number, 0
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         if pending.reader is None and self.known == (data, b""):
@@ -97,7 +112,7 @@ class HttpOpening:
         if reader.excess:
             raise Refusal(causes.PROTOCOL, "bytes after the end of the response")
         if first:
-            self.known = (data, b"")
+            self.known, self.known_bytes = (data, b""), len(data)
         return b""
 
 
@@ -110,23 +125,46 @@ class WebSocketOpening:
             pair for pair in upgrade_headers(marker.encode(), task.host) if pair[0].lower() not in given
         ]
         text = request_bytes("GET", task.path, [*upgrade, *task.headers])
-        self._before, _, self._after = text.partition(marker.encode())
+        before, _, after = text.partition(marker.encode())
         offered = given.get("sec-websocket-protocol", "")
         self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
         self.known: tuple[bytes, bytes] | None = None
-        self._keys = keys_from(os.urandom(NONCE_BYTES * KEYS))
-        self._accepts = accepts_for(self._keys)
+        self.known_bytes = 0
+        self.keys = max(LEAST_KEYS, min(KEYS, MOST_BYTES // len(text)))
+        keys = keys_from(os.urandom(NONCE_BYTES * self.keys))
+        self._requests = before + (after + before).join(keys) + after
+        self._size = len(self._requests) // self.keys
+        self._accepts = accepts_for(keys)
+        self._answers = b""  # of all keys, if they are as:
+        self._answers_of: tuple[bytes, bytes] | None = None
+        self._tried: tuple[bytes, bytes] | None = None
         self._next = -1
 
-    def requests(self, number: int) -> tuple[bytes, list[bytes]]:
-        """`KEYS` at most: each key comes again after so many connections. They begin anywhere: other workers
+    def requests(self, number: int) -> tuple[bytes, int]:
+        """`keys` at most: each key comes again after so many connections. They begin anywhere: other workers
         have the same."""
         if self._next < 0:
-            self._next = int.from_bytes(os.urandom(2), "little") % KEYS
-        begin = self._next if self._next + number <= KEYS else 0
+            self._next = int.from_bytes(os.urandom(2), "little") % self.keys
+        begin = self._next if self._next + number <= self.keys else 0
         end = self._next = begin + number
-        between = self._after + self._before
-        return self._before + between.join(self._keys[begin:end]) + self._after, self._accepts[begin:end]
+        return self._requests[begin * self._size : end * self._size], begin
+
+    def expected(self, first: int, number: int) -> list[bytes]:
+        return self._accepts[first : first + number]
+
+    def all_known(self, data: bytes, first: int, number: int) -> bool:
+        if self.known is None:
+            return False
+        size = self.known_bytes
+        if self._answers_of != self.known:
+            before, after = self.known
+            # Made of all keys only for what comes again: some servers say something else each time.
+            if self._tried != self.known or size * self.keys > MOST_BYTES:
+                self._tried = self.known
+                return data == before + (after + before).join(self.expected(first, number)) + after
+            self._answers = before + (after + before).join(self._accepts) + after
+            self._answers_of = self.known
+        return len(data) == number * size and self._answers.startswith(data, first * size)
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         # Answers of one server differ in the accept key alone: what was parsed once need not be parsed again.
@@ -142,7 +180,7 @@ class WebSocketOpening:
         if refused is not None:
             raise Refusal(*refused)
         if first and not reader.excess and data.count(pending.expected) == 1:
-            self.known = (before, after)
+            self.known, self.known_bytes = (before, after), len(data)
         return reader.excess
 
 

@@ -85,6 +85,7 @@ class Ring(Uring):
         self._sent = completions(range(_SENT, _MADE), repeat(request_bytes))
         self._connected = completions(range(_CONNECTED, _SENT), repeat(0))
         self._watched = completions(range(_WATCHED, _CANCELLED), repeat(0))
+        self._spoke, self._spoke_of = b"", (0, 0)  # all of a burst, and how many (connections, watched)
 
     def _prepare(self, family: int, epoll_fd: int) -> None:
         """What is the same in every burst."""
@@ -220,8 +221,8 @@ class Ring(Uring):
         self._prepare_watch(told, _ADD[: len(told)], _INPUT_ONCE if mark else _INPUT)
         self.submit((0, number * self._steps), (_WATCH_AT, len(told)))
         self.late, self.marks = {}, ()
-        come, size = self.come(), number * COMPLETION_BYTES
-        if come == self._sent[:size] + self._watched[: len(told) * COMPLETION_BYTES] + self._connected[:size]:
+        come = self.come()
+        if come == self._usual_speech(number, len(told)):
             self.marks = told if mark else ()
             return None
         results = self._results(2 * number + len(told), number, come)
@@ -236,6 +237,15 @@ class Ring(Uring):
             fd: -error for fd, error, size in zip(fds, connected, sent, strict=True) if _is_late(error, size)
         }
         return [_outcome(*each) for each in zip(failed, connected, sent, watched, strict=True)]
+
+    def _usual_speech(self, number: int, watched: int) -> bytes:
+        if self._spoke_of != (number, watched):
+            size = number * COMPLETION_BYTES
+            self._spoke = (
+                self._sent[:size] + self._watched[: watched * COMPLETION_BYTES] + self._connected[:size]
+            )
+            self._spoke_of = number, watched
+        return self._spoke
 
     def _watch_all(self, fds: "array[int]", marked: list[int]) -> list[int]:
         """Of a burst that was to be marked, and went wrong: of each 0, or -errno.

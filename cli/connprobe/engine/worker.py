@@ -23,6 +23,7 @@ from connprobe.engine.pings import Pings
 from connprobe.engine.stock import Stock
 from connprobe.engine.tally import Tally
 from connprobe.engine.task import Task, TlsTask
+from connprobe.engine.together import Part, Together
 from connprobe.engine.turn import Turn
 from connprobe.plan.stock import TICKET
 
@@ -34,7 +35,7 @@ BURST_S = 0.1  # what a rate may catch up after a stall
 # Where several are threads of one process, one works while the others wait: for events, for a burst that
 # they open, or for their turn. Without it the interpreter's lock would change hands with each system call.
 TURN = Turn()
-ALL: list["Worker"] = []  # that run in this process
+TOGETHER = Together()
 
 
 class Worker:
@@ -62,8 +63,6 @@ class Worker:
         self.interval_s = task.interval_s
         self.next_open = time.monotonic() + task.delay_s
         self.last_tick = self.next_tick = time.monotonic()
-        self.opened_at = 0.0  # when the last ones began
-        self.beginning = 0  # that are being opened: others see them before they are flights
         self.ramping = True
         self.checking = False
         self.unread = 0  # connections that may have something to report that came before the check
@@ -73,15 +72,16 @@ class Worker:
         self.answers = Answers(
             self.flights, opening, self.held, self.tally, otherwise=self._advance, failed=self._failed
         )
+        self.part: Part  # of those that run in this process
         self.quitting = False
 
     def run(self) -> None:
         with TURN:
-            ALL.append(self)
+            self.part = TOGETHER.join(self.task.concurrency)
             try:
                 self._run()
             finally:
-                ALL.remove(self)
+                self.part.leave()
 
     def _run(self) -> None:
         self.control.setblocking(False)
@@ -127,6 +127,7 @@ class Worker:
     def _events(self) -> Sequence[tuple[int, int]]:
         batches, now, to_do = self.flights.batches, time.monotonic(), False
         until = now + self._patience()
+        self.part.tell(len(self.flights))
         TURN.give()
         try:
             while not to_do:
@@ -151,9 +152,9 @@ class Worker:
         attempts += [0] * firsts
         if not attempts:
             return
-        self.opened_at, self.beginning, state = now, len(attempts), self.held.state
+        state, TOGETHER.opened_at = self.held.state, now
+        self.part.tell(len(self.flights) + len(attempts))  # before they are flights
         begun, failed = self.flights.open(attempts, paced=bool(self.interval_s))
-        self.beginning = 0
         for fd in begun:
             state[fd] = IN_FLIGHT
         for each in failed:
@@ -163,19 +164,20 @@ class Worker:
         """How many may begin in this turn. Without a rate, none until there is room for a burst."""
         most = self._most()
         room = max(0, min(OPENS_PER_TURN, most - self._under_way()))
-        return room if self.interval_s or room >= self._least(most) else 0
+        return room if self.interval_s or room == OPENS_PER_TURN or room >= self._least(most) else 0
 
     def _most(self) -> int:
-        """How many may be under way at once. Threads put theirs together: each alone could open but a few."""
-        return sum(each.task.concurrency for each in ALL) if len(ALL) > 1 else self.task.concurrency
+        """How many may be under way at once."""
+        return TOGETHER.most
 
     def _under_way(self) -> int:
         """How many of these there are."""
-        return sum(len(each.flights) + each.beginning for each in ALL) if len(ALL) > 1 else len(self.flights)
+        self.part.tell(len(self.flights))
+        return TOGETHER.under_way
 
     def _least(self, most: int) -> int:
         """A whole burst. Where there was no room for one in a while, as answers do not come, a few."""
-        waited_s = time.monotonic() - max(each.opened_at for each in ALL)
+        waited_s = time.monotonic() - TOGETHER.opened_at
         return max(1, min(OPENS_PER_TURN, most // (4 if waited_s < TICK_S else 16)))
 
     def _firsts_due(self, most: int, now: float) -> int:
@@ -287,7 +289,7 @@ class Worker:
         more = self.to_open or self.stock
         if more and self._room():
             wake = min(wake, self.next_open)
-        elif more and len(ALL) > 1:
+        elif more and TOGETHER.workers > 1:
             wake = min(wake, now + TICK_S)  # the others may have made room by then
         return max(0.0, wake - now)
 
