@@ -197,7 +197,8 @@ RAW_TRACEPOINT(set_state) {
   if (from != to && (from == TCP_LISTEN || to == TCP_LISTEN)) {
     if (LOAD(u16, sk, SOCK_SK_PROTOCOL) != IPPROTO_TCP) return 0; /* the MPTCP socket above a listener */
     u64 inode = socket_inode(sk, TYPED);
-    if (to == TCP_LISTEN && inode) meet(sk, inode, 0);
+    if (!inode) return 0; /* a child: it begins as its listener's copy */
+    if (to == TCP_LISTEN) meet(sk, inode, 0);
     if (from == TCP_LISTEN) closing(sk, inode);
   }
 #ifdef HOOK_SET_STATE
