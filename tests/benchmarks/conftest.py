@@ -1,15 +1,34 @@
 """Builds the floor once, away from the checkout, and starts its server."""
 
+import os
 import select
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-FLOOR = Path(__file__).resolve().parents[2] / "benchmarks/floor"
+ROOT = Path(__file__).resolve().parents[2]
+FLOOR = ROOT / "benchmarks/floor"
+
+
+@pytest.fixture(scope="module")
+def benchmarks() -> Iterator[None]:
+    """benchmarks/ is no package of the wheel, and shares its name with this directory. It sets PYTHONPATH."""
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "benchmarks"}
+    path = os.environ.get("PYTHONPATH")
+    sys.path.insert(0, str(ROOT))
+    yield
+    sys.path.remove(str(ROOT))
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+    sys.modules.update(hidden)
+    os.environ.pop("PYTHONPATH", None)
+    if path is not None:
+        os.environ["PYTHONPATH"] = path
 
 
 @pytest.fixture(scope="session")

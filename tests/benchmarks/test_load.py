@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -39,15 +38,8 @@ Latency              28      40      47      52      61      71      92      108
 
 
 @pytest.fixture(scope="module")
-def load() -> Iterator[ModuleType]:
-    """benchmarks/ is no package of the wheel, and shares its name with this directory."""
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "benchmarks"}
-    sys.path.insert(0, str(BENCHMARKS.parent))
-    yield importlib.import_module("benchmarks.load")
-    sys.path.remove(str(BENCHMARKS.parent))
-    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
-        del sys.modules[name]
-    sys.modules.update(hidden)
+def load(benchmarks: None) -> ModuleType:
+    return importlib.import_module("benchmarks.load")
 
 
 @pytest.mark.parametrize(
