@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -42,15 +42,18 @@ OTHERS_SOCKETS = 200  # of whatever else runs on this machine
 
 
 class Bench:
-    """What every measurement needs: where runs land, the sockets there were before, and what was asked."""
+    """What every measurement needs: where runs land, and what was asked."""
 
     def __init__(self, asked: argparse.Namespace, results: Path) -> None:
         self.sizes: list[int] = asked.sizes
         self.rounds: int = asked.rounds
         self.concurrency: int = asked.concurrency
         self.results = results
-        # TIME_WAIT of whatever ran before passes, or as many could be left of these runs unseen.
-        self.base = processes.settle(0, OTHERS_SOCKETS)
+
+    @cached_property
+    def base(self) -> int:
+        """TIME_WAIT of whatever ran before passes, or as many could be left of these runs unseen."""
+        return processes.settle(0, OTHERS_SOCKETS)
 
     def ramp(self, pair: str, count: int, room: int = 0) -> Ramp:
         """room: as many server processes and C clients as that many connections take; 0: `count`."""
@@ -63,7 +66,7 @@ class Bench:
         self.say(
             f"{pair:6} {count:>9,} in {ramp.ramp_s:7.3f} s = {ramp.per_s:,.0f}/s, {ramp.workers} workers"
         )
-        processes.settle(self.base)
+        processes.settle(0, OTHERS_SOCKETS)
         return ramp
 
     def say(self, text: str) -> None:
@@ -126,7 +129,7 @@ def marginal(bench: Bench) -> list[Row]:
                         port, count, bench.concurrency, bench.results, "--workers", str(MARGINAL_WORKERS)
                     )
                 )
-            processes.settle(bench.base)
+            processes.settle(0, OTHERS_SOCKETS)
         slopes.append(marginal_bytes(*held))
         bench.say(f"marginal {slopes[-1]:.1f} B a connection")
     low, high = MARGINAL_SIZES
@@ -152,9 +155,9 @@ def embedded(bench: Bench, count: int, hold_s: int) -> dict[str, float]:
 
 def million(bench: Bench) -> list[Row]:
     """1,000,000 connections, both ends on this machine."""
-    count = 1_000_000
+    count, base = 1_000_000, bench.base
     run = embedded(bench, count, 10)
-    processes.settle(bench.base)
+    processes.settle(base)
     return [
         Row("1,000,000 with the embedded server: held", (run["held"],), least=count),
         Row("1,000,000: dropped", (run["dropped"],), most=0),
@@ -172,10 +175,10 @@ def million(bench: Bench) -> list[Row]:
 
 def restore(bench: Bench) -> list[Row]:
     """400,000 for a minute, and whether anything is left of it."""
-    count = 400_000
+    count, base = 400_000, bench.base
     before = processes.settings()
     run = embedded(bench, count, 60)
-    left = processes.settle(bench.base, OTHERS_SOCKETS)
+    left = processes.settle(base, OTHERS_SOCKETS)
     differing = changed(before, processes.settings())
     if differing:
         bench.say(f"changed: {', '.join(differing)}")

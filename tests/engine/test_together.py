@@ -8,6 +8,7 @@ import pytest
 
 from connprobe.engine import worker
 from connprobe.engine.backoff import Backoff
+from connprobe.engine.batches import Batches
 from connprobe.engine.held import IN_FLIGHT
 from connprobe.engine.stock import Stock
 from connprobe.engine.task import Task
@@ -55,14 +56,38 @@ def test_one_alone_has_its_own() -> None:
 
 
 def test_several_share_what_all_of_them_may() -> None:
-    several = one, _, third = a_worker(48, 0), a_worker(47, 60), a_worker(47, 80)
+    several = _, other, third = a_worker(48, 0), a_worker(47, 60), a_worker(47, 80)
     for under_way, room in ((80, 0), (48, 0), (47, 35)):  # a quarter of 142 is to be free
         has(third, under_way)
         assert [each._room() for each in several] == [room] * 3
-    one.part.leave()
-    assert third._room() == 0  # 94, of which 107 are under way
-    has(third, 0)
-    assert third._room() == 34
+    has(third, 20)
+    assert third._room() == 62
+    other.part.leave()
+    assert third._room() == 75  # 95, of which 20 are under way
+
+
+def test_a_burst_of_another_needs_room_for_a_whole_one() -> None:
+    one, other = a_worker(200, 0), a_worker(200, 0)
+    for under_way, room in ((128, 128), (300, 100), (301, 0)):
+        has(other, under_way)
+        assert one._room() == room
+
+
+def test_what_was_told_is_true_again_before_others_may_ask(together: Together) -> None:
+    """Of a burst some may have failed at once."""
+    one: Any = a_worker(200, 0)
+    one._patience, one.to_open = lambda: 0.0, 0
+    one.part.tell(77)
+
+    class Polled:
+        def poll(self, patience_s: float, most: int) -> list[tuple[int, int]]:
+            assert together.under_way == 7
+            return [(3, 1)]
+
+    one.epoll, one.flights = Polled(), Flown(7)
+    one.flights.batches = Batches()
+    with worker.TURN:
+        assert list(one._events()) == [(3, 1)]
 
 
 def test_what_is_being_opened_is_told_until_it_is_begun(together: Together) -> None:

@@ -88,6 +88,7 @@ def test_what_is_given_is_asked_for_again_behind_the_others() -> None:
 
 def test_a_worker_that_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: worker.Worker) -> None:
+        self.part.tell(5)
         raise ZeroDivisionError
 
     monkeypatch.setattr(worker.Worker, "_run", fail)
@@ -97,4 +98,5 @@ def test_a_worker_that_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ZeroDivisionError):
         failing.run()
     assert not worker.TURN._taken
-    assert (worker.TOGETHER.workers, worker.TOGETHER.most) == (0, 0)
+    together = worker.TOGETHER
+    assert (together.workers, together.most, together.under_way) == (0, 0, 0)

@@ -13,7 +13,7 @@ Event = tuple[int, int]  # (descriptor, what epoll says of it)
 
 
 class Batch:
-    """first: the place of the first, see Opening.requests."""
+    """first: the place of its first connection, see Opening.requests."""
 
     __slots__ = ("awaited", "began", "fds", "first", "first_told")
 

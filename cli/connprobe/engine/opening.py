@@ -1,13 +1,14 @@
 """How a connection is opened in each protocol: what is sent first, and when it counts as established.
 
-One `Opening` serves all connections of a worker. What differs by connection is two values: the answer
-to expect, and a reader where an answer came in pieces.
+One `Opening` serves all connections of a process, whose threads take turns. What differs by connection is two
+values: the answer to expect, and a reader where an answer came in pieces.
 """
 
 import os
 from typing import Protocol
 
 from connprobe import causes
+from connprobe.engine.bursts import MOST
 from connprobe.engine.failure import Refusal
 from connprobe.engine.task import Task
 from connprobe.errors import ProtocolViolation
@@ -15,8 +16,8 @@ from connprobe.wire.http import ResponseReader, request_bytes
 from connprobe.wire.websocket import NONCE_BYTES, accepts_for, keys_from, refusal, upgrade_headers
 
 # Of WebSockets, made before the ramp with their requests: each would cost it 1.5 us. As many as fit into so
-# many bytes, or a burst.
-KEYS, LEAST_KEYS, MOST_BYTES = 4096, 128, 1 << 20
+# many bytes, and at least those of a burst.
+KEYS, MOST_BYTES = 4096, 1 << 20
 
 
 class Pending(Protocol):
@@ -35,29 +36,23 @@ class Opening(Protocol):
 
     def requests(self, number: int) -> tuple[bytes, int]:
         """Of `number` connections, a burst at most: (what each sends first, of one length, one behind the
-        other; the place of the first, by which `expected` and `all_known` name them)."""
+        other; the place of the first one's, see `expected`)."""
 
     def expected(self, first: int, number: int) -> list[bytes]:
-        """What each of them expects in its answer."""
-
-    def all_known(self, data: bytes, first: int, number: int) -> bool:
-        """Whether these are their answers, one behind the other, and each is as `known` says."""
+        """What each of so many expects in its answer, from the place of the first on."""
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         """None: more to come. Bytes: established, and these followed the answer. Raises Refusal."""
 
 
 class PlainOpening:
-    """No answer holds anything of its own; and none is read together with others."""
+    """No answer holds anything of its own."""
 
     known: tuple[bytes, bytes] | None = None
     known_bytes = 0
 
     def expected(self, first: int, number: int) -> list[bytes]:
         return [b""] * number
-
-    def all_known(self, data: bytes, first: int, number: int) -> bool:
-        return False
 
 
 class TcpOpening(PlainOpening):
@@ -130,19 +125,16 @@ class WebSocketOpening:
         self._offered = frozenset(name.strip() for name in offered.split(",") if name.strip())
         self.known: tuple[bytes, bytes] | None = None
         self.known_bytes = 0
-        self.keys = max(LEAST_KEYS, min(KEYS, MOST_BYTES // len(text)))
+        self.keys = max(MOST, min(KEYS, MOST_BYTES // len(text)))
         keys = keys_from(os.urandom(NONCE_BYTES * self.keys))
         self._requests = before + (after + before).join(keys) + after
         self._size = len(self._requests) // self.keys
         self._accepts = accepts_for(keys)
-        self._answers = b""  # of all keys, if they are as:
-        self._answers_of: tuple[bytes, bytes] | None = None
-        self._tried: tuple[bytes, bytes] | None = None
         self._next = -1
 
     def requests(self, number: int) -> tuple[bytes, int]:
-        """`keys` at most: each key comes again after so many connections. They begin anywhere: other workers
-        have the same."""
+        """`keys` at most: each key comes again after so many connections. They begin anywhere: other
+        processes have the same."""
         if self._next < 0:
             self._next = int.from_bytes(os.urandom(2), "little") % self.keys
         begin = self._next if self._next + number <= self.keys else 0
@@ -151,20 +143,6 @@ class WebSocketOpening:
 
     def expected(self, first: int, number: int) -> list[bytes]:
         return self._accepts[first : first + number]
-
-    def all_known(self, data: bytes, first: int, number: int) -> bool:
-        if self.known is None:
-            return False
-        size = self.known_bytes
-        if self._answers_of != self.known:
-            before, after = self.known
-            # Made of all keys only for what comes again: some servers say something else each time.
-            if self._tried != self.known or size * self.keys > MOST_BYTES:
-                self._tried = self.known
-                return data == before + (after + before).join(self.expected(first, number)) + after
-            self._answers = before + (after + before).join(self._accepts) + after
-            self._answers_of = self.known
-        return len(data) == number * size and self._answers.startswith(data, first * size)
 
     def answer(self, pending: Pending, data: bytes) -> bytes | None:
         # Answers of one server differ in the accept key alone: what was parsed once need not be parsed again.

@@ -7,7 +7,7 @@ every thread asks in each of its turns.
 
 class Together:
     """workers: of this process. most: connections that may be under way at once, of all of them.
-    under_way: how many are, as each told last. opened_at: when the last ones began.
+    under_way: how many are, as each told last. opened_at: when that turn began in which the last ones did.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Part:
         whole.most += concurrency
 
     def tell(self, under_way: int) -> None:
-        """How many of its own are: whenever others may ask."""
+        """How many of its own are: before it gives its turn to others, who may ask."""
         self._whole.under_way += under_way - self._told
         self._told = under_way
 

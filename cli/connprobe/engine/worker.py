@@ -15,6 +15,7 @@ from typing import Any
 from connprobe.engine import counters
 from connprobe.engine.answers import Answers
 from connprobe.engine.backoff import Backoff
+from connprobe.engine.bursts import MOST
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.flights import Asked, Flight, Flights
 from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost
@@ -27,7 +28,7 @@ from connprobe.engine.together import Part, Together
 from connprobe.engine.turn import Turn
 from connprobe.plan.stock import TICKET
 
-OPENS_PER_TURN = 128  # so that answers are read, and their time taken, between bursts
+OPENS_PER_TURN = MOST  # so that answers are read, and their time taken, between bursts
 EVENTS_PER_TURN = 512
 TICK_S = 0.05
 RECOVERED_S = 30.0  # a reconnection that lasts so long was a success: the back-off begins anew
@@ -164,7 +165,7 @@ class Worker:
         """How many may begin in this turn. Without a rate, none until there is room for a burst."""
         most = self._most()
         room = max(0, min(OPENS_PER_TURN, most - self._under_way()))
-        return room if self.interval_s or room == OPENS_PER_TURN or room >= self._least(most) else 0
+        return room if self.interval_s or room >= self._least(most) else 0
 
     def _most(self) -> int:
         """How many may be under way at once."""
