@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from connprobe.engine import worker
+from connprobe.engine import counters, worker
 from connprobe.engine.backoff import Backoff
 from connprobe.engine.batches import Batches
+from connprobe.engine.goal import Goal
 from connprobe.engine.held import IN_FLIGHT
-from connprobe.engine.stock import Stock
 from connprobe.engine.task import Task
 from connprobe.engine.together import Together
 from connprobe.engine.worker import Worker
@@ -28,8 +28,11 @@ def a_worker(concurrency: int, under_way: int, interval_s: float = 0.0) -> Worke
     """Of which nothing else is there."""
     made = Worker.__new__(Worker)
     values: dict[str, Any] = dict.fromkeys(Task._fields)
-    made.task = Task(**values)._replace(concurrency=concurrency)
-    made.interval_s, made.part = interval_s, worker.TOGETHER.join(concurrency)
+    made.task = Task(**values)._replace(
+        concurrency=concurrency, goal=77, share=99, stock=-1, interval_s=interval_s, delay_s=0.0
+    )
+    made.goal = Goal(made.task, memoryview(bytearray(8 * counters.COLUMNS)).cast("Q"), 0.0)
+    made.part = worker.TOGETHER.join(concurrency)
     has(made, under_way)
     return made
 
@@ -76,7 +79,7 @@ def test_a_burst_of_another_needs_room_for_a_whole_one() -> None:
 def test_what_was_told_is_true_again_before_others_may_ask(together: Together) -> None:
     """Of a burst some may have failed at once."""
     one: Any = a_worker(200, 0)
-    one._patience, one.to_open = lambda: 0.0, 0
+    one._patience = lambda: 0.0
     one.part.tell(77)
 
     class Polled:
@@ -92,7 +95,7 @@ def test_what_was_told_is_true_again_before_others_may_ask(together: Together) -
 
 def test_what_is_being_opened_is_told_until_it_is_begun(together: Together) -> None:
     one: Any = a_worker(200, 0)
-    one.stock, one.backoff, one.to_open, one.next_open = Stock(-1), Backoff(0), 77, 0.0
+    one.backoff = Backoff(0)
     one.tally, one.held = SimpleNamespace(started=0), SimpleNamespace(state=bytearray(9))
     other = a_worker(200, 290)
 

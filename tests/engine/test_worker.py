@@ -88,7 +88,7 @@ def test_more_is_taken_from_the_stock_until_it_is_empty(run: Run, protocol: str)
         totals = worker.until(lambda totals: True)
         assert (totals.started, totals.established) == (271, 271)
         assert worker.counted(counters.GOAL) == 271
-        assert not worker.worker.stock
+        assert not worker.worker.goal.stock
 
 
 def test_a_worker_takes_no_more_than_it_has_room_for(run: Run) -> None:
@@ -111,7 +111,7 @@ def test_who_is_told_to_stop_leaves_the_stock(run: Run) -> None:
         )
         worker.until(lambda totals: totals.in_flight == 3)
         worker.tell("stop")
-        assert eventually(lambda: not worker.worker.stock)
+        assert eventually(lambda: not worker.worker.goal.stock)
         # It has taken one, to know whether it is done.
         assert os.read(others, 9) == bytes([TICKET, TICKET])
         assert worker.until(lambda totals: True).started == 3

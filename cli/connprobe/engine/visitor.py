@@ -45,7 +45,7 @@ class Visitor(Worker):
             timeout_s=task.timeout_s,
             tally=self.tally,
         )
-        self.until = self.next_open + asked.for_s if asked.for_s else float("inf")
+        self.until = self.goal.next_at + asked.for_s if asked.for_s else float("inf")
         self.late_us: dict[int, int] = {}  # of connections in flight: how much after their time they began
         self.late_sum_us = self.late_max_us = 0
         self.over, self.over_ns = 0, time.monotonic_ns()  # connections, and when the last of them was
@@ -60,16 +60,17 @@ class Visitor(Worker):
         super().run()
 
     def _open_some(self, now: float) -> None:
-        if not self.interval_s:
-            self.to_open = self.to_open if now < self.until else 0
+        goal = self.goal
+        if not goal.interval_s:
+            goal.to_open = goal.to_open if now < self.until else 0
             super()._open_some(now)
             return
-        for _ in range(min(self._room(), self.to_open)):
-            intended = self.next_open
-            if intended > now or intended >= self.until - self.interval_s / 1000:
+        for _ in range(min(self._room(), goal.to_open)):
+            intended = goal.next_at
+            if intended > now or intended >= self.until - goal.interval_s / 1000:
                 break
-            self.next_open += self.interval_s
-            self.to_open -= 1
+            goal.next_at += goal.interval_s
+            goal.to_open -= 1
             self.tally.started += 1
             late_us = int((time.monotonic() - intended) * 1e6)
             self.late_sum_us += late_us
@@ -81,7 +82,7 @@ class Visitor(Worker):
             for each in failed:
                 self._failed(*each)
         if now >= self.until:  # what is still due by now has no room: it is told as not begun
-            self.to_open = 0
+            goal.to_open = 0
 
     def _most(self) -> int:
         return self.task.concurrency  # workers of a load are processes
@@ -150,7 +151,7 @@ class Visitor(Worker):
         """Waits here where a start is due within milliseconds: those of epoll_wait are whole ones, and by
         up to one each would begin too late. A longer wait ends early there: its rest is such a one."""
         patience = super()._patience()
-        if not self.interval_s or not patience or self.epoll.fileno() >= SELECT_MOST:
+        if not self.goal.interval_s or not patience or self.epoll.fileno() >= SELECT_MOST:
             return patience
         if patience >= EXACT_S:
             return patience - EXACT_S / 2
@@ -158,7 +159,7 @@ class Visitor(Worker):
         return 0.0
 
     def _settled(self) -> bool:
-        return not self.to_open and self.tally.started == self.over
+        return not self.goal.to_open and self.tally.started == self.over
 
     def _settled_ns(self) -> int:
         """The last connection may have been over long before the time was in which more might begin."""

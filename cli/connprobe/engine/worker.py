@@ -18,21 +18,19 @@ from connprobe.engine.backoff import Backoff
 from connprobe.engine.bursts import MOST
 from connprobe.engine.failure import Refusal, cause_of
 from connprobe.engine.flights import Asked, Flight, Flights
+from connprobe.engine.goal import Goal
 from connprobe.engine.held import FREE, IN_FLIGHT, HeldSet, Lost
 from connprobe.engine.opening import Opening, opening_for
 from connprobe.engine.pings import Pings
-from connprobe.engine.stock import Stock
 from connprobe.engine.tally import Tally
 from connprobe.engine.task import Task, TlsTask
 from connprobe.engine.together import Part, Together
 from connprobe.engine.turn import Turn
-from connprobe.plan.stock import TICKET
 
 OPENS_PER_TURN = MOST  # so that answers are read, and their time taken, between bursts
 EVENTS_PER_TURN = 512
 TICK_S = 0.05
 RECOVERED_S = 30.0  # a reconnection that lasts so long was a success: the back-off begins anew
-BURST_S = 0.1  # what a rate may catch up after a stall
 # Where several are threads of one process, one works while the others wait: for events, for a burst that
 # they open, or for their turn. Without it the interpreter's lock would change hands with each system call.
 TURN = Turn()
@@ -59,10 +57,7 @@ class Worker:
         )
         self.pings = Pings(self.held, self._drop, task.ping_s, task.timeout_s)
         self.backoff = Backoff(task.reconnect_attempts)
-        self.to_open = self.goal = row[counters.GOAL] = task.goal
-        self.stock = Stock(task.stock)
-        self.interval_s = task.interval_s
-        self.next_open = time.monotonic() + task.delay_s
+        self.goal = Goal(task, row, time.monotonic())
         self.last_tick = self.next_tick = time.monotonic()
         self.ramping = True
         self.checking = False
@@ -147,15 +142,14 @@ class Worker:
         while len(attempts) < budget and (attempt := self.backoff.due(now)) is not None:
             self.tally.reconnect_attempts += 1
             attempts.append(attempt)
-        firsts = self._firsts_due(budget - len(attempts), now)
-        self.to_open -= firsts
+        firsts = self.goal.due(budget - len(attempts), now)
         self.tally.started += firsts
         attempts += [0] * firsts
         if not attempts:
             return
         state, TOGETHER.opened_at = self.held.state, now
         self.part.tell(len(self.flights) + len(attempts))  # before they are flights
-        begun, failed = self.flights.open(attempts, paced=bool(self.interval_s))
+        begun, failed = self.flights.open(attempts, paced=bool(self.goal.interval_s))
         for fd in begun:
             state[fd] = IN_FLIGHT
         for each in failed:
@@ -165,7 +159,7 @@ class Worker:
         """How many may begin in this turn. Without a rate, none until there is room for a burst."""
         most = self._most()
         room = max(0, min(OPENS_PER_TURN, most - self._under_way()))
-        return room if self.interval_s or room >= self._least(most) else 0
+        return room if self.goal.interval_s or room >= self._least(most) else 0
 
     def _most(self) -> int:
         """How many may be under way at once."""
@@ -180,29 +174,6 @@ class Worker:
         """A whole burst. Where there was no room for one in a while, as answers do not come, a few."""
         waited_s = time.monotonic() - TOGETHER.opened_at
         return max(1, min(OPENS_PER_TURN, most // (4 if waited_s < TICK_S else 16)))
-
-    def _firsts_due(self, most: int, now: float) -> int:
-        """How many first attempts may begin now, by the rate."""
-        while (
-            self.to_open < max(1, most) and self.stock
-        ):  # also without room: whether it is done it must know
-            self._take_more()
-        most = min(most, self.to_open)
-        if not self.interval_s:
-            return most if self.next_open <= now else 0
-        due = 0
-        while due < most and self.next_open <= now:
-            self.next_open = max(self.next_open, now - BURST_S) + self.interval_s
-            due += 1
-        return due
-
-    def _take_more(self) -> None:
-        if self.goal + TICKET > self.task.share:
-            self.stock.leave()
-        more = self.stock.take()
-        self.goal += more
-        self.row[counters.GOAL] = self.goal
-        self.to_open += more
 
     def _answered(self, fd: int, asked: Asked) -> None:
         self.answers.read(fd, asked, self.arrived)
@@ -287,10 +258,9 @@ class Worker:
             return 0.0
         timed = self.flights or len(self.backoff) or self.checking or pinging or messages is not None
         wake = self.next_tick if timed else max(now, self.next_tick) + 1
-        more = self.to_open or self.stock
-        if more and self._room():
-            wake = min(wake, self.next_open)
-        elif more and TOGETHER.workers > 1:
+        if self.goal and self._room():
+            wake = min(wake, self.goal.next_at)
+        elif self.goal and TOGETHER.workers > 1:
             wake = min(wake, now + TICK_S)  # the others may have made room by then
         return max(0.0, wake - now)
 
@@ -303,27 +273,20 @@ class Worker:
             data = b""
         command, *told = marshal.loads(data) if data else ("abandoned",)
         if command in ("stop", "check"):
-            self.to_open = 0
-            self.stock.leave()
+            self.goal.stop()
         if command == "check":
             self.backoff = Backoff(0)
             self.pings.begin_check()
             self.checking, self.unread = True, self.held.count + len(self.flights) + 1
             self.next_tick = time.monotonic()  # in the next turn: the time of this one may be a second old
         elif command == "goal":
-            self._raise_goal(*told)
+            number, *pace = told
+            self.goal.raise_to(number, time.monotonic(), *pace)
+            self.ramping, self.row[counters.RAMPED_NS] = True, 0
         elif command == "message":
             self._begin_messages(*told)
         elif command in ("quit", "abandoned"):
             self.quitting = True
-
-    def _raise_goal(self, goal: int, interval_s: float = 0.0, delay_s: float = 0.0) -> None:
-        """interval_s: between two that begin, if that is slower than the rate that was asked for."""
-        self.to_open += goal - self.goal
-        self.goal = self.row[counters.GOAL] = goal
-        now, self.interval_s = time.monotonic(), max(self.task.interval_s, interval_s)
-        self.next_open = now + delay_s if interval_s else min(self.next_open, now + self.interval_s)
-        self.ramping, self.row[counters.RAMPED_NS] = True, 0
 
     def _begin_messages(self, payload: bytes | None) -> None:
         """One on each held connection. None: the server sends them by itself."""
@@ -381,7 +344,7 @@ class Worker:
 
     def _settled(self) -> bool:
         """Nothing of what was asked for is still to come."""
-        return not self.stock and self.tally.established + self.tally.failed >= self.goal
+        return self.goal.is_reached(self.tally.established + self.tally.failed)
 
     def _settled_ns(self) -> int:
         """When that came true, by CLOCK_MONOTONIC."""
