@@ -1,6 +1,7 @@
 """Held connections over real loopback TCP: what the server sends, and what it reads at the end."""
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ class Pair:
 
     def __init__(self, websocket: bool = True) -> None:
         self.held = HeldSet(1024, socket.AF_INET, websocket=websocket, longpoll=False, tls=False)
+        # Of 127.0.0.1 thousands of ports may be in TIME_WAIT from whatever ran before.
+        source = "127.{}.{}.{}".format(*os.urandom(3))
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            client = socket.create_connection(listener.getsockname())
+            client = socket.create_connection(listener.getsockname(), source_address=(source, 0))
             self.server, self.client_address = listener.accept()
         self.server.settimeout(5)
         client.setblocking(False)
