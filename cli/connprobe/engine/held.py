@@ -204,12 +204,12 @@ class HeldSet:
         return found
 
     def close(self, fd: int, *, last: bool = False) -> None:
-        """Ends one connection so that the server reads a clean end and hardly one keeps TIME_WAIT.
+        """Ends one connection so that the server reads a clean end and most leave no TIME_WAIT.
 
         FIN first, then a reset: the peer's socket is in CLOSE_WAIT by then, where tcp_reset() lets a
         read return 0 before any error (SOCK_DONE in tcp_recvmsg). A server whose own FIN is quicker than our
-        reset still leaves us in TIME_WAIT: some 8 % on loopback. last: the server's FIN is here and all was
-        read: ours is the end of it, and leaves nothing.
+        reset still leaves us in TIME_WAIT: docs/measuring.md has how many. last: the server's FIN is here and
+        all was read: ours is the end of it, and leaves nothing.
         """
         self._forget(fd)
         sock = self.sockets.pop(fd, None) or socket.SocketType(self._family, socket.SOCK_STREAM, 0, fd)
