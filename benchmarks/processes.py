@@ -29,7 +29,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT / "cli"), os.e
 READY_S = 30.0
 GRACE_S = 30.0
 SETTLE_S = 75.0  # TIME_WAIT lasts 60 s (TCP_TIMEWAIT_LEN)
-STRAY_SOCKETS = 40_000  # TIME_WAIT of the run before, of other addresses
+STRAY_SOCKETS = 40_000  # TIME_WAIT of the run before, if SETTLE_S does not see it through
 HIGHEST_SHARE = 18_000  # connections a process: below 20,000 descriptors, with room for uneven hashing
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h; os.unshare and os.setns come with Python 3.12

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from connprobe.engine import counters
-from connprobe.engine.goal import BURST_S, Goal
+from connprobe.engine.goal import Goal
 from connprobe.engine.task import Task
 from connprobe.plan.stock import TICKET
 
@@ -50,7 +50,7 @@ def test_by_a_rate_one_after_the_other_and_little_is_caught_up() -> None:
     assert [goal.due(99, NOW + at) for at in (0.0, 0.005, 0.0101, 0.0399)] == [1, 0, 1, 2]
     assert goal.due(1, NOW + 0.0701) == 1  # no more than there is room for
     assert goal.due(99, NOW + 0.0701) == 3
-    assert 10 <= goal.due(99, NOW + 50) <= BURST_S / 0.01 + 1  # after a stall
+    assert 10 <= goal.due(99, NOW + 50) <= 11  # after a stall: what 0.1 s would have begun
     assert goal.due(99, NOW + 50) == 0
 
 
@@ -59,6 +59,7 @@ def test_the_stock_is_taken_when_its_own_are_begun_even_without_room(interval_s:
     made = Made(goal=1, stock=stock_of(TICKET, 7), interval_s=interval_s)
     goal, later = made.goal, NOW + 1
     assert (goal.due(1, later), made.told(), goal.is_reached(1)) == (1, 1, False)
+    assert (goal.to_open, bool(goal)) == (0, True)
     assert (goal.due(0, later), made.told()) == (0, 1 + TICKET)
     assert (goal.due(TICKET, later), made.told()) == (TICKET, 1 + TICKET)
     assert not goal.is_reached(1 + TICKET)  # there may be more: nobody looked
@@ -69,6 +70,8 @@ def test_the_stock_is_taken_when_its_own_are_begun_even_without_room(interval_s:
 def test_no_ticket_for_which_there_is_no_room() -> None:
     made = Made(goal=1, share=TICKET, stock=stock_of(TICKET))
     assert (made.goal.due(9, NOW), bool(made.goal), made.told()) == (1, False, 1)
+    made = Made(goal=1, share=TICKET + 1, stock=stock_of(TICKET))
+    assert (made.goal.due(9, NOW), made.told()) == (9, 1 + TICKET)
 
 
 def test_a_goal_that_is_raised() -> None:
@@ -79,8 +82,8 @@ def test_a_goal_that_is_raised() -> None:
     assert (made.told(), goal.is_reached(4), goal.due(9, NOW + 1)) == (5, False, 2)
     goal.raise_to(9, NOW + 2, 0.5, 1.0)
     assert [goal.due(9, NOW + at) for at in (2.9, 3.0, 3.1, 3.5)] == [0, 1, 0, 1]
-    goal.raise_to(12, NOW + 4)  # as fast as before
-    assert goal.due(9, NOW + 4) == 5
+    goal.raise_to(12, NOW + 3.6)  # as fast as before, and at once
+    assert goal.due(9, NOW + 3.6) == 5
     assert (made.told(), goal.is_reached(12)) == (12, True)
 
 
@@ -89,6 +92,13 @@ def test_a_rate_that_was_asked_for_is_the_most() -> None:
     assert goal.due(9, NOW) == 1
     goal.raise_to(5, NOW + 1, 0.5, 0.0)
     assert [goal.due(9, NOW + at) for at in (1.0, 1.9, 3.0)] == [1, 0, 1]
+
+
+def test_a_goal_that_is_raised_keeps_to_the_rate() -> None:
+    goal = Made(goal=1, interval_s=2.0).goal
+    assert goal.due(9, NOW) == 1
+    goal.raise_to(5, NOW + 1)
+    assert [goal.due(9, NOW + at) for at in (1.9, 2.0)] == [0, 1]
 
 
 def test_one_that_was_stopped() -> None:

@@ -13,7 +13,7 @@ class Goal:
 
     number: all of these; the worker's row of counters tells it. to_open: those that have not begun.
     interval_s: between two that begin, by the rate; 0: there is none. next_at: when the next may begin, by
-    the caller's clock.
+    the caller's clock. A worker that begins them one by one counts in to_open and next_at itself.
     """
 
     def __init__(self, task: Task, row: memoryview, now: float) -> None:
@@ -51,9 +51,9 @@ class Goal:
         self.to_open = 0
         self.stock.leave()
 
-    def is_reached(self, over: int) -> bool:
-        """Nothing is still to come, where so many were established or failed."""
-        return not self.stock and over >= self.number
+    def is_reached(self, settled: int) -> bool:
+        """Nothing is still to come. settled: those that were established or have failed."""
+        return not self.stock and settled >= self.number
 
     def _take_more(self) -> None:
         if self.number + TICKET > self._task.share:

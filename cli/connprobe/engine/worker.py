@@ -258,9 +258,10 @@ class Worker:
             return 0.0
         timed = self.flights or len(self.backoff) or self.checking or pinging or messages is not None
         wake = self.next_tick if timed else max(now, self.next_tick) + 1
-        if self.goal and self._room():
+        more = bool(self.goal)
+        if more and self._room():
             wake = min(wake, self.goal.next_at)
-        elif self.goal and TOGETHER.workers > 1:
+        elif more and TOGETHER.workers > 1:
             wake = min(wake, now + TICK_S)  # the others may have made room by then
         return max(0.0, wake - now)
 
