@@ -1,34 +1,25 @@
 """What a worker is to open, and when: by its share, the stock, a rate."""
 
-import os
 from typing import Any
 
 import pytest
 
 from connprobe.engine import counters
 from connprobe.engine.goal import Goal
-from connprobe.engine.task import Task
 from connprobe.plan.stock import TICKET
+from tasks import a_task, stock_of
 
 NOW = 1000.0
 
 
 class Made:
     def __init__(self, **given: Any) -> None:
-        values: dict[str, Any] = dict.fromkeys(Task._fields)
-        values |= {"goal": 10, "share": 10_000, "stock": -1, "interval_s": 0.0, "delay_s": 0.0}
+        usual = {"goal": 10, "share": 10_000, "stock": -1, "interval_s": 0.0, "delay_s": 0.0}
         self.row = memoryview(bytearray(8 * counters.COLUMNS)).cast("Q")
-        self.goal = Goal(Task(**{**values, **given}), self.row, NOW)
+        self.goal = Goal(a_task(**(usual | given)), self.row, NOW)
 
     def told(self) -> int:
         return int(self.row[counters.GOAL])
-
-
-def stock_of(*tickets: int) -> int:
-    end, other = os.pipe()
-    os.write(other, bytes(tickets))
-    os.close(other)
-    return end
 
 
 def test_without_a_rate_as_many_as_there_is_room_for() -> None:

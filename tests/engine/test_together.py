@@ -11,9 +11,9 @@ from connprobe.engine.backoff import Backoff
 from connprobe.engine.batches import Batches
 from connprobe.engine.goal import Goal
 from connprobe.engine.held import IN_FLIGHT
-from connprobe.engine.task import Task
 from connprobe.engine.together import Together
 from connprobe.engine.worker import Worker
+from tasks import a_task
 
 
 class Flown:
@@ -27,8 +27,7 @@ class Flown:
 def a_worker(concurrency: int, under_way: int, interval_s: float = 0.0) -> Worker:
     """Of which nothing else is there."""
     made = Worker.__new__(Worker)
-    values: dict[str, Any] = dict.fromkeys(Task._fields)
-    made.task = Task(**values)._replace(
+    made.task = a_task(
         concurrency=concurrency, goal=77, share=99, stock=-1, interval_s=interval_s, delay_s=0.0
     )
     made.goal = Goal(made.task, memoryview(bytearray(8 * counters.COLUMNS)).cast("Q"), 0.0)

@@ -2,14 +2,13 @@
 
 import threading
 import time
-from typing import Any
 
 import pytest
 
 from connprobe.engine import worker
-from connprobe.engine.task import Task
 from connprobe.engine.turn import Turn
 from running import eventually
+from tasks import a_task
 
 PATIENCE_S = 20
 
@@ -93,8 +92,7 @@ def test_a_worker_that_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(worker.Worker, "_run", fail)
     failing = worker.Worker.__new__(worker.Worker)
-    values: dict[str, Any] = dict.fromkeys(Task._fields)
-    failing.task = Task(**values)._replace(concurrency=7)
+    failing.task = a_task(concurrency=7)
     with pytest.raises(ZeroDivisionError):
         failing.run()
     assert not worker.TURN._taken

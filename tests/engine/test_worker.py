@@ -15,6 +15,7 @@ from connprobe.engine.worker import TURN
 from connprobe.plan.stock import TICKET
 from running import eventually
 from servers import RESET, OddServer, answer_nothing, answer_once, mute
+from tasks import stock_of
 
 Run = Callable[..., Any]  # see conftest.py
 
@@ -69,14 +70,6 @@ def test_a_reset_that_came_before_the_worker_looked(run: Run, listener: socket.s
     server.join(10)
     totals = worker.until(lambda totals: sum(totals.drops.values()) + totals.failed == 7)
     assert (totals.established, totals.failures, totals.drops) == (7, {}, {causes.RESET: 7})
-
-
-def stock_of(*tickets: int) -> int:
-    """The end that a worker takes them from."""
-    reads, writes = os.pipe()
-    os.write(writes, bytes(tickets))
-    os.close(writes)
-    return reads
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "http"])

@@ -250,16 +250,22 @@ def test_a_batch_whose_ring_fails(run: Run, monkeypatch: pytest.MonkeyPatch, don
         assert failed == [2 * 96 - done]
 
 
-def test_a_batch_when_the_ring_has_failed_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse(monkeypatch: pytest.MonkeyPatch, method: str) -> list[bool]:
+    """Of every ring, from now on. Gives one True for each time that one was asked."""
     from connprobe.engine import ring
 
     refused = []
 
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         refused.append(True)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(ring.Ring, "read_and_watch", refuse)
+    monkeypatch.setattr(ring.Ring, method, fail)
+    return refused
+
+
+def test_a_batch_when_the_ring_has_failed_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = refuse(monkeypatch, "read_and_watch")
     with ExitStack() as closing:
         listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         listener.settimeout(10)
@@ -281,15 +287,7 @@ def unmasked(ping: bytes) -> bytes:
 
 
 def test_the_ring_that_fails_is_done_without(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from connprobe.engine import ring
-
-    refused = []
-
-    def refuse(*_: object) -> None:
-        refused.append(True)
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(ring.Ring, "read", refuse)
+    refused = refuse(monkeypatch, "read")
     with ExitStack() as closing:
         listener = closing.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         listener.settimeout(10)
