@@ -37,7 +37,6 @@ enum { NONE, CONNECTING, ASKED, HELD };
  * and more, instead of 20. */
 #define PORTS_PER_SOURCE 14000
 #define OWN_DESCRIPTORS 16
-#define MOST_PROCESSES 8 /* as plan/hold.py has it */
 
 struct progress {
 	_Alignas(64) _Atomic int held; /* a cache line each: the workers share nothing */

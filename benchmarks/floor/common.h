@@ -11,6 +11,7 @@
 
 #define EVENTS 1024
 #define MOST_DESCRIPTORS (1 << 20)
+#define MOST_PROCESSES 8 /* with descriptors of their own: as plan/hold.py has it */
 
 _Noreturn static void die(const char *what)
 {

@@ -4,6 +4,9 @@
  *
  *   server PORT PROCESSES [ws|http]
  *
+ * Beyond MOST_PROCESSES the descriptors of each belong to a thread of its own, as those of the client do: whoever
+ * looks through /proc/PID/fd of all processes finds none there, however many connections are held.
+ *
  * Takes for granted what a load generator on loopback does: a request, and every frame, arrives in one
  * read. What breaks that, or any other rule, is closed.
  */
@@ -12,6 +15,8 @@
 #include "common.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
@@ -143,6 +148,14 @@ _Noreturn static void serve(int listener)
 	}
 }
 
+/* With descriptors that its process does not have. */
+static void *serve_apart(void *of_listener)
+{
+	if (unshare(CLONE_FILES))
+		die("unshare");
+	serve(*(const int *)of_listener);
+}
+
 static int listen_on(int port)
 {
 	int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -193,7 +206,12 @@ int main(int argc, char **argv)
 		for (int other = 0; other < processes; other++)
 			if (other != i)
 				close(listeners[other]);
-		serve(listeners[i]);
+		pthread_t thread;
+		if (processes <= MOST_PROCESSES)
+			serve(listeners[i]);
+		if ((errno = pthread_create(&thread, NULL, serve_apart, &listeners[i])) ||
+		    (errno = pthread_join(thread, NULL)))
+			die("thread");
 	}
 	/* A listener that stays open here would be served by nobody once its process is gone. */
 	for (int i = 0; i < processes; i++)

@@ -43,11 +43,12 @@ def floor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def floor_server(floor: Path, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """(port, pid) of a server of two processes. Parametrize it with "ws" or "http"."""
+    """(port, pid) of a server. Parametrize it with "ws" or "http", of two processes; "ws 9": of nine."""
+    protocol, _, processes = request.param.partition(" ")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [str(floor / "server"), str(port), "2", request.param]
+    command = [str(floor / "server"), str(port), processes or "2", protocol]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, Ping, Pong, Request
@@ -43,25 +44,40 @@ def upgraded(port: int) -> tuple[socket.socket, WSConnection]:
     return sock, conn
 
 
-@pytest.mark.parametrize("floor_server", ["ws", "http"], indirect=True)
+def sockets_shown(pid: int) -> int:
+    """In /proc/PID/fd of a process and its children."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children()]
+    links = [str(fd.readlink()) for one in processes for fd in Path(f"/proc/{one.pid}/fd").iterdir()]
+    return sum(link.startswith("socket:") for link in links)
+
+
+@pytest.mark.parametrize(
+    ("floor_server", "workers", "shown"),
+    [("ws", 3, 997), ("http", 3, 997), ("ws 9", 9, 0)],
+    indirect=["floor_server"],
+)
 def test_997_are_held_then_gone_without_time_wait(
-    floor: Path, floor_server: tuple[int, int], request: pytest.FixtureRequest
+    floor: Path, floor_server: tuple[int, int], workers: int, shown: int, request: pytest.FixtureRequest
 ) -> None:
-    port, _ = floor_server
+    """Beyond eight processes nobody who looks through their descriptors meets them."""
+    port, server = floor_server
     earlier = sockets_of(port, TIME_WAIT)  # of somebody who connected to whatever had this port before
-    protocol = request.node.callspec.params["floor_server"]
-    command = [str(floor / "client"), str(port), "997", "101", "3", "3", protocol]
+    listeners = sockets_shown(server)
+    protocol = request.node.callspec.params["floor_server"].split()[0]
+    command = [str(floor / "client"), str(port), "997", "101", str(workers), "3", protocol]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         try:
             assert select.select([client.stdout], [], [], 30)[0]
             figures = json.loads(client.stdout.readline())
             held = sockets_of(port, ESTABLISHED)
+            at_the_client, at_the_server = sockets_shown(client.pid), sockets_shown(server)
             assert client.wait(30) == 0
         finally:
             client.kill()
     assert len(held) == 2 * 997  # both ends are on this machine
-    assert (figures["count"], figures["workers"]) == (997, 3)
+    assert (at_the_client, at_the_server - listeners) == (shown, shown)
+    assert (figures["count"], figures["workers"]) == (997, workers)
     assert figures["per_s"] == pytest.approx(997 / figures["ramp_s"], rel=1e-3)
     assert figures["pss_bytes"] > 0
     assert sockets_of(port, TIME_WAIT) <= earlier
