@@ -139,6 +139,7 @@ class Hold:
         if (server := self._sampler.server_start) is not None:
             self._costing = Costing(server.pids, ends=self._ends, count=self.plan.count)
             self.seen.server_start_pss_bytes = pss_of(server.pids)
+        self._sampler.begin("ramp")
         costs = self._start_workers(undo, log)
         self._watch("ramp", self._ramp_is_over)
         self._note_ramp(costs)

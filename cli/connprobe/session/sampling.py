@@ -46,8 +46,14 @@ class Sampler:
         if server is not None:
             self.server_start = self.server_last = server.sample(time.monotonic())
 
-    def tick(self, phase: Phase, totals: counters.Totals, table: SharedTable, deadline: float | None) -> None:
-        """deadline: when the phase ends, where that is known."""
+    def begin(self, phase: Phase) -> None:
+        """Samples and draws once before there are workers, whose time it would take otherwise."""
+        self.tick(phase, counters.Totals(), None, None)
+
+    def tick(
+        self, phase: Phase, totals: counters.Totals, table: SharedTable | None, deadline: float | None
+    ) -> None:
+        """table: of the workers, if there are any yet. deadline: when the phase ends, where that is known."""
         now = time.monotonic()
         fresh = self._last is None or phase != self._last.phase
         if fresh or self._next_sample is None or now >= self._next_sample:
@@ -58,9 +64,9 @@ class Sampler:
             with suppress(OSError):  # the terminal is gone: the run is not
                 self._progress.update(self._last, None if deadline is None else max(0.0, deadline - now))
 
-    def _sample(self, phase: Phase, totals: counters.Totals, table: SharedTable, now: float) -> None:
+    def _sample(self, phase: Phase, totals: counters.Totals, table: SharedTable | None, now: float) -> None:
         due = now if self._next_sample is None else min(self._next_sample, now)
-        handshakes = counters.read_handshakes(table)
+        handshakes = counters.read_handshakes(table) if table is not None else ()
         p50, p99 = percentile(handshakes, 0.5), percentile(handshakes, 0.99)
         use = self._server.sample(now) if self._server is not None else None
         self.server_now = use
