@@ -58,6 +58,20 @@ def test_a_sample_a_second(clock: SimpleNamespace, table: SharedTable, tmp_path:
     assert sampler.late_samples == 0
 
 
+def test_the_first_is_taken_before_there_are_workers(
+    clock: SimpleNamespace, table: SharedTable, tmp_path: Path
+) -> None:
+    with RunDirectory.create(tmp_path, "hold", "test") as directory:
+        sampler = Sampler(directory, Unseen(), None, KernelView(lambda found: [], None))
+        sampler.begin("ramp")
+        for _ in range(11):
+            clock.now += 0.1
+            sampler.tick("ramp", counters.Totals(established=7), table, None)
+        lines = (directory.path / "samples.jsonl").read_text().splitlines()
+    seen = [(each["phase"], each["at_s"], each["established"]) for each in map(json.loads, lines)]
+    assert seen == [("ramp", 0.0, 0), ("ramp", 1.0, 7)]
+
+
 def test_who_was_held_up_samples_once_and_is_late(
     clock: SimpleNamespace, table: SharedTable, tmp_path: Path
 ) -> None:
