@@ -5,7 +5,7 @@
  *   server PORT PROCESSES [ws|http]
  *
  * Beyond MOST_PROCESSES the descriptors of each belong to a thread of its own, as those of the client do: whoever
- * looks through /proc/PID/fd of all processes finds none there, however many connections are held.
+ * looks through /proc/PID/fd of all processes finds none of the connections there.
  *
  * Takes for granted what a load generator on loopback does: a request, and every frame, arrives in one
  * read. What breaks that, or any other rule, is closed.

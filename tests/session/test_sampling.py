@@ -64,12 +64,14 @@ def test_the_first_is_taken_before_there_are_workers(
     with RunDirectory.create(tmp_path, "hold", "test") as directory:
         sampler = Sampler(directory, Unseen(), None, KernelView(lambda found: [], None))
         sampler.begin("ramp")
+        clock.now += 3  # which it takes to start them
         for _ in range(11):
-            clock.now += 0.1
             sampler.tick("ramp", counters.Totals(established=7), table, None)
+            clock.now += 0.1
         lines = (directory.path / "samples.jsonl").read_text().splitlines()
     seen = [(each["phase"], each["at_s"], each["established"]) for each in map(json.loads, lines)]
-    assert seen == [("ramp", 0.0, 0), ("ramp", 1.0, 7)]
+    assert seen == [("ramp", 0.0, 0), ("ramp", 4.0, 7)]
+    assert sampler.late_samples == 0
 
 
 def test_who_was_held_up_samples_once_and_is_late(

@@ -77,7 +77,8 @@ def read_timeline(samples: Iterable[Sample | None]) -> Timeline:
         line.end_s = at_s
         _mark_phase(line, sample, at_s)
         line.thinned.add(at_s, _values(sample, first, before) | _queues(line, sample))
-        if sample.server is not None and sample.server.complete and sample.phase in _GROWING:
+        # With none held there is none of the memory that comes once, with the first connections.
+        if sample.held and sample.server is not None and sample.server.complete and sample.phase in _GROWING:
             line.memory.add(float(sample.held), {"rss": _finite(sample.server.rss_bytes)})
             line.fit.add(sample.held, sample.server.rss_bytes)
         before = sample

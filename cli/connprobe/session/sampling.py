@@ -47,8 +47,12 @@ class Sampler:
             self.server_start = self.server_last = server.sample(time.monotonic())
 
     def begin(self, phase: Phase) -> None:
-        """Samples and draws once before there are workers, whose time it would take otherwise."""
+        """Samples and draws once before there are workers, whose time it would take otherwise.
+
+        The next one is due a second after the first `tick` of theirs, however long they take to start.
+        """
         self.tick(phase, counters.Totals(), None, None)
+        self._next_sample = None
 
     def tick(
         self, phase: Phase, totals: counters.Totals, table: SharedTable | None, deadline: float | None
@@ -56,6 +60,8 @@ class Sampler:
         """table: of the workers, if there are any yet. deadline: when the phase ends, where that is known."""
         now = time.monotonic()
         fresh = self._last is None or phase != self._last.phase
+        if self._next_sample is None and not fresh:
+            self._next_sample = now + SAMPLE_S
         if fresh or self._next_sample is None or now >= self._next_sample:
             self._sample(phase, totals, table, now)
         if fresh or now >= self._next_draw:

@@ -4,6 +4,7 @@ One second's reading costs a few milliseconds, however many connections there ar
 queue's order, some microseconds more for each connection that came.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from connprobe.kernel.live import Live
 from connprobe.kernel.loader import Loaded, Unavailable
 from connprobe.model import KernelSample, ListenerFigures, NetworkFigures, ProbeUse, QueueSample
 from connprobe.observe.acceptqueue import AcceptQueues as SampledQueues
-from connprobe.observe.machine import cpu_times, slab_bytes, utilisation
+from connprobe.observe.machine import CpuTimes, cpu_times, slab_bytes, utilisation
 from connprobe.observe.snmp import deltas, read_counters
 from connprobe.observe.sockdiag import ListenSocket, listen_sockets, listen_sockets_from_proc
 from connprobe.session.kernel.asked import Asked
@@ -29,6 +30,7 @@ Choice = Callable[[Sequence[ListenSocket]], Sequence[ListenSocket]]
 _BELOW = "sock_diag, once a second"
 _ORDER = "first-in-first-out order, by accept_queue"
 _NOTICED = 0.01  # of those taken: where more are unseen, percentiles of the others would mislead
+_SHORTEST_S = 0.2  # CPU time is counted in hundredths: over less it is noise
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
@@ -58,7 +60,7 @@ class KernelView:
         self._ports: frozenset[int] = frozenset()
         self.has_listeners = False  # some that were meant were seen: the server is in this network namespace
         self._counters_before = self._counters()
-        self._cpu = cpu_times()
+        self._cpu, self._cpu_at = cpu_times(), time.monotonic()
         self._listen_sockets = self._source()
         self._looks: accept_queue.Looks | None = None
         self._queue = Asked("accept_queue", self._probe("accept_queue"), self._queue_reader, below=_BELOW)
@@ -94,9 +96,7 @@ class KernelView:
         if queues is not None and self._wait.torn is None:
             self._compare()
         established, half_open = self.traffic.read(self._ports)
-        cpu, before = cpu_times(), self._cpu
-        self._cpu = cpu
-        shares = utilisation(before, cpu)
+        shares = self._utilisation()
         return KernelSample(
             queues=tuple(self._queue_samples()),
             slab_bytes=slab_bytes(),
@@ -105,6 +105,14 @@ class KernelView:
             half_open=half_open,
             counters={name: moved for name, moved in self.counters().items() if moved},
         )
+
+    def _utilisation(self) -> CpuTimes | None:
+        """Since it was told last. None: that is too short a time ago."""
+        now = time.monotonic()
+        if now - self._cpu_at < _SHORTEST_S:
+            return None
+        before, self._cpu, self._cpu_at = self._cpu, cpu_times(), now
+        return utilisation(before, self._cpu)
 
     def _read_waits(self) -> None:
         waits = self._wait.read()
