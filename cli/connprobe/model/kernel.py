@@ -147,8 +147,9 @@ class NetworkFigures(Record, frozen=True):
 class KernelSample(Record, frozen=True):
     """What the kernel says in one interval. None: not read, see the record's `unknown`.
 
-    slab_bytes: Slab of /proc/meminfo, of the whole host. softirq: share of all CPU time since the sample
-    before (/proc/stat). counters: TCP's, of this network namespace, since the watching began, without zeros.
+    slab_bytes: Slab of /proc/meminfo, of the whole host. softirq: share of all CPU time since it was told
+    last (/proc/stat); None: less than 0.2 s before. counters: TCP's, of this network namespace, since the
+    watching began, without zeros.
     """
 
     queues: tuple[QueueSample, ...] = ()

@@ -405,6 +405,16 @@ def test_the_listener_of_a_remote_target_is_not_here(loaded: Loaded) -> None:
     assert not view.has_listeners
 
 
+def test_softirqs_have_no_share_of_a_few_ticks() -> None:
+    view = KernelView(lambda found: [], None)
+    view._cpu_at = time.monotonic()  # the reading that it begins with may have taken long
+    assert view.read().softirq is None
+    time.sleep(0.25)
+    share = view.read().softirq
+    assert share is not None
+    assert 0 <= share <= 1
+
+
 def test_counters_move_from_zero(sockets: Sockets) -> None:
     view = KernelView(lambda found: [], None)
     listener = sockets.listen(64)
